@@ -1,0 +1,174 @@
+//! What a handler can ask for.
+
+use std::{
+    any::{Any, TypeId},
+    collections::BTreeMap,
+    fmt,
+    marker::PhantomData,
+    sync::Arc,
+};
+
+use crate::{
+    address::Address,
+    effect::Effects,
+    egress::Egress,
+    error::Fault,
+    function::{Function, MessageTo, TargetOf, TimerOf},
+    message::Message,
+    program::Links,
+    time::{Due, EventTime, ProcessingTime},
+};
+
+/// Values that every handler may read: one of each type.
+///
+/// ```
+/// use statefn_core::context::Resources;
+/// let mut resources = Resources::default();
+/// resources.insert(42_u32);
+/// assert_eq!(resources.get::<u32>(), Some(&42));
+/// ```
+#[derive(Default, Clone)]
+pub struct Resources {
+    by_type: BTreeMap<TypeId, Arc<dyn Any + Send + Sync>>,
+}
+
+impl Resources {
+    /// Adds a value, in place of one of the same type.
+    pub fn insert<R: Send + Sync + 'static>(&mut self, resource: R) {
+        self.by_type.insert(TypeId::of::<R>(), Arc::new(resource));
+    }
+
+    /// Returns the value of type `R`.
+    #[must_use]
+    pub fn get<R: 'static>(&self) -> Option<&R> {
+        self.by_type.get(&TypeId::of::<R>())?.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Resources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Resources({})", self.by_type.len())
+    }
+}
+
+/// What a handler can see and ask for, during one call.
+///
+/// All that a call asks for becomes durable together with its state, or not at all. Whatever
+/// changes something takes `&mut self`, so a reading handler, which has a `&Context`, cannot.
+pub struct Context<'a, F: Function> {
+    key: &'a F::Key,
+    event_time: EventTime,
+    now: ProcessingTime,
+    links: &'a Links,
+    effects: &'a mut Effects,
+    function: PhantomData<fn() -> F>,
+}
+
+impl<'a, F: Function> Context<'a, F> {
+    /// For hosts and test harnesses; handlers are given one.
+    #[doc(hidden)]
+    pub fn new(
+        key: &'a F::Key,
+        event_time: EventTime,
+        now: ProcessingTime,
+        links: &'a Links,
+        effects: &'a mut Effects,
+    ) -> Self {
+        Self { key, event_time, now, links, effects, function: PhantomData }
+    }
+
+    /// The key of this instance.
+    #[must_use]
+    pub fn key(&self) -> &'a F::Key {
+        self.key
+    }
+
+    /// The event time of the message, or the due time of the timer.
+    #[must_use]
+    pub fn event_time(&self) -> EventTime {
+        self.event_time
+    }
+
+    /// The reading of the clock that this epoch uses; it never goes back.
+    #[must_use]
+    pub fn now(&self) -> ProcessingTime {
+        self.now
+    }
+
+    /// A value that was given to `App::resource`.
+    ///
+    /// # Panics
+    /// If the app has none of this type; the key is then parked.
+    #[must_use]
+    pub fn resource<R: 'static>(&self) -> &'a R {
+        let found = self.links.resources.get();
+        found.unwrap_or_else(|| {
+            panic!("no resource {0} in this app: add `.resource::<{0}>(..)`", std::any::type_name::<R>())
+        })
+    }
+
+    /// Sends a message; it carries this call's event time.
+    ///
+    /// Messages from one key to another arrive in the order they were sent.
+    pub fn send<T: TargetOf<F>, M: MessageTo<T>>(&mut self, to: Address<T>, msg: M) {
+        let target = &self.links.targets[usize::from(T::SLOT)];
+        self.effects.send(target, <M as MessageTo<T>>::INDEX, to.key(), &msg, self.event_time);
+    }
+
+    /// Emits a record to an egress that the function declares by `emits(..)`.
+    ///
+    /// A record for an egress that is not declared is a fault.
+    pub fn emit<T: Message>(&mut self, egress: &'static Egress<T>, record: &T) {
+        match self.links.egress(egress.identity(), egress.name()) {
+            Some(index) => self.effects.emit(index, record),
+            None => self.effects.fail(Fault::new(format_args!(
+                "`{}` emits to `{}` but does not declare it: add it to `emits(..)` of its `#[function]`",
+                F::NAME,
+                egress.name()
+            ))),
+        }
+    }
+
+    /// Sets a timer beside those that are set already.
+    ///
+    /// An event-time timer fires once every message up to `due` has been handled. A `due` in the
+    /// past fires as soon as this call is over.
+    pub fn set_timer<T: TimerOf<F>>(&mut self, due: impl Into<Due>, timer: T) {
+        self.effects.set_timer(self.links, <T as TimerOf<F>>::INDEX, "", due.into(), self.key, &timer, self.event_time);
+    }
+
+    /// Sets the timer of this key called `name`, in place of one that is pending.
+    ///
+    /// `name` has 1 to `limits::NAME_BYTES_MAX` bytes; an empty or longer one is a fault.
+    pub fn set_timer_as<T: TimerOf<F>>(&mut self, name: &str, due: impl Into<Due>, timer: T) {
+        if self.effects.check_timer_name(name) {
+            self.effects.set_timer(
+                self.links,
+                <T as TimerOf<F>>::INDEX,
+                name,
+                due.into(),
+                self.key,
+                &timer,
+                self.event_time,
+            );
+        }
+    }
+
+    /// Takes back the timer of this key called `name`; nothing happens if there is none.
+    pub fn cancel_timer(&mut self, name: &str) {
+        if self.effects.check_timer_name(name) {
+            self.effects.cancel_timer(self.links.function, self.key, name);
+        }
+    }
+
+    /// Deletes the state of this key once the call is over; timers stay.
+    pub fn clear(&mut self) {
+        self.effects.clear();
+    }
+}
+
+impl<F: Function> fmt::Debug for Context<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Context({}/{:?} at {})", F::NAME, self.key, self.event_time)
+    }
+}

@@ -1,0 +1,116 @@
+//! Dead letters: what could not be handled, with the reason and everything needed to look into it.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+
+/// Why something became a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// A record of an ingress could not be read.
+    Undecodable,
+    /// A handler rejected a message that nobody waits for.
+    Rejected,
+    /// A message reached a function that could not read it.
+    UnreadableMessage,
+}
+
+/// One line of the `dead-letters` egress.
+///
+/// ```
+/// use statefn_core::dead_letter::{DeadLetter, Reason};
+/// let letter = DeadLetter::of_record("flights", "line 7", "no such column", b"a,b");
+/// assert_eq!(letter.reason, Reason::Undecodable);
+/// assert_eq!(letter.bytes(), b"a,b");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Why it is here.
+    pub reason: Reason,
+    /// The error in words; for a rejection its code.
+    pub error: String,
+    /// The ingress it came by, if it never reached a function.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<String>,
+    /// Where it stands in that ingress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
+    /// The function it was for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// The key it was for; bytes that are no text as base64 behind `base64:`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The name of the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The bytes, if they are text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The bytes in base64, if they are no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base64: Option<String>,
+}
+
+impl DeadLetter {
+    /// A record that could not be read.
+    #[must_use]
+    pub fn of_record(ingress: &str, position: &str, error: &str, bytes: &[u8]) -> Self {
+        Self {
+            ingress: Some(ingress.to_owned()),
+            position: Some(position.to_owned()),
+            ..Self::new(Reason::Undecodable, error, bytes)
+        }
+    }
+
+    /// A message that a function refused or could not read.
+    #[must_use]
+    pub fn of_message(reason: Reason, error: &str, function: &str, key: &[u8], message: &str, bytes: &[u8]) -> Self {
+        Self {
+            function: Some(function.to_owned()),
+            key: Some(printable_key(key)),
+            message: Some(message.to_owned()),
+            ..Self::new(reason, error, bytes)
+        }
+    }
+
+    fn new(reason: Reason, error: &str, bytes: &[u8]) -> Self {
+        let text = std::str::from_utf8(bytes).ok().map(str::to_owned);
+        let base64 = text.is_none().then(|| STANDARD.encode(bytes));
+        Self {
+            reason,
+            error: error.to_owned(),
+            ingress: None,
+            position: None,
+            function: None,
+            key: None,
+            message: None,
+            text,
+            base64,
+        }
+    }
+
+    /// The bytes themselves.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        match (&self.text, &self.base64) {
+            (Some(text), _) => text.as_bytes().to_vec(),
+            (None, Some(base64)) => STANDARD.decode(base64).unwrap_or_default(),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// Appends the letter as JSON.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        crate::message::encode_json(self, out);
+    }
+}
+
+/// A key as a person can read it: text as it is, other bytes as base64.
+#[must_use]
+pub fn printable_key(key: &[u8]) -> String {
+    match std::str::from_utf8(key) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => format!("base64:{}", STANDARD.encode(key)),
+    }
+}

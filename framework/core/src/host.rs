@@ -1,0 +1,484 @@
+//! The host of a function in a shard: its instances, and the loops that call its handlers.
+//!
+//! Erasure is per run of calls, not per call: [`ErasedHost::run`] is generic code over the typed
+//! table of instances. A call runs on a copy of the state that is kept when it succeeds, so a
+//! rejection, a fault or a panic leaves neither state nor effects behind.
+//!
+//! Deliberately absent: loading state while a run is on; all instances are in memory.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use hashbrown::HashTable;
+
+use crate::{
+    codec::{put_bytes, put_varint, put_with},
+    context::Context,
+    effect::{Call, Effects},
+    error::{DecodeError, Fault, Reject},
+    function::{Access, Function, HandlerReturn, Handles, HandlesTimer, Incoming, Outcome},
+    key::Key,
+    message::Message,
+    program::{Links, MessageHandler, NameId},
+    shard::frame::Op,
+    time::ProcessingTime,
+};
+
+/// Calls of one handler, in order.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// The calls; all have the same function and handler.
+    pub calls: &'a [Call],
+    /// Their keys and payloads.
+    pub bytes: &'a [u8],
+    /// The clock of the epoch.
+    pub now: ProcessingTime,
+}
+
+/// A call that did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// Its key is parked.
+    Parked,
+    /// Its key or payload cannot be read.
+    Unreadable(String),
+    /// The handler said no.
+    Rejected(String),
+    /// The handler is broken.
+    Fault(String),
+}
+
+/// A host without its type.
+pub trait ErasedHost: Send {
+    /// Makes the calls of a run; appends the place in the run and the cause of each that fails.
+    fn run(&mut self, run: &Run<'_>, effects: &mut Effects, failures: &mut Vec<(usize, Failure)>);
+
+    /// Puts a stored state in place.
+    ///
+    /// # Errors
+    /// If the key or the state cannot be read.
+    fn load(&mut self, hash: u32, key: &[u8], state: &[u8]) -> Result<(), DecodeError>;
+
+    /// Stops or resumes a key.
+    ///
+    /// # Errors
+    /// If the key cannot be read.
+    fn set_parked(&mut self, hash: u32, key: &[u8], parked: bool) -> Result<(), DecodeError>;
+
+    /// Writes the states that changed since the last call into the body of a frame.
+    fn seal(&mut self, function: NameId, body: &mut Vec<u8>);
+
+    /// Returns every state, encoded, in the order of the keys' bytes.
+    fn states(&self) -> Vec<(&[u8], Vec<u8>)>;
+
+    /// Whether any state changed since the last `seal`.
+    fn is_dirty(&self) -> bool;
+}
+
+/// The key's bytes within the slot, on the heap only when they are long.
+enum KeyBytes {
+    Inline { length: u8, bytes: [u8; 22] },
+    Heap(Box<[u8]>),
+}
+
+impl KeyBytes {
+    fn new(key: &[u8]) -> Self {
+        let mut bytes = [0; 22];
+        match bytes.get_mut(..key.len()) {
+            Some(inline) => {
+                inline.copy_from_slice(key);
+                Self::Inline { length: key.len() as u8, bytes }
+            }
+            None => Self::Heap(key.into()),
+        }
+    }
+
+    #[inline]
+    fn get(&self) -> &[u8] {
+        match self {
+            Self::Inline { length, bytes } => &bytes[..usize::from(*length)],
+            Self::Heap(bytes) => bytes,
+        }
+    }
+}
+
+struct Slot<F: Function> {
+    hash: u32,
+    /// Whether the key has a state in the journal, or will have with the next frame.
+    exists: bool,
+    dirty: bool,
+    parked: bool,
+    bytes: KeyBytes,
+    key: F::Key,
+    state: F,
+}
+
+/// The typed instances of a function in one shard.
+struct Table<F: Function> {
+    places: HashTable<u32>,
+    slots: Vec<Slot<F>>,
+    dirty: Vec<u32>,
+}
+
+/// Keys of one shard share the low bits of their murmur2 hash; multiplying spreads the others.
+#[inline]
+fn spread(hash: u32) -> u64 {
+    let spread = u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    spread ^ (spread >> 32)
+}
+
+impl<F: Function> Table<F> {
+    fn new() -> Self {
+        Self { places: HashTable::new(), slots: Vec::new(), dirty: Vec::new() }
+    }
+
+    #[inline]
+    fn slot(&mut self, hash: u32, key: &[u8]) -> Result<u32, DecodeError> {
+        let slots = &self.slots;
+        let equal = |place: &u32| {
+            let slot = &slots[*place as usize];
+            slot.hash == hash && slot.bytes.get() == key
+        };
+        match self.places.find(spread(hash), equal) {
+            Some(place) => Ok(*place),
+            None => self.insert(hash, key),
+        }
+    }
+
+    #[cold]
+    fn insert(&mut self, hash: u32, bytes: &[u8]) -> Result<u32, DecodeError> {
+        let key = F::Key::read(bytes)?;
+        let place = u32::try_from(self.slots.len()).map_err(|_| DecodeError::new("a shard holds at most 2^32 keys"))?;
+        let bytes = KeyBytes::new(bytes);
+        self.slots.push(Slot { hash, exists: false, dirty: false, parked: false, bytes, key, state: F::default() });
+        let slots = &self.slots;
+        self.places.insert_unique(spread(hash), place, |place| spread(slots[*place as usize].hash));
+        Ok(place)
+    }
+
+    #[inline]
+    fn mark_dirty(&mut self, place: u32, exists: bool) {
+        let slot = &mut self.slots[place as usize];
+        slot.exists = exists;
+        if !slot.dirty {
+            slot.dirty = true;
+            self.dirty.push(place);
+        }
+    }
+}
+
+/// One handler's loop over a run.
+trait Loop<F: Function>: Send {
+    fn run(
+        &mut self,
+        table: &mut Table<F>,
+        links: &Links,
+        run: &Run<'_>,
+        effects: &mut Effects,
+        failures: &mut Vec<(usize, Failure)>,
+    );
+}
+
+/// The handlers of a function, in the order of their index.
+pub struct Handlers<F: Function> {
+    messages: Vec<(MessageHandler, Box<dyn Loop<F>>)>,
+    timers: Vec<(&'static str, Box<dyn Loop<F>>)>,
+}
+
+impl<F: Function> Handlers<F> {
+    pub(crate) fn new() -> Self {
+        let mut handlers = Self { messages: Vec::new(), timers: Vec::new() };
+        F::handlers(&mut handlers);
+        handlers
+    }
+
+    /// Registers the handler of `M`.
+    ///
+    /// # Panics
+    /// If it is not registered in the order of `Accepts::INDEX`.
+    pub fn on<M: Message>(&mut self)
+    where
+        F: Handles<M>,
+    {
+        assert_eq!(
+            usize::from(<F as crate::function::Accepts<M>>::INDEX),
+            self.messages.len(),
+            "handlers are registered in the order of their INDEX"
+        );
+        let handler = MessageHandler { message: M::NAME, in_event_time_order: <F as Handles<M>>::IN_EVENT_TIME_ORDER };
+        self.messages.push((handler, Box::new(OnMessage::<M>(Incoming::empty()))));
+    }
+
+    /// Registers the handler of timers with payload `T`.
+    ///
+    /// # Panics
+    /// If it is not registered in the order of `HandlesTimer::INDEX`.
+    pub fn on_timer<T: Message>(&mut self)
+    where
+        F: HandlesTimer<T>,
+    {
+        assert_eq!(
+            usize::from(<F as HandlesTimer<T>>::INDEX),
+            self.timers.len(),
+            "timer handlers are registered in the order of their INDEX"
+        );
+        self.timers.push((T::NAME, Box::new(OnTimer::<T>(Incoming::empty()))));
+    }
+
+    pub(crate) fn messages(&self) -> Vec<MessageHandler> {
+        self.messages.iter().map(|(handler, _)| *handler).collect()
+    }
+
+    pub(crate) fn timers(&self) -> Vec<&'static str> {
+        self.timers.iter().map(|(name, _)| *name).collect()
+    }
+}
+
+impl<F: Function> fmt::Debug for Handlers<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handlers({})", F::NAME)
+    }
+}
+
+struct OnMessage<M>(Incoming<M>);
+
+impl<F: Handles<M>, M: Message> Loop<F> for OnMessage<M> {
+    fn run(
+        &mut self,
+        table: &mut Table<F>,
+        links: &Links,
+        run: &Run<'_>,
+        effects: &mut Effects,
+        failures: &mut Vec<(usize, Failure)>,
+    ) {
+        let incoming = &mut self.0;
+        calls(table, run, failures, |table, place, call| {
+            incoming.decode(call.payload.of(run.bytes)).map_err(unreadable)?;
+            let handle = |state: &mut F, ctx: &mut Context<'_, F>| match state.handle(incoming, ctx).into_outcome() {
+                Outcome::Answer(_) => Ok(()),
+                Outcome::Rejected(rejection) => Err(rejected(&rejection)),
+                Outcome::Fault(fault) => Err(Failure::Fault(fault.to_string())),
+            };
+            invoke(table, place, links, call, run, effects, <F as Handles<M>>::ACCESS, handle)
+        });
+    }
+}
+
+struct OnTimer<T>(Incoming<T>);
+
+impl<F: HandlesTimer<T>, T: Message> Loop<F> for OnTimer<T> {
+    fn run(
+        &mut self,
+        table: &mut Table<F>,
+        links: &Links,
+        run: &Run<'_>,
+        effects: &mut Effects,
+        failures: &mut Vec<(usize, Failure)>,
+    ) {
+        let incoming = &mut self.0;
+        calls(table, run, failures, |table, place, call| {
+            incoming.decode(call.payload.of(run.bytes)).map_err(unreadable)?;
+            let fire = |state: &mut F, ctx: &mut Context<'_, F>| {
+                state.fire(incoming, ctx).map_err(|fault| Failure::Fault(fault.to_string()))
+            };
+            invoke(table, place, links, call, run, effects, Access::Write, fire)
+        });
+    }
+}
+
+/// Finds the instance of each call and makes the call, unless its key is parked.
+#[inline]
+fn calls<F: Function>(
+    table: &mut Table<F>,
+    run: &Run<'_>,
+    failures: &mut Vec<(usize, Failure)>,
+    mut call_one: impl FnMut(&mut Table<F>, u32, &Call) -> Result<(), Failure>,
+) {
+    for (place_in_run, call) in run.calls.iter().enumerate() {
+        let made = match table.slot(call.hash, call.key.of(run.bytes)) {
+            Ok(place) if table.slots[place as usize].parked => Err(Failure::Parked),
+            Ok(place) => {
+                let made = call_one(table, place, call);
+                if let Err(Failure::Fault(_)) = made {
+                    table.slots[place as usize].parked = true;
+                }
+                made
+            }
+            Err(error) => Err(unreadable(error)),
+        };
+        if let Err(failure) = made {
+            failures.push((place_in_run, failure));
+        }
+    }
+}
+
+#[inline]
+#[allow(clippy::too_many_arguments, reason = "the parts of a call; inlined into each loop")]
+fn invoke<F: Function>(
+    table: &mut Table<F>,
+    place: u32,
+    links: &Links,
+    call: &Call,
+    run: &Run<'_>,
+    effects: &mut Effects,
+    access: Access,
+    handler: impl FnOnce(&mut F, &mut Context<'_, F>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mark = effects.mark();
+    let slot = &mut table.slots[place as usize];
+    let mut copy = (access == Access::Write).then(|| slot.state.clone());
+    let state = copy.as_mut().unwrap_or(&mut slot.state);
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        handler(state, &mut Context::new(&slot.key, call.time, run.now, links, effects))
+    }));
+    let outcome = match (outcome, effects.take_fault()) {
+        (Ok(Ok(())), None) => Ok(()),
+        (Ok(Ok(())), Some(fault)) => Err(Failure::Fault(fault.to_string())),
+        (Ok(Err(failure)), _) => Err(failure),
+        (Err(panic), _) => Err(Failure::Fault(panic_text(panic.as_ref()))),
+    };
+    match (&outcome, copy) {
+        (Err(_), _) => effects.undo(mark),
+        (Ok(()), None) => {}
+        (Ok(()), Some(_)) if effects.take_cleared() => {
+            slot.state = F::default();
+            let existed = slot.exists;
+            if existed {
+                table.mark_dirty(place, false);
+            }
+        }
+        (Ok(()), Some(copy)) => {
+            slot.state = copy;
+            table.mark_dirty(place, true);
+        }
+    }
+    outcome
+}
+
+fn unreadable(error: DecodeError) -> Failure {
+    Failure::Unreadable(error.to_string())
+}
+
+fn rejected(rejection: &impl Reject) -> Failure {
+    let mut value = Vec::new();
+    rejection.encode(&mut value);
+    Failure::Rejected(format!("{}: {}", rejection.code(), String::from_utf8_lossy(&value)))
+}
+
+/// The text of a panic.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("panicked: {}", text.as_deref().unwrap_or("with a value that is no text"))
+}
+
+/// The instances and handlers of `F` in one shard.
+pub struct Host<F: Function> {
+    table: Table<F>,
+    handlers: Handlers<F>,
+    links: Arc<Links>,
+}
+
+impl<F: Function> Host<F> {
+    pub(crate) fn new(links: Arc<Links>) -> Self {
+        Self { table: Table::new(), handlers: Handlers::new(), links }
+    }
+}
+
+impl<F: Function> fmt::Debug for Host<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Host({}, {} keys)", F::NAME, self.table.slots.len())
+    }
+}
+
+impl<F: Function> ErasedHost for Host<F> {
+    fn run(&mut self, run: &Run<'_>, effects: &mut Effects, failures: &mut Vec<(usize, Failure)>) {
+        let Some(first) = run.calls.first() else { return };
+        let handler = usize::from(first.handler);
+        let handler =
+            if first.is_timer { &mut self.handlers.timers[handler].1 } else { &mut self.handlers.messages[handler].1 };
+        handler.run(&mut self.table, &self.links, run, effects, failures);
+    }
+
+    fn load(&mut self, hash: u32, key: &[u8], state: &[u8]) -> Result<(), DecodeError> {
+        let state = F::decode_state(state)?;
+        let place = self.table.slot(hash, key)?;
+        let slot = &mut self.table.slots[place as usize];
+        slot.state = state;
+        slot.exists = true;
+        Ok(())
+    }
+
+    fn set_parked(&mut self, hash: u32, key: &[u8], parked: bool) -> Result<(), DecodeError> {
+        let place = self.table.slot(hash, key)?;
+        self.table.slots[place as usize].parked = parked;
+        Ok(())
+    }
+
+    fn seal(&mut self, function: NameId, body: &mut Vec<u8>) {
+        if self.table.dirty.is_empty() {
+            return;
+        }
+        body.push(Op::States as u8);
+        put_varint(body, u64::from(function));
+        put_varint(body, self.table.dirty.len() as u64);
+        for place in self.table.dirty.drain(..) {
+            let slot = &mut self.table.slots[place as usize];
+            slot.dirty = false;
+            put_bytes(body, slot.bytes.get());
+            // An encoded state is never empty, so no bytes mean that the state is gone.
+            put_with(body, |body| {
+                if slot.exists {
+                    slot.state.encode_state(body)
+                }
+            });
+        }
+    }
+
+    fn states(&self) -> Vec<(&[u8], Vec<u8>)> {
+        let exists = self.table.slots.iter().filter(|slot| slot.exists);
+        let mut states: Vec<_> = exists
+            .map(|slot| {
+                let mut state = Vec::new();
+                slot.state.encode_state(&mut state);
+                (slot.bytes.get(), state)
+            })
+            .collect();
+        states.sort_unstable_by_key(|(key, _)| *key);
+        states
+    }
+
+    fn is_dirty(&self) -> bool {
+        !self.table.dirty.is_empty()
+    }
+}
+
+/// Makes one call on a state alone, as a host does: for harnesses that test one function.
+///
+/// The state changes only if `call` succeeds; the effects of a call that fails are gone.
+///
+/// # Errors
+/// What `call` returns, or a fault for a panic or a faulty effect.
+pub fn call_alone<F: Function, A, E: From<Fault>>(
+    state: &mut F,
+    effects: &mut Effects,
+    call: impl FnOnce(&mut F, &mut Effects) -> Result<A, E>,
+) -> Result<A, E> {
+    let mark = effects.mark();
+    let mut copy = state.clone();
+    let outcome = catch_unwind(AssertUnwindSafe(|| call(&mut copy, effects)));
+    let outcome = match (outcome, effects.take_fault()) {
+        (Ok(Ok(_)), Some(fault)) => Err(fault.into()),
+        (Ok(outcome), _) => outcome,
+        (Err(panic), _) => Err(Fault::new(panic_text(panic.as_ref())).into()),
+    };
+    if outcome.is_err() {
+        effects.undo(mark);
+    } else {
+        *state = if effects.take_cleared() { F::default() } else { copy };
+    }
+    outcome
+}

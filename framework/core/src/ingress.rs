@@ -1,0 +1,398 @@
+//! Ingresses: how outside records become messages to addresses.
+//!
+//! A reader of the runtime hands each record to an [`ErasedIngress`], which decodes it, asks the
+//! router of the app where it goes, and fills a batch for each shard. Routers are deterministic:
+//! the same record gives the same messages, also after a restart.
+//!
+//! Deliberately absent: reading files or topics, which is the runtime's.
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    address::{Address, murmur2, shard_of},
+    dead_letter::DeadLetter,
+    effect::{Call, Calls, Span},
+    function::{MessageTo, Target, TargetDeclaration},
+    host::panic_text,
+    key::Key,
+    limits::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX},
+    message::{Message, Row},
+    program::{IngressSpec, Program, Route},
+    shard::frame::Position,
+    time::EventTime,
+};
+
+type EventTimeOf<M> = Box<dyn Fn(&M) -> EventTime + Send + Sync>;
+type Generator<M> = Box<dyn Fn(u64) -> Option<M> + Send + Sync>;
+
+/// A named way in for records of type `M`; `L` is the list of functions that its router may send to.
+///
+/// ```
+/// use statefn_core::{DecodeError, Encoding, EventTime, Message, Wire, ingress::Ingress};
+/// # struct Sale { at_ms: i64 }
+/// # impl Wire for Sale {
+/// #     fn encode(&self, _: &mut Vec<u8>) {}
+/// #     fn decode(_: &[u8]) -> Result<Self, DecodeError> { Ok(Sale { at_ms: 0 }) }
+/// # }
+/// # impl Message for Sale { const NAME: &'static str = "sale"; const ENCODING: Encoding = Encoding::Json; }
+/// use std::time::Duration;
+/// let sales = Ingress::<Sale>::new("sales")
+///     .event_time(|sale| EventTime(sale.at_ms))
+///     .lateness(Duration::from_secs(5));
+/// ```
+pub struct Ingress<M, L = ()> {
+    name: &'static str,
+    event_time: Option<EventTimeOf<M>>,
+    lateness: Duration,
+    targets: Vec<TargetDeclaration>,
+    generator: Option<Generator<M>>,
+    list: PhantomData<fn() -> L>,
+}
+
+impl<M: Message> Ingress<M> {
+    /// An ingress with a stable name.
+    #[must_use]
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            event_time: None,
+            lateness: Duration::ZERO,
+            targets: Vec::new(),
+            generator: None,
+            list: PhantomData,
+        }
+    }
+}
+
+impl<M: Message, L> Ingress<M, L> {
+    /// Where a record's event time comes from; without it every record has time 0.
+    #[must_use]
+    pub fn event_time(self, of: impl Fn(&M) -> EventTime + Send + Sync + 'static) -> Self {
+        Self { event_time: Some(Box::new(of)), ..self }
+    }
+
+    /// How far behind the newest event time a record may come; 0 if not given.
+    ///
+    /// The watermark stays this far, and one millisecond, behind.
+    #[must_use]
+    pub fn lateness(self, lateness: Duration) -> Self {
+        Self { lateness, ..self }
+    }
+
+    /// Makes the records, instead of reading them from where the settings say.
+    ///
+    /// `record(n)` is record `n`, from 0; `None` ends the input. It must give the same record for
+    /// the same number each time, because after a crash it is asked again.
+    #[must_use]
+    pub fn generate(self, record: impl Fn(u64) -> Option<M> + Send + Sync + 'static) -> Self {
+        Self { generator: Some(Box::new(record)), ..self }
+    }
+
+    /// Declares that the router may send to `T`.
+    #[must_use]
+    pub fn to<T: Target>(mut self) -> Ingress<M, (T, L)> {
+        self.targets.push(TargetDeclaration::of::<T>());
+        let Self { name, event_time, lateness, targets, generator, .. } = self;
+        Ingress { name, event_time, lateness, targets, generator, list: PhantomData }
+    }
+
+    /// What the program has to know of it.
+    #[must_use]
+    pub fn spec(&self) -> IngressSpec {
+        let lateness_ms = i64::try_from(self.lateness.as_millis()).unwrap_or(i64::MAX);
+        IngressSpec { name: self.name, targets: self.targets.clone(), lateness_ms }
+    }
+}
+
+impl<M, L> fmt::Debug for Ingress<M, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ingress({})", self.name)
+    }
+}
+
+/// The place of a type in a list of types: the first.
+#[doc(hidden)]
+#[derive(Debug)]
+pub enum Here {}
+
+/// The place of a type in a list of types: behind the first.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct There<I>(PhantomData<I>);
+
+/// A list of types that holds `T` at the place `I`.
+#[doc(hidden)]
+pub trait Includes<T, I> {
+    /// How many types stand behind it.
+    const BEHIND: usize;
+}
+
+/// The number of types in a list.
+#[doc(hidden)]
+pub trait Length {
+    const LENGTH: usize;
+}
+
+impl Length for () {
+    const LENGTH: usize = 0;
+}
+
+impl<T, L: Length> Length for (T, L) {
+    const LENGTH: usize = L::LENGTH + 1;
+}
+
+impl<T, L: Length> Includes<T, Here> for (T, L) {
+    const BEHIND: usize = L::LENGTH;
+}
+
+impl<T, H, L: Includes<T, I>, I> Includes<T, There<I>> for (H, L) {
+    const BEHIND: usize = L::BEHIND;
+}
+
+/// A function that an ingress declares; the other side of [`Includes`].
+#[diagnostic::on_unimplemented(
+    message = "the ingress does not declare that it sends to `{Self}`",
+    label = "undeclared target",
+    note = "add `.to::<{Self}>()` to the ingress"
+)]
+#[doc(hidden)]
+pub trait IncludedIn<L, I> {
+    const SLOT: usize;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T, L: Includes<T, I>, I> IncludedIn<L, I> for T {
+    const SLOT: usize = L::BEHIND;
+}
+
+/// Takes the messages that a router makes of one record.
+pub struct Router<'a, L> {
+    routes: &'a [Route],
+    batches: &'a mut Batches,
+    time: EventTime,
+    error: &'a mut Option<String>,
+    list: PhantomData<fn() -> L>,
+}
+
+impl<L> Router<'_, L> {
+    /// The event time of the record, which the messages inherit.
+    #[must_use]
+    pub fn event_time(&self) -> EventTime {
+        self.time
+    }
+
+    /// Sends a message to any address of a declared function.
+    pub fn send<T: Target + IncludedIn<L, I>, M: MessageTo<T>, I>(&mut self, to: Address<T>, msg: M) {
+        let route = &self.routes[T::SLOT];
+        let handler = route.handlers[usize::from(<M as MessageTo<T>>::INDEX)];
+        if let Err(error) = self.batches.send::<T, M>(route, handler, to.key(), &msg, self.time) {
+            self.error.get_or_insert(error);
+        }
+    }
+}
+
+impl<L> fmt::Debug for Router<'_, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Router(at {})", self.time)
+    }
+}
+
+/// What one shard gets of a stretch of an ingress partition.
+#[derive(Debug, Clone, Default)]
+pub struct IngressBatch {
+    /// The ingress, by its place in the program.
+    pub ingress: usize,
+    /// The partition.
+    pub partition: u32,
+    /// Where the stretch begins.
+    pub from: u64,
+    /// The position behind it, which every shard gets, with messages or without.
+    pub to: Position,
+    /// The messages for this shard.
+    pub calls: Calls,
+    /// Where the record of each message begins.
+    pub offsets: Vec<u64>,
+    /// Records that cannot be read, and where they begin.
+    pub dead_letters: Vec<(u64, DeadLetter)>,
+}
+
+/// The batches of all shards while they are being filled.
+#[derive(Debug)]
+pub struct Batches {
+    /// By shard.
+    pub shards: Vec<IngressBatch>,
+    key: Vec<u8>,
+    offset: u64,
+    marks: Vec<(usize, usize)>,
+}
+
+impl Batches {
+    /// Empty batches for an app of `shards` shards.
+    #[must_use]
+    pub fn new(shards: u32) -> Self {
+        Self { shards: vec![IngressBatch::default(); shards as usize], key: Vec::new(), offset: 0, marks: Vec::new() }
+    }
+
+    /// Begins the record at `offset`.
+    fn begin(&mut self, offset: u64) {
+        self.offset = offset;
+        self.marks.clear();
+    }
+
+    fn send<T: Target, M: Message>(
+        &mut self,
+        route: &Route,
+        handler: u16,
+        key: &T::Key,
+        msg: &M,
+        time: EventTime,
+    ) -> Result<(), String> {
+        self.key.clear();
+        key.write(&mut self.key);
+        if self.key.len() > KEY_BYTES_MAX {
+            return Err(format!("a key for `{}` has {} bytes; the limit is {KEY_BYTES_MAX}", T::NAME, self.key.len()));
+        }
+        let hash = murmur2(&self.key);
+        let shard = shard_of(hash, self.shards.len() as u32) as usize;
+        let batch = &mut self.shards[shard];
+        self.marks.push((shard, batch.calls.bytes.len()));
+        let bytes = &mut batch.calls.bytes;
+        let start = bytes.len();
+        bytes.extend_from_slice(&self.key);
+        let middle = bytes.len();
+        msg.encode(bytes);
+        let (key, payload) = (Span::between(start, middle), Span::between(middle, bytes.len()));
+        batch.calls.calls.push(Call { function: route.function, handler, is_timer: false, hash, time, key, payload });
+        batch.offsets.push(self.offset);
+        if payload.length as usize > MESSAGE_BYTES_MAX {
+            return Err(format!(
+                "a message for `{}` has {} bytes; the limit is {MESSAGE_BYTES_MAX}",
+                T::NAME,
+                payload.length
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes back what the current record has sent.
+    fn undo(&mut self) {
+        for (shard, length) in self.marks.drain(..).rev() {
+            let batch = &mut self.shards[shard];
+            batch.calls.bytes.truncate(length);
+            let offset = self.offset;
+            let kept = batch.offsets.iter().rposition(|at| *at != offset).map_or(0, |last| last + 1);
+            batch.offsets.truncate(kept);
+            batch.calls.calls.truncate(kept);
+        }
+    }
+
+    /// Turns the current record into a dead letter, which belongs to one shard by its offset.
+    pub fn dead_letter(&mut self, offset: u64, letter: DeadLetter) {
+        let shard = (offset % self.shards.len() as u64) as usize;
+        self.shards[shard].dead_letters.push((offset, letter));
+    }
+}
+
+/// A record as a reader has it.
+#[derive(Debug, Clone, Copy)]
+pub enum RawRecord<'a> {
+    /// One encoded message.
+    Bytes(&'a [u8]),
+    /// One row of a table.
+    Row(Row<'a>),
+}
+
+/// An ingress without its type, linked to a program.
+pub trait ErasedIngress: Send + Sync {
+    /// Decodes a record and routes it into the batches; returns its event time.
+    ///
+    /// # Errors
+    /// Why it is a dead letter; the batches are then as they were.
+    fn route(&self, offset: u64, record: RawRecord<'_>, batches: &mut Batches) -> Result<EventTime, String>;
+
+    /// Makes record `number` and routes it; `None` at the end, or if the ingress makes none.
+    fn generate(&self, number: u64, batches: &mut Batches) -> Option<Result<EventTime, String>>;
+
+    /// Whether the ingress makes its records itself.
+    fn is_generator(&self) -> bool;
+}
+
+/// Binds an ingress and its router to a program that was linked with its [`Ingress::spec`].
+///
+/// # Panics
+/// If the program was linked without it.
+pub fn bind<M: Message, L: 'static>(
+    ingress: Ingress<M, L>,
+    router: impl Fn(M, &mut Router<'_, L>) + Send + Sync + 'static,
+) -> impl FnOnce(&Program) -> Arc<dyn ErasedIngress> {
+    move |program| {
+        let routes =
+            ingress.targets.iter().map(|target| program.route(target).expect("linking has checked the targets"));
+        let routes = routes.collect();
+        Arc::new(Bound {
+            event_time: ingress.event_time,
+            generator: ingress.generator,
+            routes,
+            router,
+            list: PhantomData::<fn() -> L>,
+        })
+    }
+}
+
+struct Bound<M, L, R> {
+    event_time: Option<EventTimeOf<M>>,
+    generator: Option<Generator<M>>,
+    routes: Vec<Route>,
+    router: R,
+    list: PhantomData<fn() -> L>,
+}
+
+impl<M: Message, L: 'static, R: Fn(M, &mut Router<'_, L>) + Send + Sync> Bound<M, L, R> {
+    fn send(&self, offset: u64, record: M, batches: &mut Batches) -> Result<EventTime, String> {
+        batches.begin(offset);
+        let mut error = None;
+        let routed = catch_unwind(AssertUnwindSafe(|| {
+            let time = self.event_time.as_ref().map_or(EventTime::default(), |of| of(&record));
+            let mut router = Router { routes: &self.routes, batches, time, error: &mut error, list: PhantomData };
+            (self.router)(record, &mut router);
+            time
+        }));
+        let routed = match (routed, error) {
+            (Ok(time), None) => Ok(time),
+            (Ok(_), Some(error)) => Err(error),
+            (Err(panic), _) => Err(format!("the router {}", panic_text(panic.as_ref()))),
+        };
+        if routed.is_err() {
+            batches.undo();
+        }
+        routed
+    }
+}
+
+impl<M: Message, L: 'static, R: Fn(M, &mut Router<'_, L>) + Send + Sync> ErasedIngress for Bound<M, L, R> {
+    fn route(&self, offset: u64, record: RawRecord<'_>, batches: &mut Batches) -> Result<EventTime, String> {
+        let record = match record {
+            RawRecord::Bytes(bytes) => M::decode(bytes),
+            RawRecord::Row(row) => M::decode_row(row),
+        };
+        self.send(offset, record.map_err(|error| error.to_string())?, batches)
+    }
+
+    fn generate(&self, number: u64, batches: &mut Batches) -> Option<Result<EventTime, String>> {
+        let record = catch_unwind(AssertUnwindSafe(|| self.generator.as_ref()?(number)));
+        match record {
+            Ok(record) => Some(self.send(number, record?, batches)),
+            Err(panic) => Some(Err(format!("the generator {}", panic_text(panic.as_ref())))),
+        }
+    }
+
+    fn is_generator(&self) -> bool {
+        self.generator.is_some()
+    }
+}

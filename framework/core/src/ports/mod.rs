@@ -1,0 +1,8 @@
+//! What the core needs from outside, as traits; each has a suite that every implementation passes.
+//!
+//! Deliberately absent: async. A port's call returns when its promise holds; the runtime decides
+//! on which thread it waits.
+
+pub mod log;
+pub mod snapshots;
+pub mod store;

@@ -1,0 +1,555 @@
+//! The program: every function, ingress and egress of an app, linked and numbered.
+//!
+//! Linking finds what does not fit together before anything runs, and replaces names by small
+//! integers: [`FunctionId`] counts the functions, [`NameId`] all names. Both follow the order of
+//! the names, so they are equal in every process that runs the same program.
+//!
+//! Invariant: within a frame all names are [`NameId`]s of the table in the claim before it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+use crate::{
+    context::Resources,
+    egress::{DEAD_LETTERS, EgressDeclaration},
+    error::LinkError,
+    function::{Function, TargetDeclaration},
+    host::{ErasedHost, Handlers, Host},
+    limits::{NAME_BYTES_MAX, NAMES_MAX},
+    message::Encoding,
+    state::Field,
+};
+
+/// The number of a function in its program.
+pub type FunctionId = u16;
+/// The number of a name in its program.
+pub type NameId = u16;
+/// The number of a stage in its program; stages are numbered in the order of the graph of sends.
+pub type StageId = u16;
+
+/// A handler of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageHandler {
+    /// The message's stable name.
+    pub message: &'static str,
+    /// Whether messages wait for the watermark.
+    pub in_event_time_order: bool,
+}
+
+/// A function before linking.
+#[derive(Clone)]
+pub struct FunctionSpec {
+    /// Its stable name.
+    pub name: &'static str,
+    /// Its handlers of messages.
+    pub messages: Vec<MessageHandler>,
+    /// The names of its timers' payloads.
+    pub timers: Vec<&'static str>,
+    /// What it sends to.
+    pub sends: &'static [TargetDeclaration],
+    /// What it emits to.
+    pub emits: Vec<EgressDeclaration>,
+    /// The fields of its state.
+    pub fields: &'static [Field],
+    host: fn(Arc<Links>) -> Box<dyn ErasedHost>,
+}
+
+impl FunctionSpec {
+    /// The specification of `F`.
+    #[must_use]
+    pub fn of<F: Function>() -> Self {
+        let handlers = Handlers::<F>::new();
+        Self {
+            name: F::NAME,
+            messages: handlers.messages(),
+            timers: handlers.timers(),
+            sends: F::SENDS,
+            emits: F::emits(),
+            fields: F::FIELDS,
+            host: |links| Box::new(Host::<F>::new(links)),
+        }
+    }
+}
+
+impl fmt::Debug for FunctionSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FunctionSpec({})", self.name)
+    }
+}
+
+/// An ingress before linking.
+#[derive(Debug, Clone)]
+pub struct IngressSpec {
+    /// Its stable name.
+    pub name: &'static str,
+    /// The names of the functions its router may send to.
+    pub targets: Vec<TargetDeclaration>,
+    /// How far behind the newest event time an event may come, in milliseconds.
+    pub lateness_ms: i64,
+}
+
+/// All parts of an app before linking.
+#[derive(Debug, Clone, Default)]
+pub struct ProgramSpec {
+    /// The app's name.
+    pub app: String,
+    /// Its functions.
+    pub functions: Vec<FunctionSpec>,
+    /// Its ingresses.
+    pub ingresses: Vec<IngressSpec>,
+    /// Its egresses, but for the dead letters.
+    pub egresses: Vec<EgressDeclaration>,
+    /// What every handler may read.
+    pub resources: Resources,
+}
+
+/// A declared target, resolved: what a send needs to know.
+#[derive(Debug, Clone)]
+pub struct TargetLink {
+    pub(crate) name: &'static str,
+    pub(crate) function: FunctionId,
+    pub(crate) function_name: NameId,
+    /// By the index of the message in the target's (or contract's) declaration.
+    pub(crate) messages: Vec<NameId>,
+    pub(crate) handlers: Vec<u16>,
+}
+
+/// What a function's context needs to know, resolved.
+#[derive(Debug, Clone)]
+pub struct Links {
+    pub(crate) name: &'static str,
+    pub(crate) function: FunctionId,
+    pub(crate) function_name: NameId,
+    pub(crate) targets: Vec<TargetLink>,
+    pub(crate) timers: Vec<NameId>,
+    pub(crate) resources: Resources,
+    egresses: Vec<(usize, &'static str, NameId)>,
+}
+
+impl Links {
+    /// The number of a declared egress; by the static first, by name for a static that was moved.
+    #[inline]
+    pub(crate) fn egress(&self, identity: usize, name: &str) -> Option<NameId> {
+        let found = self.egresses.iter().find(|egress| egress.0 == identity);
+        found.or_else(|| self.egresses.iter().find(|egress| egress.1 == name)).map(|egress| egress.2)
+    }
+
+    /// Links of a function alone, for a test of it: targets and egresses are taken as declared.
+    #[must_use]
+    pub fn alone<F: Function>(resources: Resources) -> (Self, Vec<String>) {
+        let spec = FunctionSpec::of::<F>();
+        let names = Names::of(std::slice::from_ref(&spec), &[], &spec.emits);
+        let targets = spec.sends.iter().map(|target| names.link(target, 0, vec![0; target.messages.len()])).collect();
+        (names.links(&spec, 0, targets, resources), names.0)
+    }
+}
+
+/// A function of a linked program.
+#[derive(Debug)]
+pub struct LinkedFunction {
+    /// What it was linked from.
+    pub spec: FunctionSpec,
+    /// Its name.
+    pub name: NameId,
+    /// The stage it belongs to.
+    pub stage: StageId,
+    pub(crate) links: Arc<Links>,
+    message_names: Vec<NameId>,
+    timer_names: Vec<NameId>,
+}
+
+impl LinkedFunction {
+    /// The name of a message handler.
+    #[must_use]
+    pub fn message_name(&self, handler: u16) -> NameId {
+        self.message_names[usize::from(handler)]
+    }
+
+    /// The name of a timer handler.
+    #[must_use]
+    pub fn timer_name(&self, handler: u16) -> NameId {
+        self.timer_names[usize::from(handler)]
+    }
+}
+
+/// Functions whose event time moves together: one function, or a cycle of them.
+#[derive(Debug, Clone, Default)]
+pub struct Stage {
+    /// Its functions.
+    pub functions: Vec<FunctionId>,
+    /// Whether a message of it can lead to another message of it.
+    pub is_cycle: bool,
+    /// The stages before it that send to it.
+    pub senders: Vec<StageId>,
+    /// The ingresses, by place in [`Program::ingresses`], that send to it.
+    pub ingresses: Vec<usize>,
+    /// Whether it sends to a later stage.
+    pub has_receivers: bool,
+}
+
+/// A linked app.
+#[derive(Debug)]
+pub struct Program {
+    /// The app's name.
+    pub app: String,
+    /// All names, sorted; a [`NameId`] is a place here.
+    pub names: Vec<String>,
+    /// The functions, by name; a [`FunctionId`] is a place here.
+    pub functions: Vec<LinkedFunction>,
+    /// The stages, senders before receivers.
+    pub stages: Vec<Stage>,
+    /// The ingresses.
+    pub ingresses: Vec<IngressSpec>,
+    /// The egresses by name, the dead letters included.
+    pub egresses: BTreeMap<NameId, Encoding>,
+    /// The egress of dead letters.
+    pub dead_letters: NameId,
+    function_of_name: Vec<Option<FunctionId>>,
+}
+
+impl Program {
+    /// Links the parts of an app.
+    ///
+    /// # Errors
+    /// Every problem found, each with its fix: names that are doubled or not allowed, targets and
+    /// egresses that are not registered, messages that a target does not handle.
+    pub fn link(spec: ProgramSpec) -> Result<Arc<Self>, LinkError> {
+        let mut functions = spec.functions;
+        functions.sort_by_key(|function| function.name);
+        let problems = problems(&functions, &spec.ingresses, &spec.egresses);
+        if !problems.is_empty() {
+            return Err(LinkError(problems));
+        }
+        let names = Names::of(&functions, &spec.ingresses, &spec.egresses);
+        let (stages, stage_of) = stages(&functions, &spec.ingresses);
+        let linked = (0..functions.len())
+            .map(|at| names.function(&functions, at, stage_of[at], &spec.resources))
+            .collect::<Vec<_>>();
+        let mut function_of_name = vec![None; names.0.len()];
+        for (id, function) in linked.iter().enumerate() {
+            function_of_name[usize::from(function.name)] = Some(id as FunctionId);
+        }
+        let dead_letters = names.id(DEAD_LETTERS);
+        let mut egresses: BTreeMap<_, _> =
+            spec.egresses.iter().map(|egress| (names.id(egress.name), egress.encoding)).collect();
+        egresses.insert(dead_letters, Encoding::Json);
+        Ok(Arc::new(Self {
+            app: spec.app,
+            names: names.0,
+            functions: linked,
+            stages,
+            ingresses: spec.ingresses,
+            egresses,
+            dead_letters,
+            function_of_name,
+        }))
+    }
+
+    /// The name with this number.
+    #[must_use]
+    pub fn name(&self, id: NameId) -> &str {
+        &self.names[usize::from(id)]
+    }
+
+    /// The function with this name.
+    #[must_use]
+    pub fn function_named(&self, name: NameId) -> Option<FunctionId> {
+        self.function_of_name.get(usize::from(name)).copied().flatten()
+    }
+
+    /// The handler of `message` in the function `function`, both by name.
+    #[must_use]
+    pub fn message_handler(&self, function: FunctionId, message: NameId) -> Option<u16> {
+        place(&self.functions[usize::from(function)].message_names, message)
+    }
+
+    /// The timer handler with payload `payload` in the function `function`.
+    #[must_use]
+    pub fn timer_handler(&self, function: FunctionId, payload: NameId) -> Option<u16> {
+        place(&self.functions[usize::from(function)].timer_names, payload)
+    }
+
+    /// Resolves a router's target by name: its function, and its handlers by the declaration's order.
+    #[must_use]
+    pub fn route(&self, target: &TargetDeclaration) -> Option<Route> {
+        let name = self.names.binary_search_by(|name| name.as_str().cmp(target.name)).ok()?;
+        let function = self.function_named(name as NameId)?;
+        let messages = &self.functions[usize::from(function)].spec.messages;
+        let handlers = target.messages.iter().map(|wanted| {
+            let place = messages.iter().position(|handler| handler.message == *wanted)?;
+            u16::try_from(place).ok()
+        });
+        Some(Route { function, handlers: handlers.collect::<Option<_>>()? })
+    }
+
+    pub(crate) fn hosts(&self) -> Vec<Box<dyn ErasedHost>> {
+        self.functions.iter().map(|function| (function.spec.host)(Arc::clone(&function.links))).collect()
+    }
+
+    /// Whether any stage is a cycle.
+    #[must_use]
+    pub fn has_cycles(&self) -> bool {
+        self.stages.iter().any(|stage| stage.is_cycle)
+    }
+}
+
+/// Where a router's messages go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The function.
+    pub function: FunctionId,
+    /// Its handlers, in the order of the target's declaration.
+    pub handlers: Vec<u16>,
+}
+
+fn place(names: &[NameId], name: NameId) -> Option<u16> {
+    names.iter().position(|known| *known == name).and_then(|place| u16::try_from(place).ok())
+}
+
+/// The sorted table of all names.
+struct Names(Vec<String>);
+
+impl Names {
+    fn of(functions: &[FunctionSpec], ingresses: &[IngressSpec], egresses: &[EgressDeclaration]) -> Self {
+        let mut names = BTreeSet::from([DEAD_LETTERS.to_owned()]);
+        let mut add = |name: &str| names.insert(name.to_owned());
+        for function in functions {
+            add(function.name);
+            function.messages.iter().for_each(|handler| _ = add(handler.message));
+            function.timers.iter().for_each(|timer| _ = add(timer));
+            for target in function.sends {
+                add(target.name);
+                target.messages.iter().for_each(|message| _ = add(message));
+            }
+        }
+        ingresses.iter().for_each(|ingress| _ = add(ingress.name));
+        egresses.iter().for_each(|egress| _ = add(egress.name));
+        Self(names.into_iter().collect())
+    }
+
+    fn id(&self, name: &str) -> NameId {
+        let place = self.0.binary_search_by(|known| known.as_str().cmp(name));
+        // Linking has checked that there are at most NAMES_MAX names.
+        place.expect("every name of the program is in its table") as NameId
+    }
+
+    fn function(&self, all: &[FunctionSpec], at: usize, stage: StageId, resources: &Resources) -> LinkedFunction {
+        let spec = all[at].clone();
+        let targets = spec.sends.iter().map(|target| {
+            let function = all.iter().position(|function| function.name == target.name);
+            let function = function.expect("linking has checked that targets are registered");
+            let handlers = target.messages.iter().map(|message| {
+                let place = all[function].messages.iter().position(|handler| handler.message == *message);
+                place.expect("linking has checked that targets handle what they declare") as u16
+            });
+            self.link(target, function as FunctionId, handlers.collect())
+        });
+        let links = self.links(&spec, at as FunctionId, targets.collect(), resources.clone());
+        LinkedFunction {
+            name: self.id(spec.name),
+            stage,
+            message_names: spec.messages.iter().map(|handler| self.id(handler.message)).collect(),
+            timer_names: links.timers.clone(),
+            links: Arc::new(links),
+            spec,
+        }
+    }
+
+    fn link(&self, target: &TargetDeclaration, function: FunctionId, handlers: Vec<u16>) -> TargetLink {
+        TargetLink {
+            name: target.name,
+            function,
+            function_name: self.id(target.name),
+            messages: target.messages.iter().map(|message| self.id(message)).collect(),
+            handlers,
+        }
+    }
+
+    fn links(
+        &self,
+        spec: &FunctionSpec,
+        function: FunctionId,
+        targets: Vec<TargetLink>,
+        resources: Resources,
+    ) -> Links {
+        Links {
+            name: spec.name,
+            function,
+            function_name: self.id(spec.name),
+            targets,
+            timers: spec.timers.iter().map(|timer| self.id(timer)).collect(),
+            resources,
+            egresses: spec.emits.iter().map(|egress| (egress.identity, egress.name, self.id(egress.name))).collect(),
+        }
+    }
+}
+
+fn problems(functions: &[FunctionSpec], ingresses: &[IngressSpec], egresses: &[EgressDeclaration]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for pair in functions.windows(2).filter(|pair| pair[0].name == pair[1].name) {
+        problems.push(format!("the function `{}` is registered twice: remove one of the two", pair[0].name));
+    }
+    let mut seen = BTreeSet::from([DEAD_LETTERS]);
+    for name in ingresses.iter().map(|ingress| ingress.name).chain(egresses.iter().map(|egress| egress.name)) {
+        if !seen.insert(name) {
+            problems.push(format!("the name `{name}` is used by two ingresses or egresses: rename one of them"));
+        }
+    }
+    for function in functions {
+        for target in function.sends {
+            check_target(&format!("`{}` sends to", function.name), target, functions, &mut problems);
+        }
+        for egress in &function.emits {
+            if !egresses.iter().any(|known| known.name == egress.name) {
+                problems.push(format!(
+                    "`{}` emits to `{}`, which the app does not register: add `.egress(&..)` for it",
+                    function.name, egress.name
+                ));
+            }
+        }
+    }
+    for ingress in ingresses {
+        for target in &ingress.targets {
+            check_target(&format!("the ingress `{}` sends to", ingress.name), target, functions, &mut problems);
+        }
+    }
+    check_names(functions, ingresses, egresses, &mut problems);
+    problems
+}
+
+fn check_target(who: &str, target: &TargetDeclaration, functions: &[FunctionSpec], problems: &mut Vec<String>) {
+    let Some(function) = functions.iter().find(|function| function.name == target.name) else {
+        problems
+            .push(format!("{who} `{}`, which the app does not register: add `.function::<..>()` for it", target.name));
+        return;
+    };
+    for message in target.messages {
+        if !function.messages.iter().any(|handler| handler.message == *message) {
+            problems
+                .push(format!("{who} `{}`, which has no handler for `{message}`: add an `#[on]` handler", target.name));
+        }
+    }
+}
+
+fn check_names(
+    functions: &[FunctionSpec],
+    ingresses: &[IngressSpec],
+    egresses: &[EgressDeclaration],
+    problems: &mut Vec<String>,
+) {
+    let names = Names::of(functions, ingresses, egresses).0;
+    if names.len() > NAMES_MAX {
+        problems
+            .push(format!("the app has {} names; the limit is {NAMES_MAX}: split it into several apps", names.len()));
+    }
+    for name in names.iter().filter(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
+        problems.push(format!("the name {name:?} has {} bytes: a name has 1 to {NAME_BYTES_MAX}", name.len()));
+    }
+}
+
+/// Groups the functions into stages (the strongly connected parts of the graph of sends) and
+/// orders them senders first; Tarjan 1972, whose parts come out receivers first.
+fn stages(functions: &[FunctionSpec], ingresses: &[IngressSpec]) -> (Vec<Stage>, Vec<StageId>) {
+    let targets = |at: usize| functions[at].sends.iter().filter_map(|target| index_of(functions, target.name));
+    let edges: Vec<Vec<usize>> = (0..functions.len()).map(|at| targets(at).collect()).collect();
+    let mut parts = Tarjan::new(&edges).run();
+    parts.reverse();
+    let mut stage_of = vec![0; functions.len()];
+    for (stage, part) in parts.iter().enumerate() {
+        part.iter().for_each(|function| stage_of[*function] = stage as StageId);
+    }
+    let mut stages: Vec<Stage> = parts
+        .iter()
+        .map(|part| Stage {
+            functions: part.iter().map(|function| *function as FunctionId).collect(),
+            is_cycle: part.len() > 1 || edges[part[0]].contains(&part[0]),
+            ..Stage::default()
+        })
+        .collect();
+    for (from, to) in edges.iter().enumerate().flat_map(|(from, to)| to.iter().map(move |to| (from, *to))) {
+        let (from, to) = (stage_of[from], stage_of[to]);
+        if from != to {
+            stages[usize::from(from)].has_receivers = true;
+            insert_sorted(&mut stages[usize::from(to)].senders, from);
+        }
+    }
+    for (ingress, spec) in ingresses.iter().enumerate() {
+        for function in spec.targets.iter().filter_map(|target| index_of(functions, target.name)) {
+            insert_sorted(&mut stages[usize::from(stage_of[function])].ingresses, ingress);
+        }
+    }
+    (stages, stage_of)
+}
+
+fn index_of(functions: &[FunctionSpec], name: &str) -> Option<usize> {
+    functions.iter().position(|function| function.name == name)
+}
+
+fn insert_sorted<T: Ord>(list: &mut Vec<T>, value: T) {
+    if let Err(place) = list.binary_search(&value) {
+        list.insert(place, value);
+    }
+}
+
+struct Tarjan<'a> {
+    edges: &'a [Vec<usize>],
+    next: usize,
+    index: Vec<Option<usize>>,
+    low: Vec<usize>,
+    on_stack: Vec<bool>,
+    stack: Vec<usize>,
+    parts: Vec<Vec<usize>>,
+}
+
+impl<'a> Tarjan<'a> {
+    fn new(edges: &'a [Vec<usize>]) -> Self {
+        let n = edges.len();
+        Self {
+            edges,
+            next: 0,
+            index: vec![None; n],
+            low: vec![0; n],
+            on_stack: vec![false; n],
+            stack: Vec::new(),
+            parts: Vec::new(),
+        }
+    }
+
+    fn run(mut self) -> Vec<Vec<usize>> {
+        for at in 0..self.edges.len() {
+            if self.index[at].is_none() {
+                self.visit(at);
+            }
+        }
+        self.parts
+    }
+
+    /// Recursion is as deep as the longest chain of functions that send to each other.
+    fn visit(&mut self, at: usize) {
+        self.index[at] = Some(self.next);
+        self.low[at] = self.next;
+        self.next += 1;
+        self.stack.push(at);
+        self.on_stack[at] = true;
+        for &to in &self.edges[at] {
+            match self.index[to] {
+                None => {
+                    self.visit(to);
+                    self.low[at] = self.low[at].min(self.low[to]);
+                }
+                Some(index) if self.on_stack[to] => self.low[at] = self.low[at].min(index),
+                Some(_) => {}
+            }
+        }
+        if self.index[at] == Some(self.low[at]) {
+            let first = self.stack.iter().rposition(|on| *on == at).expect("a visited function is on the stack");
+            let mut part = self.stack.split_off(first);
+            part.iter().for_each(|function| self.on_stack[*function] = false);
+            part.sort_unstable();
+            self.parts.push(part);
+        }
+    }
+}

@@ -1,0 +1,505 @@
+//! The fold: what a journal means, as a pure function from its records to the state of the shard.
+//!
+//! The rules, in one place: a claim counts iff its term is higher than every claim before it; a
+//! snapshot mark always counts; an epoch frame counts iff term and nonce are those of the current
+//! claim, its epoch is the last + 1 and its `prev_crc` matches. Of the current owner, an epoch at
+//! or before the last is a duplicate; anything else of it halts the shard, because a log lost
+//! records or this code is wrong. All else is void. A split frame stands, and is judged, where its
+//! last part stands.
+//!
+//! Invariant: the encoding of an image equals, byte for byte, the snapshot that the owner writes
+//! of the same epoch.
+//!
+//! Deliberately absent: speed at any price. An image is read once at a take-over and by checks.
+
+use std::collections::BTreeMap;
+
+use super::frame::{self, FrameRef, Header, Kind, MessageRef, OpRef, PendingRef, Position, SnapshotMark};
+use crate::{
+    address::ShardId,
+    codec::{Reader, put_bytes, put_signed, put_varint},
+    error::Corrupt,
+    ports::log::Offset,
+    program::NameId,
+    time::EventTime,
+};
+
+const SNAPSHOT_MAGIC: &[u8; 8] = b"statefn\x01";
+
+/// What a record of the journal meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// A claim; the shard has a new owner.
+    Claimed,
+    /// An epoch was committed.
+    Committed,
+    /// A snapshot stands.
+    Marked,
+    /// A part of a frame; the last one decides.
+    Part,
+    /// It means nothing.
+    Void,
+}
+
+/// A key that stopped, with the calls it waits with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Parked {
+    /// Why it stopped.
+    pub reason: String,
+    /// The calls, encoded, the one that failed first; `true` for a timer.
+    pub queue: Vec<(bool, Vec<u8>)>,
+}
+
+/// The state of a shard as its journal tells it.
+#[derive(Debug, Clone, Default)]
+pub struct Image {
+    pub(crate) shard: ShardId,
+    pub(crate) names: Vec<String>,
+    pub(crate) term: u64,
+    pub(crate) nonce: u64,
+    pub(crate) epoch: u64,
+    pub(crate) crc: u32,
+    pub(crate) now: i64,
+    pub(crate) next_offset: Offset,
+    pub(crate) pending_next: u64,
+    pub(crate) positions: BTreeMap<(NameId, u32), Position>,
+    pub(crate) seen: BTreeMap<ShardId, u64>,
+    pub(crate) sent: BTreeMap<ShardId, u64>,
+    pub(crate) acknowledged: BTreeMap<ShardId, u64>,
+    pub(crate) outbox: BTreeMap<(ShardId, u64), Vec<u8>>,
+    pub(crate) watermarks: BTreeMap<NameId, (EventTime, EventTime)>,
+    pub(crate) carry: Vec<Vec<u8>>,
+    pub(crate) pending: BTreeMap<u64, Vec<u8>>,
+    pub(crate) parked: BTreeMap<(NameId, Vec<u8>), Parked>,
+    pub(crate) states: BTreeMap<(NameId, Vec<u8>), Vec<u8>>,
+    /// The snapshots whose marks were read, oldest first.
+    pub(crate) marks: Vec<SnapshotMark>,
+    parts: BTreeMap<(u64, u64, u64), Vec<u8>>,
+}
+
+impl Image {
+    /// The state of a shard whose journal is empty.
+    #[must_use]
+    pub fn new(shard: ShardId) -> Self {
+        Self { shard, ..Self::default() }
+    }
+
+    /// The last committed epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The offset of the first record that was not folded.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        self.next_offset
+    }
+
+    /// The term of the current owner.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// The nonce of the current owner's claim.
+    #[must_use]
+    pub fn nonce(&self) -> u64 {
+        self.nonce
+    }
+
+    /// Every state: function, key, encoded state; in order.
+    pub fn states(&self) -> impl Iterator<Item = (&str, &[u8], &[u8])> {
+        self.states.iter().map(|((function, key), state)| (self.name(*function), &key[..], &state[..]))
+    }
+
+    /// Every parked key: function, key, what is parked; in order.
+    pub fn parked(&self) -> impl Iterator<Item = (&str, &[u8], &Parked)> {
+        self.parked.iter().map(|((function, key), parked)| (self.name(*function), &key[..], parked))
+    }
+
+    /// The name with this number in the current table.
+    #[must_use]
+    pub fn name(&self, id: NameId) -> &str {
+        self.names.get(usize::from(id)).map_or("?", String::as_str)
+    }
+
+    /// Folds one record in; `committed` is called with each committed epoch frame.
+    ///
+    /// # Errors
+    /// A damaged record, or a broken chain of the current owner: the shard must halt.
+    pub fn fold(
+        &mut self,
+        offset: Offset,
+        record: &[u8],
+        committed: &mut dyn FnMut(&Self, &FrameRef<'_>),
+    ) -> Result<Verdict, Corrupt> {
+        assert_eq!(offset, self.next_offset, "a journal is folded record by record");
+        let place =
+            |error: Corrupt| Corrupt(format!("offset {offset} of the journal of shard {}: {error}", self.shard));
+        let frame = frame::parse(record).map_err(place)?;
+        if frame.header.shard != self.shard {
+            return Err(place(Corrupt(format!("the frame belongs to shard {}", frame.header.shard))));
+        }
+        let verdict = match frame.header.kind {
+            Kind::Part => self.part(&frame, committed),
+            _ => self.whole(&frame, committed),
+        };
+        let shard = self.shard;
+        self.next_offset = offset + 1;
+        verdict.map_err(|error| Corrupt(format!("offset {offset} of the journal of shard {shard}: {error}")))
+    }
+
+    fn part(
+        &mut self,
+        frame: &FrameRef<'_>,
+        committed: &mut dyn FnMut(&Self, &FrameRef<'_>),
+    ) -> Result<Verdict, Corrupt> {
+        let Header { term, nonce, epoch, prev_crc: count, now: place, .. } = frame.header;
+        let key = (term, nonce, epoch);
+        if place == 0 {
+            self.parts.insert(key, Vec::new());
+        }
+        let Some(joined) = self.parts.get_mut(&key) else { return Ok(Verdict::Void) };
+        joined.extend_from_slice(frame.body);
+        if place + 1 < i64::from(count) {
+            return Ok(Verdict::Part);
+        }
+        let joined = self.parts.remove(&key).unwrap_or_default();
+        // A part of an append that failed may be missing; what cannot be read whole is void.
+        match frame::parse(&joined) {
+            Ok(whole) => self.whole(&whole, committed),
+            Err(_) => Ok(Verdict::Void),
+        }
+    }
+
+    fn whole(
+        &mut self,
+        frame: &FrameRef<'_>,
+        committed: &mut dyn FnMut(&Self, &FrameRef<'_>),
+    ) -> Result<Verdict, Corrupt> {
+        let header = &frame.header;
+        match header.kind {
+            Kind::Snapshot => {
+                self.marks.push(SnapshotMark::read(frame.body)?);
+                Ok(Verdict::Marked)
+            }
+            Kind::Claim if header.term > self.term => {
+                let names = frame::read_names(&mut Reader::new(frame.body))?;
+                self.rename(names)?;
+                (self.term, self.nonce) = (header.term, header.nonce);
+                self.parts.clear();
+                Ok(Verdict::Claimed)
+            }
+            Kind::Epoch if (header.term, header.nonce) == (self.term, self.nonce) => self.epoch_frame(frame, committed),
+            _ => Ok(Verdict::Void),
+        }
+    }
+
+    fn epoch_frame(
+        &mut self,
+        frame: &FrameRef<'_>,
+        committed: &mut dyn FnMut(&Self, &FrameRef<'_>),
+    ) -> Result<Verdict, Corrupt> {
+        let header = &frame.header;
+        if header.epoch <= self.epoch {
+            return Ok(Verdict::Void);
+        }
+        if header.epoch != self.epoch + 1 || header.prev_crc != self.crc {
+            return Err(Corrupt(format!(
+                "epoch {} of the current owner does not follow epoch {}: the log lost records, stop and restore it",
+                header.epoch, self.epoch
+            )));
+        }
+        self.carry.clear();
+        let mut applied = Ok(());
+        frame::ops(frame.body, |op| {
+            if applied.is_ok() {
+                applied = self.apply(op);
+            }
+        })?;
+        applied?;
+        (self.epoch, self.crc) = (header.epoch, frame.crc);
+        assert!(header.now >= self.now, "the clock of frames never goes back (I6)");
+        self.now = header.now;
+        committed(self, frame);
+        Ok(Verdict::Committed)
+    }
+
+    fn apply(&mut self, op: OpRef<'_>) -> Result<(), Corrupt> {
+        match op {
+            OpRef::Emit(..) => {}
+            OpRef::Send(target, _, message) => {
+                let sent = self.sent.entry(target).or_default();
+                *sent += 1;
+                self.outbox.insert((target, *sent), message.to_vec());
+            }
+            OpRef::PendingAdd(pending) => {
+                self.pending_next = self.pending_next.max(pending.id + 1);
+                let mut bytes = Vec::new();
+                pending.put(&mut bytes);
+                self.pending.insert(pending.id, bytes);
+            }
+            OpRef::PendingRemove(id) => _ = self.pending.remove(&id),
+            OpRef::State(function, key, []) => _ = self.states.remove(&(function, key.to_vec())),
+            OpRef::State(function, key, state) => _ = self.states.insert((function, key.to_vec()), state.to_vec()),
+            OpRef::Position(ingress, partition, position) => {
+                let old = self.positions.insert((ingress, partition), position);
+                let grows = old.is_none_or(|old| old.offset <= position.offset);
+                assert!(grows, "input positions never go back (I2)");
+            }
+            OpRef::Seen(source, upto) => _ = self.seen.insert(source, upto),
+            OpRef::Acknowledged(target, upto) => {
+                self.acknowledged.insert(target, upto);
+                self.outbox.retain(|(to, sequence), _| *to != target || *sequence > upto);
+            }
+            OpRef::Watermark(function, reached, out) => {
+                let old = self.watermarks.insert(function, (reached, out));
+                let grows = old.is_none_or(|(old_reached, old_out)| old_reached <= reached && old_out <= out);
+                assert!(grows, "watermarks never go back (I6)");
+            }
+            OpRef::Carry(message) => self.carry.push(put(|out| message.put(out))),
+            OpRef::Park(is_timer, message, reason) => {
+                let parked = self.parked.entry((message.function, message.key.to_vec())).or_default();
+                if parked.queue.is_empty() {
+                    parked.reason = reason.to_owned();
+                }
+                parked.queue.push((is_timer, put(|out| message.put(out))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes over to a new table of names; names that it lacks but are in use are kept at its end.
+    fn rename(&mut self, names: Vec<String>) -> Result<(), Corrupt> {
+        if names == self.names {
+            return Ok(());
+        }
+        let old = std::mem::replace(&mut self.names, names);
+        let new = &mut self.names;
+        let mut rename = |id: NameId| -> Result<NameId, Corrupt> {
+            let name = old
+                .get(usize::from(id))
+                .ok_or_else(|| Corrupt(format!("a name {id} is not in the table of its claim")))?;
+            let place = new.iter().position(|known| known == name).unwrap_or_else(|| {
+                new.push(name.clone());
+                new.len() - 1
+            });
+            NameId::try_from(place).map_err(|_| Corrupt("there are more than 65,536 names".into()))
+        };
+        let mut message = |bytes: &[u8]| -> Result<Vec<u8>, Corrupt> {
+            let message = MessageRef::read(&mut Reader::new(bytes))?;
+            let message =
+                MessageRef { function: rename(message.function)?, message: rename(message.message)?, ..message };
+            Ok(put(|out| message.put(out)))
+        };
+        for bytes in self.outbox.values_mut().chain(&mut self.carry) {
+            *bytes = message(bytes)?;
+        }
+        for bytes in self.parked.values_mut().flat_map(|parked| &mut parked.queue) {
+            bytes.1 = message(&bytes.1)?;
+        }
+        for bytes in self.pending.values_mut() {
+            let pending = PendingRef::read(&mut Reader::new(bytes))?;
+            let inner = MessageRef {
+                function: rename(pending.message.function)?,
+                message: rename(pending.message.message)?,
+                ..pending.message
+            };
+            let renamed = put(|out| PendingRef { message: inner, ..pending }.put(out));
+            *bytes = renamed;
+        }
+        self.positions = renamed(&mut self.positions, |(ingress, partition)| Ok((rename(ingress)?, partition)))?;
+        self.watermarks = renamed(&mut self.watermarks, &mut rename)?;
+        self.parked = renamed(&mut self.parked, |(function, key)| Ok((rename(function)?, key)))?;
+        self.states = renamed(&mut self.states, |(function, key)| Ok((rename(function)?, key)))?;
+        Ok(())
+    }
+
+    /// The snapshot of this state.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = SnapshotWriter::new(&SnapshotHead {
+            shard: self.shard,
+            term: self.term,
+            nonce: self.nonce,
+            epoch: self.epoch,
+            crc: self.crc,
+            now: self.now,
+            next_offset: self.next_offset,
+            pending_next: self.pending_next,
+            names: &self.names,
+        });
+        writer.list(self.positions.iter(), |((ingress, partition), position), out| {
+            put_varint(out, u64::from(*ingress));
+            put_varint(out, u64::from(*partition));
+            position.put(out);
+        });
+        for numbers in [&self.seen, &self.sent, &self.acknowledged] {
+            writer
+                .list(numbers.iter().filter(|(_, upto)| **upto > 0), |(shard, upto), out| put_pair(*shard, *upto, out));
+        }
+        writer.list(self.outbox.iter(), |((target, sequence), message), out| {
+            put_pair(*target, *sequence, out);
+            put_bytes(out, message);
+        });
+        writer.list(self.watermarks.iter(), |(function, (reached, lets_out)), out| {
+            put_watermark(*function, *reached, *lets_out, out)
+        });
+        writer.list(self.carry.iter(), |message, out| put_bytes(out, message));
+        writer.list(self.pending.values(), |pending, out| put_bytes(out, pending));
+        writer.list(self.parked.iter(), |((function, key), parked), out| put_parked(*function, key, parked, out));
+        writer.list(self.states.iter(), |((function, key), state), out| put_state(*function, key, state, out));
+        writer.finish()
+    }
+
+    /// Reads a snapshot.
+    ///
+    /// # Errors
+    /// If the bytes are no snapshot of this version, or damaged.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Corrupt> {
+        let damaged = || Corrupt("the snapshot is damaged: its checksum is wrong".into());
+        let (content, trailer) = bytes.split_at_checked(bytes.len().saturating_sub(4)).ok_or_else(damaged)?;
+        if crc32c::crc32c(content).to_le_bytes() != trailer {
+            return Err(damaged());
+        }
+        let body = content
+            .strip_prefix(SNAPSHOT_MAGIC)
+            .ok_or_else(|| Corrupt("the bytes are no snapshot of version 1".into()))?;
+        let mut reader = Reader::new(body);
+        let r = &mut reader;
+        let mut image = Self::new(r.number()?);
+        image.term = r.varint()?;
+        image.nonce = r.varint()?;
+        image.epoch = r.varint()?;
+        image.crc = r.number()?;
+        image.now = r.signed()?;
+        image.next_offset = r.varint()?;
+        image.pending_next = r.varint()?;
+        image.names = frame::read_names(r)?;
+        image.positions = list(r, |r| Ok(((r.number()?, r.number()?), Position::read(r)?)))?;
+        image.seen = list(r, |r| Ok((r.number()?, r.varint()?)))?;
+        image.sent = list(r, |r| Ok((r.number()?, r.varint()?)))?;
+        image.acknowledged = list(r, |r| Ok((r.number()?, r.varint()?)))?;
+        image.outbox = list(r, |r| Ok(((r.number()?, r.varint()?), r.bytes()?.to_vec())))?;
+        image.watermarks = list(r, |r| Ok((r.number()?, (EventTime(r.signed()?), EventTime(r.signed()?)))))?;
+        image.carry = list(r, |r| Ok(r.bytes()?.to_vec()))?;
+        image.pending = list(r, |r| {
+            let bytes = r.bytes()?;
+            Ok((PendingRef::read(&mut Reader::new(bytes))?.id, bytes.to_vec()))
+        })?;
+        image.parked = list(r, read_parked)?;
+        image.states = list(r, |r| Ok(((r.number()?, r.bytes()?.to_vec()), r.bytes()?.to_vec())))?;
+        if r.is_empty() { Ok(image) } else { Err(Corrupt("the snapshot has bytes behind its end".into())) }
+    }
+}
+
+fn put(fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    fill(&mut out);
+    out
+}
+
+fn renamed<K: Ord, V>(
+    map: &mut BTreeMap<K, V>,
+    mut rename: impl FnMut(K) -> Result<K, Corrupt>,
+) -> Result<BTreeMap<K, V>, Corrupt> {
+    std::mem::take(map).into_iter().map(|(key, value)| Ok((rename(key)?, value))).collect()
+}
+
+fn list<T, C: FromIterator<T>>(
+    reader: &mut Reader<'_>,
+    mut one: impl FnMut(&mut Reader<'_>) -> Result<T, crate::codec::Truncated>,
+) -> Result<C, Corrupt> {
+    let count: u64 = reader.varint()?;
+    (0..count).map(|_| one(reader).map_err(Corrupt::from)).collect()
+}
+
+fn read_parked(r: &mut Reader<'_>) -> Result<((NameId, Vec<u8>), Parked), crate::codec::Truncated> {
+    let key = (r.number()?, r.bytes()?.to_vec());
+    let reason = r.text()?.to_owned();
+    let count: u64 = r.varint()?;
+    let mut queue = Vec::new();
+    for _ in 0..count {
+        queue.push((r.byte()? == 1, r.bytes()?.to_vec()));
+    }
+    Ok((key, Parked { reason, queue }))
+}
+
+/// The first part of a snapshot.
+pub(crate) struct SnapshotHead<'a> {
+    pub(crate) shard: ShardId,
+    pub(crate) term: u64,
+    pub(crate) nonce: u64,
+    pub(crate) epoch: u64,
+    pub(crate) crc: u32,
+    pub(crate) now: i64,
+    pub(crate) next_offset: Offset,
+    pub(crate) pending_next: u64,
+    pub(crate) names: &'a [String],
+}
+
+/// Writes the parts of a snapshot, which image and owner have in different shapes.
+pub(crate) struct SnapshotWriter(Vec<u8>);
+
+impl SnapshotWriter {
+    pub(crate) fn new(head: &SnapshotHead<'_>) -> Self {
+        let mut out = SNAPSHOT_MAGIC.to_vec();
+        put_varint(&mut out, u64::from(head.shard));
+        put_varint(&mut out, head.term);
+        put_varint(&mut out, head.nonce);
+        put_varint(&mut out, head.epoch);
+        put_varint(&mut out, u64::from(head.crc));
+        put_signed(&mut out, head.now);
+        put_varint(&mut out, head.next_offset);
+        put_varint(&mut out, head.pending_next);
+        frame::put_names(head.names, &mut out);
+        Self(out)
+    }
+
+    /// Writes a list behind its length; the items come in the order of their keys.
+    pub(crate) fn list<T>(&mut self, items: impl Iterator<Item = T>, mut one: impl FnMut(T, &mut Vec<u8>)) {
+        let mut count = 0;
+        let mut body = Vec::new();
+        for item in items {
+            count += 1;
+            one(item, &mut body);
+        }
+        put_varint(&mut self.0, count);
+        self.0.extend_from_slice(&body);
+    }
+
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        let crc = crc32c::crc32c(&self.0);
+        self.0.extend_from_slice(&crc.to_le_bytes());
+        self.0
+    }
+}
+
+pub(crate) fn put_pair(shard: ShardId, number: u64, out: &mut Vec<u8>) {
+    put_varint(out, u64::from(shard));
+    put_varint(out, number);
+}
+
+pub(crate) fn put_watermark(function: NameId, reached: EventTime, lets_out: EventTime, out: &mut Vec<u8>) {
+    put_varint(out, u64::from(function));
+    put_signed(out, reached.0);
+    put_signed(out, lets_out.0);
+}
+
+pub(crate) fn put_parked(function: NameId, key: &[u8], parked: &Parked, out: &mut Vec<u8>) {
+    put_varint(out, u64::from(function));
+    put_bytes(out, key);
+    put_bytes(out, parked.reason.as_bytes());
+    put_varint(out, parked.queue.len() as u64);
+    for (is_timer, message) in &parked.queue {
+        out.push(u8::from(*is_timer));
+        put_bytes(out, message);
+    }
+}
+
+pub(crate) fn put_state(function: NameId, key: &[u8], state: &[u8], out: &mut Vec<u8>) {
+    put_varint(out, u64::from(function));
+    put_bytes(out, key);
+    put_bytes(out, state);
+}

@@ -1,0 +1,172 @@
+//! From snapshot and journal to an owner: recover, claim, own.
+//!
+//! A replica folds the journal; any number of workers may do so at a time. To own the shard it
+//! appends a claim and folds on until the fold has accepted its nonce.
+
+use super::{
+    frame::{self, FrameRef, Header, Kind, SnapshotMark},
+    image::{Image, Verdict},
+};
+use crate::{
+    address::ShardId,
+    error::Corrupt,
+    ports::{
+        log::{Log, ReadError},
+        snapshots::Snapshots,
+    },
+    program::Program,
+};
+
+/// A shard as seen by one who does not own it (yet).
+#[derive(Debug, Clone, Default)]
+pub struct Replica {
+    /// What the journal says so far.
+    pub image: Image,
+    /// The snapshots that can be read, oldest first.
+    pub snapshots: Vec<SnapshotMark>,
+    /// Bytes of the journal behind the newest snapshot.
+    pub tail_bytes: u64,
+}
+
+impl Replica {
+    /// Reads the newest good snapshot and the journal behind it.
+    ///
+    /// Committed frames behind epoch `egress_taken` are handed to `committed`, for egresses that
+    /// have not taken them; the snapshot is chosen old enough for that.
+    ///
+    /// # Errors
+    /// If the journal does not reach back to a readable snapshot, or a record is damaged.
+    pub fn recover(
+        shard: ShardId,
+        log: &mut dyn Log,
+        snapshots: &mut dyn Snapshots,
+        egress_taken: u64,
+        committed: &mut dyn FnMut(&Image, &FrameRef<'_>),
+    ) -> Result<Self, Corrupt> {
+        let marks = marks(shard, log)?;
+        let (image, snapshots) = newest_snapshot(shard, log, snapshots, &marks, egress_taken)?;
+        let mut replica = Self { image, snapshots, tail_bytes: 0 };
+        let mut failure = Ok(());
+        let from = replica.image.next_offset();
+        let read = log.read(shard, from, &mut |offset, record| {
+            if failure.is_ok() {
+                failure = replica
+                    .fold(offset, record, &mut |image, frame| {
+                        if frame.header.epoch > egress_taken {
+                            committed(image, frame);
+                        }
+                    })
+                    .map(|_| ());
+            }
+        });
+        read.map_err(corrupt)?;
+        failure?;
+        replica.image.marks.clear();
+        Ok(replica)
+    }
+
+    /// Folds one more record in.
+    ///
+    /// # Errors
+    /// As [`Image::fold`].
+    pub fn fold(
+        &mut self,
+        offset: u64,
+        record: &[u8],
+        committed: &mut dyn FnMut(&Image, &FrameRef<'_>),
+    ) -> Result<Verdict, Corrupt> {
+        self.tail_bytes += record.len() as u64;
+        self.image.fold(offset, record, committed)
+    }
+
+    /// A claim of the next term; `nonce` is new for each attempt, also of the same worker.
+    #[must_use]
+    pub fn claim(&self, program: &Program, nonce: u64) -> Vec<u8> {
+        let image = &self.image;
+        let mut claim = Vec::new();
+        frame::begin(&mut claim);
+        frame::put_names(&program.names, &mut claim);
+        let header = Header {
+            kind: Kind::Claim,
+            shard: image.shard,
+            term: image.term + 1,
+            nonce,
+            epoch: image.epoch,
+            prev_crc: image.crc,
+            now: image.now,
+        };
+        frame::finish(&mut claim, &header);
+        claim
+    }
+
+    /// Whether the claim with this nonce was accepted and still holds.
+    #[must_use]
+    pub fn is_owned_by(&self, nonce: u64) -> bool {
+        self.image.nonce == nonce && self.image.term > 0
+    }
+}
+
+fn corrupt(error: ReadError) -> Corrupt {
+    Corrupt(error.to_string())
+}
+
+fn marks(shard: ShardId, log: &mut dyn Log) -> Result<Vec<SnapshotMark>, Corrupt> {
+    let mut marks = Vec::new();
+    let mut failure = Ok(());
+    let start = log.start(shard);
+    let read = log.read(shard, start, &mut |offset, record| {
+        let mark = frame::parse(record).and_then(|frame| match frame.header.kind {
+            Kind::Snapshot => Ok(Some(SnapshotMark::read(frame.body)?)),
+            _ => Ok(None),
+        });
+        match mark {
+            Ok(mark) => marks.extend(mark),
+            Err(error) if failure.is_ok() => {
+                failure = Err(Corrupt(format!("offset {offset} of the journal of shard {shard}: {error}")));
+            }
+            Err(_) => {}
+        }
+    });
+    read.map_err(corrupt)?;
+    failure.map(|()| marks)
+}
+
+/// The newest snapshot that is whole and, if possible, not behind what egresses have taken.
+fn newest_snapshot(
+    shard: ShardId,
+    log: &mut dyn Log,
+    snapshots: &mut dyn Snapshots,
+    marks: &[SnapshotMark],
+    egress_taken: u64,
+) -> Result<(Image, Vec<SnapshotMark>), Corrupt> {
+    let start = log.start(shard);
+    let is_early = |mark: &&SnapshotMark| mark.epoch <= egress_taken;
+    let readable = |mark: &&SnapshotMark| mark.next_offset >= start;
+    let mut problems = Vec::new();
+    for mark in marks.iter().filter(is_early).filter(readable).rev() {
+        match load(snapshots, mark) {
+            Ok(image) => {
+                let kept = marks.iter().filter(|other| other.epoch >= mark.epoch).cloned().collect();
+                return Ok((image, kept));
+            }
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    if start == 0 {
+        return Ok((Image::new(shard), marks.to_vec()));
+    }
+    Err(Corrupt(format!(
+        "the journal of shard {shard} begins at offset {start} and no snapshot reaches up to there: restore the snapshots of this shard ({})",
+        if problems.is_empty() { "no mark of one was found".to_owned() } else { problems.join("; ") }
+    )))
+}
+
+fn load(snapshots: &mut dyn Snapshots, mark: &SnapshotMark) -> Result<Image, Corrupt> {
+    let name = &mark.name;
+    let bytes = snapshots.get(name).map_err(|error| Corrupt(format!("snapshot {name}: {error}")))?;
+    let bytes = bytes.ok_or_else(|| Corrupt(format!("snapshot {name} is gone")))?;
+    if bytes.len() as u64 != mark.length || crc32c::crc32c(&bytes) != mark.crc {
+        return Err(Corrupt(format!("snapshot {name} is not what its mark says")));
+    }
+    Image::decode(&bytes).map_err(|error| Corrupt(format!("snapshot {name}: {error}")))
+}

@@ -1,0 +1,1 @@
+//! The attribute and derive macros of statefn; use them through the `statefn` crate.
