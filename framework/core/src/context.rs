@@ -14,7 +14,7 @@ use crate::{
     egress::Egress,
     error::Fault,
     function::{Function, MessageTo, TargetOf, TimerOf},
-    message::Message,
+    message::{Message, Wire},
     program::Links,
     time::{Due, EventTime, ProcessingTime},
 };
@@ -159,6 +159,13 @@ impl<'a, F: Function> Context<'a, F> {
         if self.effects.check_timer_name(name) {
             self.effects.cancel_timer(self.links.function, self.key, name);
         }
+    }
+
+    /// Keeps the answer of this call for the one who waits for it.
+    pub(crate) fn answer(&mut self, answer: &impl Wire) {
+        let mut bytes = Vec::new();
+        answer.encode(&mut bytes);
+        self.effects.answer = Some(bytes);
     }
 
     /// Deletes the state of this key once the call is over; timers stay.

@@ -64,6 +64,15 @@ pub struct Call {
     pub payload: Span,
 }
 
+impl Call {
+    /// A call of a message handler, its bytes still to be placed.
+    #[must_use]
+    pub fn message(function: FunctionId, handler: u16, hash: u32, time: EventTime) -> Self {
+        let (key, payload) = (Span::default(), Span::default());
+        Self { function, handler, is_timer: false, hash, time, key, payload }
+    }
+}
+
 /// Calls and the bytes they refer to.
 #[derive(Debug, Clone, Default)]
 pub struct Calls {
@@ -166,6 +175,10 @@ pub struct Effects {
     pub(crate) pending_next: u64,
     /// The timer handler that runs: an event-time timer it sets for itself is marked as re-armed.
     pub(crate) firing: Option<(FunctionId, u16)>,
+    /// Whether somebody waits for what the call that runs answers.
+    pub(crate) wants_answer: bool,
+    /// The encoded answer.
+    pub(crate) answer: Option<Vec<u8>>,
     shard: ShardId,
     shards: u32,
     local_delivery: bool,

@@ -46,9 +46,20 @@ pub enum Failure {
     /// Its key or payload cannot be read.
     Unreadable(String),
     /// The handler said no.
-    Rejected(String),
+    Rejected(Rejection),
     /// The handler is broken.
     Fault(String),
+}
+
+/// A rejection without its type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// Its stable code.
+    pub code: &'static str,
+    /// The HTTP status of its answer.
+    pub status: u16,
+    /// Its encoded value.
+    pub value: Vec<u8>,
 }
 
 /// A host without its type.
@@ -255,9 +266,14 @@ impl<F: Handles<M>, M: Message> Loop<F> for OnMessage<M> {
         failures: &mut Vec<(usize, Failure)>,
     ) {
         let incoming = &mut self.0;
+        let wants_answer = effects.wants_answer;
         calls(table, run, failures, |table, place, call| {
             incoming.decode(call.payload.of(run.bytes)).map_err(unreadable)?;
             let handle = |state: &mut F, ctx: &mut Context<'_, F>| match state.handle(incoming, ctx).into_outcome() {
+                Outcome::Answer(answer) if wants_answer => {
+                    ctx.answer(&answer);
+                    Ok(())
+                }
                 Outcome::Answer(_) => Ok(()),
                 Outcome::Rejected(rejection) => Err(rejected(&rejection)),
                 Outcome::Fault(fault) => Err(Failure::Fault(fault.to_string())),
@@ -365,7 +381,7 @@ fn unreadable(error: DecodeError) -> Failure {
 fn rejected(rejection: &impl Reject) -> Failure {
     let mut value = Vec::new();
     rejection.encode(&mut value);
-    Failure::Rejected(format!("{}: {}", rejection.code(), String::from_utf8_lossy(&value)))
+    Failure::Rejected(Rejection { code: rejection.code(), status: rejection.status(), value })
 }
 
 /// The text of a panic.

@@ -25,6 +25,7 @@ pub mod ingress;
 pub mod key;
 pub mod limits;
 pub mod message;
+pub mod pipeline;
 pub mod ports;
 pub mod program;
 pub mod shard;

@@ -20,3 +20,15 @@ pub const EPOCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const FRAME_BYTES_MAX: usize = 1 << 30;
 /// How many bytes a journal grows behind its newest snapshot before the next is taken, at least.
 pub const SNAPSHOT_TAIL_BYTES_MIN: u64 = 1024 * 1024;
+/// How many bytes of messages may be on their way from one shard to another; the rest stays in the
+/// source's state.
+pub const MAIL_IN_FLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// After how many milliseconds without an acknowledgement messages are sent again.
+pub const RESEND_INTERVAL_MS: i64 = 1_000;
+/// How often a shard repeats its progress record, in milliseconds.
+pub const PROGRESS_INTERVAL_MS: i64 = 1_000;
+/// How many bytes of effects a thread gathers before it stops taking input until it can seal; at
+/// half of it the thread seals before the commit interval has passed.
+pub const UNSEALED_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// How many bytes of unacknowledged messages a thread's shards have before they stop taking input.
+pub const UNACKNOWLEDGED_BYTES_MAX: usize = 256 * 1024 * 1024;

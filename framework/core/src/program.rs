@@ -186,6 +186,8 @@ pub struct Stage {
     pub senders: Vec<StageId>,
     /// The ingresses, by place in [`Program::ingresses`], that send to it.
     pub ingresses: Vec<usize>,
+    /// The ingresses whose records can lead to a message of it, by any way.
+    pub sources: Vec<usize>,
     /// Whether it sends to a later stage.
     pub has_receivers: bool,
 }
@@ -208,6 +210,8 @@ pub struct Program {
     /// The egress of dead letters.
     pub dead_letters: NameId,
     function_of_name: Vec<Option<FunctionId>>,
+    ingress_names: Vec<NameId>,
+    has_ordered_handlers: bool,
 }
 
 impl Program {
@@ -236,7 +240,12 @@ impl Program {
         let mut egresses: BTreeMap<_, _> =
             spec.egresses.iter().map(|egress| (names.id(egress.name), egress.encoding)).collect();
         egresses.insert(dead_letters, Encoding::Json);
+        let ingress_names = spec.ingresses.iter().map(|ingress| names.id(ingress.name)).collect();
+        let mut handlers = functions.iter().flat_map(|function| &function.messages);
+        let has_ordered_handlers = handlers.any(|handler| handler.in_event_time_order);
         Ok(Arc::new(Self {
+            ingress_names,
+            has_ordered_handlers,
             app: spec.app,
             names: names.0,
             functions: linked,
@@ -287,6 +296,24 @@ impl Program {
 
     pub(crate) fn hosts(&self) -> Vec<Box<dyn ErasedHost>> {
         self.functions.iter().map(|function| (function.spec.host)(Arc::clone(&function.links))).collect()
+    }
+
+    /// The name of an ingress, by its place in [`Self::ingresses`].
+    #[must_use]
+    pub fn ingress_name(&self, ingress: usize) -> NameId {
+        self.ingress_names[ingress]
+    }
+
+    /// Whether any handler takes its messages in event-time order.
+    #[must_use]
+    pub fn has_ordered_handlers(&self) -> bool {
+        self.has_ordered_handlers
+    }
+
+    /// Whether any function sends to another one or itself.
+    #[must_use]
+    pub fn has_sends(&self) -> bool {
+        self.functions.iter().any(|function| !function.spec.sends.is_empty())
     }
 
     /// Whether any stage is a cycle.
@@ -480,6 +507,12 @@ fn stages(functions: &[FunctionSpec], ingresses: &[IngressSpec]) -> (Vec<Stage>,
         for function in spec.targets.iter().filter_map(|target| index_of(functions, target.name)) {
             insert_sorted(&mut stages[usize::from(stage_of[function])].ingresses, ingress);
         }
+    }
+    for at in 0..stages.len() {
+        // Senders stand before their receivers, so theirs are complete.
+        let senders = stages[at].senders.iter().flat_map(|sender| stages[usize::from(*sender)].sources.clone());
+        let sources: Vec<usize> = senders.chain(stages[at].ingresses.clone()).collect();
+        sources.into_iter().for_each(|ingress| insert_sorted(&mut stages[at].sources, ingress));
     }
     (stages, stage_of)
 }

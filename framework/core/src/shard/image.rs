@@ -50,6 +50,16 @@ pub struct Parked {
     pub queue: Vec<(bool, Vec<u8>)>,
 }
 
+impl Parked {
+    /// Lets a call wait; `reason` counts if it is the first.
+    pub(crate) fn push(&mut self, is_timer: bool, message: &MessageRef<'_>, reason: &str) {
+        if self.queue.is_empty() {
+            reason.clone_into(&mut self.reason);
+        }
+        self.queue.push((is_timer, put(|out| message.put(out))));
+    }
+}
+
 /// The state of a shard as its journal tells it.
 #[derive(Debug, Clone, Default)]
 pub struct Image {
@@ -261,17 +271,14 @@ impl Image {
             OpRef::Carry(message) => self.carry.push(put(|out| message.put(out))),
             OpRef::Park(is_timer, message, reason) => {
                 let parked = self.parked.entry((message.function, message.key.to_vec())).or_default();
-                if parked.queue.is_empty() {
-                    parked.reason = reason.to_owned();
-                }
-                parked.queue.push((is_timer, put(|out| message.put(out))));
+                parked.push(is_timer, &message, reason);
             }
         }
         Ok(())
     }
 
     /// Goes over to a new table of names; names that it lacks but are in use are kept at its end.
-    fn rename(&mut self, names: Vec<String>) -> Result<(), Corrupt> {
+    pub(crate) fn rename(&mut self, names: Vec<String>) -> Result<(), Corrupt> {
         if names == self.names {
             return Ok(());
         }

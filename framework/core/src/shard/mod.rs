@@ -1,7 +1,790 @@
 //! A shard: the unit of ownership, parallelism and commit.
+//!
+//! [`Shard`] is a deterministic state machine. Inputs are applied in memory and gather into an
+//! epoch; `seal` encodes the epoch as one frame; once the journal holds that frame, `confirm` says
+//! what may now be published, emitted and answered. While a frame is on its way the next epoch is
+//! applied already.
+//!
+//! Invariants, asserted always: epochs follow each other by one and name the checksum of the one
+//! before (I1); input positions never go back (I2); watermarks and the clock of frames never go
+//! back, and a fired timer is gone from state in the same frame (I6). At most one frame is on its
+//! way; nothing of an epoch leaves the shard before its frame is confirmed.
+//!
+//! Deliberately absent: which shards a thread has and when it seals ([`crate::pipeline`]), and any
+//! way to undo an epoch: a shard that is not confirmed is dropped and taken over again.
 
 pub mod frame;
 pub mod image;
+pub mod outbox;
+mod pending;
 pub mod progress;
 pub mod recovery;
 pub mod rules;
+mod seal;
+mod settle;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use self::{
+    frame::{MessageRef, Op, Position, SnapshotMark},
+    image::{Image, Parked},
+    outbox::{Mail, Outbox},
+    pending::{Pending, Waiting},
+    rules::{Rule, Rules},
+    seal::Sealed,
+};
+pub use self::{
+    recovery::{Accepted, Replica, TakeOver, TakeOverError},
+    seal::{Confirmed, Deposed, Emission, Snapshot},
+};
+use crate::{
+    address::{ShardId, murmur2},
+    codec::{Reader, put_bytes, put_varint},
+    dead_letter::{DeadLetter, Reason},
+    effect::{Call, Calls, Effects, TimerRequest},
+    error::{Corrupt, LinkError},
+    host::{ErasedHost, Failure, Rejection, Run},
+    ingress::IngressBatch,
+    limits::{EPOCH_BYTES_MAX, EPOCH_CALLS_MAX, SNAPSHOT_TAIL_BYTES_MIN},
+    ports::log::Offset,
+    program::{NameId, Program, StageId},
+    time::{Due, EventTime, ProcessingTime},
+};
+
+/// What all shards of an app have in common, besides the program.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many shards the app has; 1 to `limits::SHARDS_MAX`.
+    pub shards: u32,
+    /// How many partitions each ingress has, in the order of the program's ingresses.
+    pub partitions: Vec<u32>,
+    /// The largest record that the log takes, in bytes; larger frames are split.
+    pub record_bytes_max: usize,
+    /// How many bytes the journal grows behind a snapshot before the next is due, at least.
+    pub snapshot_tail_bytes: u64,
+    /// How many calls an epoch has at most.
+    pub epoch_calls_max: usize,
+    /// The rules in force; all of them, but in tests of the tests.
+    pub rules: Rules,
+}
+
+impl Options {
+    /// The defaults for `shards` shards, each ingress with one partition.
+    #[must_use]
+    pub fn new(shards: u32, program: &Program) -> Self {
+        Self {
+            shards,
+            partitions: vec![1; program.ingresses.len()],
+            record_bytes_max: usize::MAX,
+            snapshot_tail_bytes: SNAPSHOT_TAIL_BYTES_MIN,
+            epoch_calls_max: EPOCH_CALLS_MAX,
+            rules: Rules::default(),
+        }
+    }
+}
+
+/// Something that happened to a shard.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// A stretch of an ingress partition was read.
+    Ingress(&'a IngressBatch),
+    /// Messages of another shard arrived.
+    Mail(&'a Mail),
+    /// Somebody outside calls a handler and waits for the answer.
+    Request(&'a Request),
+    /// The clock moved.
+    Clock,
+}
+
+/// A call from outside whose answer is wanted.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The number that the answer will bear.
+    pub id: u64,
+    /// Exactly one call and its bytes.
+    pub calls: Calls,
+}
+
+/// What came of a request, once it may be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The number of the request.
+    pub request: u64,
+    /// What came of it.
+    pub reply: Reply,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The encoded answer.
+    Answered(Vec<u8>),
+    /// The handler said no.
+    Rejected(Rejection),
+    /// It could not be handled, and the text says why; for a key that is parked too.
+    Failed(String),
+}
+
+/// Event time of a stage in this shard.
+#[derive(Debug, Clone, Copy)]
+struct StageTime {
+    /// The watermark: no message at or before it is still to come.
+    reached: EventTime,
+    /// No message sent from here on has this time or an earlier one.
+    out: EventTime,
+    /// What the stages before it let through; equal to `reached` but for cycles.
+    outer: EventTime,
+    /// `reached` and `out` as the last frame has them.
+    sealed: (EventTime, EventTime),
+}
+
+const UNKNOWN: StageTime = StageTime {
+    reached: EventTime::MIN,
+    out: EventTime::MIN,
+    outer: EventTime::MIN,
+    sealed: (EventTime::MIN, EventTime::MIN),
+};
+
+#[derive(Debug, Clone, Copy, Default)]
+struct PartitionState {
+    position: Option<Position>,
+    is_dirty: bool,
+}
+
+/// One shard, owned; see the module.
+pub struct Shard {
+    program: Arc<Program>,
+    options: Arc<Options>,
+    id: ShardId,
+    names: Vec<String>,
+
+    term: u64,
+    nonce: u64,
+    /// The last sealed epoch.
+    epoch: u64,
+    crc: u32,
+    now: ProcessingTime,
+    next_offset: Offset,
+    in_flight: Option<Sealed>,
+
+    hosts: Vec<Box<dyn ErasedHost>>,
+    effects: Effects,
+    pending: Pending,
+    parked: BTreeMap<(NameId, Vec<u8>), Parked>,
+
+    stages: Vec<StageTime>,
+    /// By shard, by stage: the highest out-watermark that counts.
+    heard: Vec<Vec<EventTime>>,
+    heard_version: Option<u64>,
+    positions: Vec<Vec<PartitionState>>,
+    seen: Vec<u64>,
+    seen_sealed: Vec<u64>,
+    outboxes: Vec<Outbox>,
+    acknowledged_sealed: Vec<u64>,
+    /// Positions and watermarks of ingresses and functions that this program no longer has.
+    leftover: Leftover,
+
+    /// Messages to this shard that were not delivered yet; carried over if the epoch is full.
+    queue: Calls,
+    queue_at: usize,
+    /// Whether the last frame carries messages over.
+    carries: bool,
+    /// Calls made in this epoch.
+    calls: usize,
+    answers: Vec<Answer>,
+    late_messages: u64,
+    failures: Vec<(usize, Failure)>,
+    due: Vec<u32>,
+    scratch: Calls,
+
+    snapshots: Vec<SnapshotMark>,
+    snapshot_bytes: u64,
+    snapshot_is_on_its_way: bool,
+    mark_to_append: Option<SnapshotMark>,
+    tail_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Leftover {
+    positions: BTreeMap<(NameId, u32), Position>,
+    watermarks: BTreeMap<NameId, (EventTime, EventTime)>,
+}
+
+impl Shard {
+    /// The number of this shard.
+    #[must_use]
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// The last sealed epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The nonce of this ownership.
+    #[must_use]
+    pub fn nonce(&self) -> u64 {
+        self.nonce
+    }
+
+    /// The position of an ingress partition: the first record that this shard has not taken.
+    #[must_use]
+    pub fn position(&self, ingress: usize, partition: u32) -> Position {
+        self.positions[ingress][partition as usize].position.unwrap_or_default()
+    }
+
+    /// The watermark of a stage.
+    #[must_use]
+    pub fn watermark(&self, stage: StageId) -> EventTime {
+        self.stages[usize::from(stage)].reached
+    }
+
+    /// How many messages came behind the watermark of their function.
+    #[must_use]
+    pub fn late_messages(&self) -> u64 {
+        self.late_messages
+    }
+
+    /// How many timers and messages wait for their time.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// How many keys are parked.
+    #[must_use]
+    pub fn parked_keys(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// How many bytes of messages to other shards are not acknowledged.
+    #[must_use]
+    pub fn unacknowledged_bytes(&self) -> usize {
+        self.outboxes.iter().map(Outbox::bytes).sum()
+    }
+
+    /// How many bytes of effects wait to be sealed.
+    #[must_use]
+    pub fn unsealed_bytes(&self) -> usize {
+        self.effects.body.len()
+    }
+
+    /// Whether the epoch has to be sealed before more inputs are applied.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.calls >= self.options.epoch_calls_max || self.effects.body.len() >= EPOCH_BYTES_MAX
+    }
+
+    /// Applies one input to the epoch that is open; call [`Self::settle`] after a batch of them.
+    ///
+    /// `now` is the reading of the clock; one that is behind an earlier one does not count.
+    pub fn apply(&mut self, input: Input<'_>, now: ProcessingTime) {
+        self.now = self.now.max(now);
+        match input {
+            Input::Ingress(batch) => self.apply_ingress(batch),
+            Input::Mail(mail) => self.apply_mail(mail),
+            Input::Request(request) => self.apply_request(request),
+            Input::Clock => {}
+        }
+        self.drain();
+    }
+
+    fn apply_ingress(&mut self, batch: &IngressBatch) {
+        let state = &mut self.positions[batch.ingress][batch.partition as usize];
+        let old = state.position.unwrap_or_default();
+        if state.position.is_some() && (batch.to.offset, batch.to.is_ended) <= (old.offset, old.is_ended) {
+            return;
+        }
+        assert!(batch.from <= old.offset, "a stretch of input follows the position of the shard (I2)");
+        assert!(batch.to.offset >= old.offset, "input positions never go back (I2)");
+        *state = PartitionState { position: Some(batch.to), is_dirty: true };
+        for (_, letter) in batch.dead_letters.iter().filter(|(offset, _)| *offset >= old.offset) {
+            self.dead_letter(letter);
+        }
+        let known = batch.offsets.partition_point(|offset| *offset < old.offset);
+        self.deliver(&batch.calls.calls[known..], &batch.calls.bytes);
+    }
+
+    fn apply_mail(&mut self, mail: &Mail) {
+        let source = mail.source as usize;
+        let next = self.seen[source] + 1;
+        let is_checked = self.options.rules.holds(Rule::SeenDropsDuplicates);
+        if is_checked && (mail.first > next || mail.last() < next) {
+            return;
+        }
+        let known = if is_checked { (next - mail.first) as usize } else { 0 };
+        self.seen[source] = self.seen[source].max(mail.last());
+        self.heard_version = None;
+        let mut calls = std::mem::take(&mut self.scratch);
+        for posted in &mail.messages[known..] {
+            let bytes = posted.span.of(&mail.frame);
+            match MessageRef::read(&mut Reader::new(bytes)) {
+                Ok(message) => self.address(&message, &mut calls),
+                Err(error) => panic!("a message of shard {} cannot be read: {error}", mail.source),
+            }
+        }
+        self.deliver(&calls.calls, &calls.bytes);
+        calls.clear();
+        self.scratch = calls;
+    }
+
+    /// Turns a message by name into a call, or into a dead letter if nothing handles it.
+    fn address(&mut self, message: &MessageRef<'_>, calls: &mut Calls) {
+        let function = self.program.function_named(message.function);
+        let handler = function.and_then(|function| self.program.message_handler(function, message.message));
+        match function.zip(handler) {
+            Some((function, handler)) => {
+                let hash = murmur2(message.key);
+                calls.push(Call::message(function, handler, hash, message.time), message.key, message.payload);
+            }
+            None => {
+                let (function, name) = (self.name(message.function), self.name(message.message));
+                let error = format!("`{function}` has no handler for `{name}`");
+                let letter = DeadLetter::of_message(
+                    Reason::UnreadableMessage,
+                    &error,
+                    function,
+                    message.key,
+                    name,
+                    message.payload,
+                );
+                self.dead_letter(&letter);
+            }
+        }
+    }
+
+    fn apply_request(&mut self, request: &Request) {
+        let Calls { calls, bytes } = &request.calls;
+        assert_eq!(calls.len(), 1, "a request is one call");
+        let handler =
+            self.program.functions[usize::from(calls[0].function)].spec.messages[usize::from(calls[0].handler)];
+        let reply = if handler.in_event_time_order {
+            let name = handler.message;
+            Reply::Failed(format!("`{name}` waits for its event time, so it cannot be answered: send it instead"))
+        } else {
+            self.call_for_answer(calls, bytes)
+        };
+        self.answers.push(Answer { request: request.id, reply });
+    }
+
+    fn call_for_answer(&mut self, calls: &[Call], bytes: &[u8]) -> Reply {
+        self.effects.wants_answer = true;
+        self.call_host(calls, bytes);
+        self.effects.wants_answer = false;
+        let reply = match self.failures.pop() {
+            None => Reply::Answered(self.effects.answer.take().unwrap_or_default()),
+            Some((_, Failure::Rejected(rejection))) => Reply::Rejected(rejection),
+            Some((_, Failure::Parked)) => Reply::Failed("the key is parked after a fault".into()),
+            Some((_, Failure::Unreadable(error))) => Reply::Failed(error),
+            Some((place, Failure::Fault(reason))) => {
+                self.park(&calls[place], bytes, &reason);
+                Reply::Failed(reason)
+            }
+        };
+        self.take_timers();
+        reply
+    }
+
+    /// Delivers calls in order; those that come in the order of event time wait for it.
+    fn deliver(&mut self, calls: &[Call], bytes: &[u8]) {
+        if !self.program.has_ordered_handlers() {
+            return self.run_all(calls, bytes);
+        }
+        let mut due = Vec::with_capacity(calls.len());
+        for call in calls {
+            if !self.wait(call, bytes) {
+                due.push(*call);
+            }
+        }
+        self.run_all(&due, bytes);
+    }
+
+    /// Lets a message wait for its time, if its handler wants that and the time is still to come.
+    fn wait(&mut self, call: &Call, bytes: &[u8]) -> bool {
+        let function = &self.program.functions[usize::from(call.function)];
+        let reached = self.stages[usize::from(function.stage)].reached;
+        let is_late = call.time <= reached && reached > EventTime::MIN;
+        self.late_messages += u64::from(is_late);
+        if !function.spec.messages[usize::from(call.handler)].in_event_time_order {
+            return false;
+        }
+        let waiting = Waiting {
+            id: self.effects.pending_next,
+            kind: frame::PENDING_MESSAGE,
+            due: call.time.0,
+            time: call.time,
+            function: call.function,
+            handler: call.handler,
+            hash: call.hash,
+        };
+        if self.pending.wheel_time(&waiting) <= reached.0 {
+            return false;
+        }
+        self.effects.pending_next += 1;
+        let (key, payload) = (call.key.of(bytes), call.payload.of(bytes));
+        self.effects.body.push(Op::PendingAdd as u8);
+        let message = MessageRef {
+            function: function.name,
+            message: function.message_name(call.handler),
+            time: call.time,
+            key,
+            payload,
+        };
+        let pending = frame::PendingRef { id: waiting.id, kind: waiting.kind, due: waiting.due, name: b"", message };
+        pending.put(&mut self.effects.body);
+        self.pending.add(waiting, key, b"", payload);
+        true
+    }
+
+    /// Makes calls in order, those of one function and handler together.
+    ///
+    /// Order is promised for each pair of sending and receiving key only, so functions may be
+    /// taken one after the other.
+    fn run_all(&mut self, calls: &[Call], bytes: &[u8]) {
+        let is_mixed = calls.windows(2).any(|pair| pair[0].function != pair[1].function);
+        let mut sorted = Vec::new();
+        let calls = if is_mixed {
+            sorted.extend_from_slice(calls);
+            sorted.sort_by_key(|call| call.function);
+            &sorted[..]
+        } else {
+            calls
+        };
+        for run in calls.chunk_by(|a, b| (a.function, a.is_timer, a.handler) == (b.function, b.is_timer, b.handler)) {
+            self.call_host(run, bytes);
+            if !self.failures.is_empty() {
+                self.handle_failures(run, bytes);
+            }
+            if !self.effects.timers.is_empty() {
+                self.take_timers();
+            }
+        }
+    }
+
+    fn call_host(&mut self, calls: &[Call], bytes: &[u8]) {
+        let Some(first) = calls.first() else { return };
+        self.calls += calls.len();
+        self.effects.firing = first.is_timer.then_some((first.function, first.handler));
+        let run = Run { calls, bytes, now: self.now };
+        self.hosts[usize::from(first.function)].run(&run, &mut self.effects, &mut self.failures);
+    }
+
+    /// Delivers what handlers sent to this shard, in rounds, up to the limit of the epoch.
+    fn drain(&mut self) {
+        loop {
+            if self.queue_at == self.queue.calls.len() {
+                self.queue.clear();
+                self.queue_at = 0;
+                std::mem::swap(&mut self.queue, &mut self.effects.local);
+                if self.queue.is_empty() {
+                    return;
+                }
+            }
+            let room = self.options.epoch_calls_max.saturating_sub(self.calls);
+            if room == 0 || self.is_full() {
+                return;
+            }
+            let queue = std::mem::take(&mut self.queue);
+            let end = queue.calls.len().min(self.queue_at + room);
+            self.deliver(&queue.calls[self.queue_at..end], &queue.bytes);
+            self.queue = queue;
+            self.queue_at = end;
+        }
+    }
+
+    fn handle_failures(&mut self, calls: &[Call], bytes: &[u8]) {
+        let mut failures = std::mem::take(&mut self.failures);
+        for (place, failure) in failures.drain(..) {
+            let call = &calls[place];
+            match failure {
+                Failure::Parked => self.park(call, bytes, ""),
+                Failure::Fault(reason) => self.park(call, bytes, &reason),
+                Failure::Unreadable(error) => self.dead_call(Reason::UnreadableMessage, &error, call, bytes),
+                Failure::Rejected(rejection) => {
+                    let error = format!("{}: {}", rejection.code, String::from_utf8_lossy(&rejection.value));
+                    self.dead_call(Reason::Rejected, &error, call, bytes);
+                }
+            }
+        }
+        self.failures = failures;
+    }
+
+    /// Stops a key, or lets one more call wait for a key that is stopped.
+    fn park(&mut self, call: &Call, bytes: &[u8], reason: &str) {
+        let (function, message) = self.names_of(call);
+        let (key, payload) = (call.key.of(bytes), call.payload.of(bytes));
+        let message = MessageRef { function, message, time: call.time, key, payload };
+        let body = &mut self.effects.body;
+        body.push(Op::Park as u8);
+        body.push(u8::from(call.is_timer));
+        message.put(body);
+        put_bytes(body, reason.as_bytes());
+        self.parked.entry((function, key.to_vec())).or_default().push(call.is_timer, &message, reason);
+    }
+
+    fn dead_call(&mut self, reason: Reason, error: &str, call: &Call, bytes: &[u8]) {
+        let (function, message) = self.names_of(call);
+        let (function, message) = (self.name(function), self.name(message));
+        let letter =
+            DeadLetter::of_message(reason, error, function, call.key.of(bytes), message, call.payload.of(bytes));
+        self.dead_letter(&letter);
+    }
+
+    fn dead_letter(&mut self, letter: &DeadLetter) {
+        self.effects.emit_with(self.program.dead_letters, |body| letter.write(body));
+    }
+
+    /// The names of the function and the message or timer of a call.
+    fn names_of(&self, call: &Call) -> (NameId, NameId) {
+        let function = &self.program.functions[usize::from(call.function)];
+        let message =
+            if call.is_timer { function.timer_name(call.handler) } else { function.message_name(call.handler) };
+        (function.name, message)
+    }
+
+    fn name(&self, id: NameId) -> &str {
+        self.names.get(usize::from(id)).map_or("?", String::as_str)
+    }
+
+    /// Sets and cancels the timers that a run asked for.
+    fn take_timers(&mut self) {
+        let mut timers = std::mem::take(&mut self.effects.timers);
+        for request in timers.drain(..) {
+            let replaced = match request {
+                TimerRequest::Cancel { function, key, name } => self.pending.cancel(function, &key, name.as_bytes()),
+                TimerRequest::Set(timer) => {
+                    let (kind, due) = match timer.due {
+                        Due::Event(due) => (pending::event_timer_kind(timer.rearmed), due.0),
+                        Due::Processing(due) => (frame::PENDING_PROCESSING_TIMER, due.0),
+                    };
+                    let waiting = Waiting {
+                        id: timer.id,
+                        kind,
+                        due,
+                        time: timer.time,
+                        function: timer.function,
+                        handler: timer.handler,
+                        hash: timer.hash,
+                    };
+                    let body = &self.effects.body;
+                    self.pending.add(waiting, timer.key.of(body), timer.name.of(body), timer.payload.of(body))
+                }
+            };
+            if let Some(id) = replaced {
+                self.put_removed(id);
+            }
+        }
+        self.effects.timers = timers;
+    }
+
+    fn put_removed(&mut self, id: u64) {
+        self.effects.body.push(Op::PendingRemove as u8);
+        put_varint(&mut self.effects.body, id);
+    }
+}
+
+impl fmt::Debug for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Shard({}, term {}, epoch {})", self.id, self.term, self.epoch)
+    }
+}
+
+/// Restores a shard from what its journal says.
+impl Shard {
+    /// Loads the state of an image whose names are the program's; the image's states are taken.
+    ///
+    /// # Errors
+    /// Everything in the image that this program cannot handle, a line each.
+    pub(crate) fn load(program: Arc<Program>, options: Arc<Options>, image: &mut Image) -> Result<Self, LinkError> {
+        let id = image.shard;
+        let shards = options.shards as usize;
+        let mut shard = Self {
+            hosts: program.hosts(),
+            effects: Effects::new(id, options.shards),
+            pending: Pending::new(&program),
+            parked: image.parked.clone(),
+            stages: vec![UNKNOWN; program.stages.len()],
+            heard: vec![vec![EventTime::MIN; program.stages.len()]; shards],
+            heard_version: None,
+            positions: options
+                .partitions
+                .iter()
+                .map(|count| vec![PartitionState::default(); *count as usize])
+                .collect(),
+            seen: vec![0; shards],
+            seen_sealed: vec![0; shards],
+            outboxes: std::iter::repeat_with(Outbox::default).take(shards).collect(),
+            acknowledged_sealed: vec![0; shards],
+            leftover: Leftover::default(),
+            queue: Calls::default(),
+            queue_at: 0,
+            carries: false,
+            calls: 0,
+            answers: Vec::new(),
+            late_messages: 0,
+            failures: Vec::new(),
+            due: Vec::new(),
+            scratch: Calls::default(),
+            snapshots: Vec::new(),
+            snapshot_bytes: 0,
+            snapshot_is_on_its_way: false,
+            mark_to_append: None,
+            tail_bytes: 0,
+            names: image.names.clone(),
+            term: image.term,
+            nonce: image.nonce,
+            epoch: image.epoch,
+            crc: image.crc,
+            now: ProcessingTime(image.now),
+            next_offset: image.next_offset,
+            in_flight: None,
+            id,
+            program,
+            options,
+        };
+        shard.effects.pending_next = image.pending_next;
+        frame::begin(&mut shard.effects.body);
+        let mut problems = Vec::new();
+        shard.load_states(image, &mut problems);
+        shard.load_time(image);
+        shard.load_messages(image, &mut problems);
+        if problems.is_empty() { Ok(shard) } else { Err(LinkError(problems)) }
+    }
+
+    fn load_states(&mut self, image: &mut Image, problems: &mut Vec<String>) {
+        for ((name, key), state) in std::mem::take(&mut image.states) {
+            let loaded = match self.program.function_named(name) {
+                Some(function) => self.hosts[usize::from(function)].load(murmur2(&key), &key, &state),
+                None => {
+                    Err(crate::DecodeError::new("the program has no such function: register it, or delete its keys"))
+                }
+            };
+            if let Err(error) = loaded {
+                let key = crate::dead_letter::printable_key(&key);
+                problems.push(format!("the state of `{}` for key {key}: {error}", image.name(name)));
+                if problems.len() >= 20 {
+                    return;
+                }
+            }
+        }
+        for (name, key) in image.parked.keys() {
+            let function = self.program.function_named(*name);
+            let parked = function.map(|function| self.hosts[usize::from(function)].set_parked(murmur2(key), key, true));
+            if !matches!(parked, Some(Ok(()))) {
+                problems.push(format!("a parked key is of `{}`, which the program does not have", image.name(*name)));
+            }
+        }
+    }
+
+    fn load_time(&mut self, image: &Image) {
+        for (&(ingress, partition), &position) in &image.positions {
+            let known = self.program.ingresses.iter().position(|spec| spec.name == image.name(ingress));
+            let slot = known.and_then(|at| self.positions[at].get_mut(partition as usize));
+            match slot {
+                Some(slot) => slot.position = Some(position),
+                None => _ = self.leftover.positions.insert((ingress, partition), position),
+            }
+        }
+        for (&name, &(reached, out)) in &image.watermarks {
+            let Some(function) = self.program.function_named(name) else {
+                self.leftover.watermarks.insert(name, (reached, out));
+                continue;
+            };
+            let stage = &mut self.stages[usize::from(self.program.functions[usize::from(function)].stage)];
+            stage.reached = stage.reached.max(reached);
+            stage.out = stage.out.max(out);
+            stage.sealed = (stage.reached, stage.out);
+        }
+        for (&source, &upto) in &image.seen {
+            self.seen[source as usize] = upto;
+            self.seen_sealed[source as usize] = upto;
+        }
+    }
+
+    fn load_messages(&mut self, image: &Image, problems: &mut Vec<String>) {
+        let mut missing = |what: &str, message: &MessageRef<'_>| {
+            let (function, message) = (image.name(message.function), image.name(message.message));
+            let problem =
+                format!("{what} `{message}` waits for `{function}`, which no longer handles it: add its handler again");
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        };
+        for pending in image.pending.values() {
+            let pending = read(frame::PendingRef::read(&mut Reader::new(pending)));
+            let is_timer = pending.kind & !frame::PENDING_REARMED != frame::PENDING_MESSAGE;
+            match self.handler_of(is_timer, &pending.message) {
+                Some((function, handler)) => self.restore_pending(&pending, function, handler),
+                None => missing(if is_timer { "a timer" } else { "a message" }, &pending.message),
+            }
+        }
+        let parked = image.parked.values().flat_map(|parked| &parked.queue).map(|(is_timer, bytes)| (*is_timer, bytes));
+        let messages = image.carry.iter().chain(image.outbox.values()).map(|bytes| (false, bytes));
+        for (is_timer, bytes) in parked.chain(messages) {
+            let message = read(MessageRef::read(&mut Reader::new(bytes)));
+            if self.handler_of(is_timer, &message).is_none() {
+                missing("a message", &message);
+            }
+        }
+        if !problems.is_empty() {
+            return;
+        }
+        self.carries = !image.carry.is_empty();
+        for bytes in &image.carry {
+            let message = read(MessageRef::read(&mut Reader::new(bytes)));
+            let mut queue = std::mem::take(&mut self.queue);
+            self.address(&message, &mut queue);
+            self.queue = queue;
+        }
+        for target in 0..self.options.shards {
+            let upto = |numbers: &BTreeMap<ShardId, u64>| numbers.get(&target).copied().unwrap_or_default();
+            let numbers = [upto(&image.sent), upto(&image.acknowledged)];
+            let messages: Vec<&Vec<u8>> =
+                image.outbox.range((target, 0)..=(target, u64::MAX)).map(|(_, bytes)| bytes).collect();
+            self.outboxes[target as usize] =
+                read(Outbox::restore(&self.program, [self.id, target], numbers, &messages));
+            self.acknowledged_sealed[target as usize] = numbers[1];
+        }
+    }
+
+    fn handler_of(&self, is_timer: bool, message: &MessageRef<'_>) -> Option<(u16, u16)> {
+        let function = self.program.function_named(message.function)?;
+        let handler = if is_timer {
+            self.program.timer_handler(function, message.message)
+        } else {
+            self.program.message_handler(function, message.message)
+        };
+        Some((function, handler?))
+    }
+
+    fn restore_pending(&mut self, pending: &frame::PendingRef<'_>, function: u16, handler: u16) {
+        let waiting = Waiting {
+            id: pending.id,
+            kind: pending.kind,
+            due: pending.due,
+            time: pending.message.time,
+            function,
+            handler,
+            hash: murmur2(pending.message.key),
+        };
+        self.pending.add(waiting, pending.message.key, pending.name, pending.message.payload);
+    }
+
+    /// Begins an ownership: the fold has accepted the claim with `nonce`.
+    pub(crate) fn accept(&mut self, replica: &Replica) {
+        let image = &replica.image;
+        assert_eq!((self.epoch, self.crc), (image.epoch, image.crc), "an owner begins where the journal ends (I1)");
+        (self.term, self.nonce, self.next_offset) = (image.term, image.nonce, image.next_offset);
+        self.names.clone_from(&image.names);
+        self.snapshots.clone_from(&replica.snapshots);
+        self.snapshot_bytes = replica.snapshots.last().map_or(0, |mark| mark.length);
+        self.tail_bytes = replica.tail_bytes;
+    }
+}
+
+/// What was folded from a journal has been read once before.
+fn read<T, E: Into<Corrupt>>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| panic!("an image holds only what it has read: {}", error.into()))
+}

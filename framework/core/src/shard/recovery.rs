@@ -3,13 +3,19 @@
 //! A replica folds the journal; any number of workers may do so at a time. To own the shard it
 //! appends a claim and folds on until the fold has accepted its nonce.
 
+use std::sync::Arc;
+
+use thiserror::Error;
+
 use super::{
-    frame::{self, FrameRef, Header, Kind, SnapshotMark},
+    Emission, Options, Shard,
+    frame::{self, FrameRef, Header, Kind, OpRef, SnapshotMark},
     image::{Image, Verdict},
 };
 use crate::{
     address::ShardId,
-    error::Corrupt,
+    effect::{Emitted, Span},
+    error::{Corrupt, LinkError},
     ports::{
         log::{Log, ReadError},
         snapshots::Snapshots,
@@ -104,6 +110,127 @@ impl Replica {
     pub fn is_owned_by(&self, nonce: u64) -> bool {
         self.image.nonce == nonce && self.image.term > 0
     }
+}
+
+/// Why a shard cannot be taken over.
+#[derive(Debug, Error)]
+pub enum TakeOverError {
+    /// Journal or snapshots are damaged.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    /// What is stored does not fit the program; nothing was changed.
+    #[error("the stored state of shard {shard} does not fit this program:\n{problems}")]
+    Incompatible {
+        /// The shard.
+        shard: ShardId,
+        /// Every problem, with its fix.
+        problems: LinkError,
+    },
+}
+
+/// What came of a claim.
+#[derive(Debug)]
+pub enum Accepted {
+    /// The shard is owned.
+    Owned(Box<Shard>),
+    /// Somebody else was faster, or wrote until the claim: start again, if the shard is still wanted.
+    Again,
+}
+
+/// A shard on its way to a new owner: loaded, then claimed, then owned.
+#[derive(Debug)]
+pub struct TakeOver {
+    replica: Replica,
+    shard: Shard,
+    nonce: u64,
+}
+
+impl TakeOver {
+    /// Loads snapshot and journal, and finds what the program cannot handle; writes nothing.
+    ///
+    /// Committed records for egresses behind epoch `egress_taken` are handed to `emit`.
+    ///
+    /// # Errors
+    /// Damage, and stored state that does not fit the program.
+    pub fn prepare(
+        program: &Arc<Program>,
+        options: &Arc<Options>,
+        shard: ShardId,
+        (log, snapshots): (&mut dyn Log, &mut dyn Snapshots),
+        egress_taken: u64,
+        emit: &mut dyn FnMut(Emission),
+    ) -> Result<Self, TakeOverError> {
+        let mut unknown = Ok(());
+        let mut replica = Replica::recover(shard, log, snapshots, egress_taken, &mut |image, frame| match emission(
+            program, image, frame,
+        ) {
+            Ok(emission) => emit(emission),
+            Err(error) => unknown = Err(error),
+        })?;
+        unknown?;
+        // The claim will bring this table of names; the state is loaded under it.
+        replica.image.rename(program.names.clone())?;
+        let loaded = Shard::load(Arc::clone(program), Arc::clone(options), &mut replica.image);
+        let shard = loaded.map_err(|problems| TakeOverError::Incompatible { shard, problems })?;
+        Ok(Self { replica, shard, nonce: 0 })
+    }
+
+    /// The claim to append; `nonce` is new for each attempt, also of the same worker.
+    pub fn claim(&mut self, program: &Program, nonce: u64) -> Vec<u8> {
+        self.nonce = nonce;
+        self.replica.claim(program, nonce)
+    }
+
+    /// Folds on until the end of the journal, behind the claim.
+    ///
+    /// # Errors
+    /// Damage of the journal.
+    pub fn accept(mut self, log: &mut dyn Log) -> Result<Accepted, TakeOverError> {
+        let (shard, from) = (self.replica.image.shard, self.replica.image.next_offset());
+        let mut folded = Ok(());
+        let mut is_changed = false;
+        let read = log.read(shard, from, &mut |offset, record| {
+            if folded.is_ok() {
+                let verdict = self.replica.fold(offset, record, &mut |_, _| {});
+                folded = verdict.map(|verdict| is_changed |= verdict == Verdict::Committed);
+            }
+        });
+        read.map_err(corrupt)?;
+        folded?;
+        if is_changed || !self.replica.is_owned_by(self.nonce) {
+            return Ok(Accepted::Again);
+        }
+        self.replica.snapshots.append(&mut self.replica.image.marks);
+        self.shard.accept(&self.replica);
+        Ok(Accepted::Owned(Box::new(self.shard)))
+    }
+}
+
+/// The records of a committed frame for egresses, under the names of the program.
+fn emission(program: &Program, image: &Image, frame: &FrameRef<'_>) -> Result<Emission, Corrupt> {
+    let mut bytes = Vec::new();
+    let mut records = Vec::new();
+    let mut unknown = Ok(());
+    frame::ops(frame.body, |op| {
+        let OpRef::Emit(egress, record) = op else { return };
+        let name = image.name(egress);
+        let known = program.names.binary_search_by(|known| known.as_str().cmp(name)).ok();
+        let known = known.and_then(|id| u16::try_from(id).ok()).filter(|id| program.egresses.contains_key(id));
+        match known {
+            Some(egress) => {
+                let start = bytes.len();
+                bytes.extend_from_slice(record);
+                records.push(Emitted { egress, record: Span::between(start, bytes.len()) });
+            }
+            None => {
+                unknown = Err(Corrupt(format!(
+                    "the journal holds records for the egress `{name}` that were not written yet, and the program no longer has it: register it until they are"
+                )))
+            }
+        }
+    })?;
+    unknown?;
+    Ok(Emission { shard: frame.header.shard, epoch: frame.header.epoch, frame: Arc::new(bytes), records })
 }
 
 fn corrupt(error: ReadError) -> Corrupt {

@@ -1,0 +1,359 @@
+//! The commit pipeline of one thread: the order load, apply, seal, append, confirm, apply to store,
+//! publish, answer, for all shards that the thread has.
+//!
+//! A driver (the runtime, or a simulator) tells the pipeline what happened and executes the
+//! [`Action`]s it asks for, in their order. While the frames of an epoch are being appended the
+//! next epoch is applied; it is sealed once the first is confirmed and the commit interval has
+//! passed (group commit). So latency at low load is one append, and batches grow with the load.
+//!
+//! Invariants: no action of an epoch but `Append` is asked for before its frame is confirmed; a
+//! shard whose append has an unknown outcome, or another offset than expected, is dropped and has
+//! to be taken over again. No shard ever waits for another: what a shard cannot take yet stays in
+//! the state of its source, and only input from outside is held back ([`Pipeline::wants_input`]).
+//!
+//! Deliberately absent: threads, clocks, and how an action is executed.
+
+use std::{collections::VecDeque, fmt, sync::Arc};
+
+use crate::{
+    address::ShardId,
+    ingress::IngressBatch,
+    limits::{PROGRESS_INTERVAL_MS, UNACKNOWLEDGED_BYTES_MAX, UNSEALED_BYTES_MAX},
+    ports::log::Offset,
+    program::Program,
+    shard::{
+        Answer, Confirmed, Emission, Input, Options, Request, Shard, Snapshot,
+        frame::SnapshotMark,
+        outbox::Mail,
+        progress::{Board, Progress},
+    },
+    time::ProcessingTime,
+};
+
+/// What a driver has to do, in the order in which it is asked for.
+#[derive(Debug)]
+pub enum Action {
+    /// Append these records; tell the outcome by [`Pipeline::appended`] or [`Pipeline::lost`].
+    Append(Append),
+    /// Bring mail to the pipeline that has its target; it may be lost or doubled.
+    Publish(Arc<Mail>),
+    /// Let egresses write the records of a committed epoch.
+    Emit(Emission),
+    /// Bring progress records to every other pipeline; they may be lost or doubled.
+    Progress(Arc<Progress>),
+    /// Answer a request.
+    Answer(Answer),
+    /// Store a snapshot; tell the outcome by [`Pipeline::snapshot_stored`].
+    Store(Snapshot),
+    /// Forget snapshots, and then the journal of a shard before an offset.
+    Forget {
+        /// The shard.
+        shard: ShardId,
+        /// Snapshots that are no longer needed.
+        snapshots: Vec<SnapshotMark>,
+        /// The first offset that is still needed.
+        before: Option<Offset>,
+    },
+    /// Take the shard over again: its ownership is lost or unknown.
+    TakeOver(ShardId),
+}
+
+/// The records of one shard for one append, in order.
+#[derive(Debug)]
+pub struct Append {
+    /// The shard, whose journal is the log partition of the same number.
+    pub shard: ShardId,
+    /// The records.
+    pub records: Vec<Arc<Vec<u8>>>,
+}
+
+struct Owned {
+    shard: Shard,
+    /// Mail that came while the shard was full.
+    mail: VecDeque<Arc<Mail>>,
+    egress_taken: u64,
+    progress: Arc<Progress>,
+    progress_at: ProcessingTime,
+    trimmed: Option<Offset>,
+}
+
+/// The shards of one thread; see the module.
+pub struct Pipeline {
+    program: Arc<Program>,
+    commit_interval_ms: i64,
+    shards: Vec<Option<Owned>>,
+    board: Board,
+    is_board_news: bool,
+    actions: VecDeque<Action>,
+    /// Mail between shards of this thread.
+    local: VecDeque<Arc<Mail>>,
+    now: ProcessingTime,
+    sealed_at: Option<ProcessingTime>,
+    is_draining: bool,
+}
+
+impl Pipeline {
+    /// A pipeline without shards; epochs are sealed no sooner than `commit_interval_ms` after the
+    /// ones before, 0 for as soon as possible.
+    #[must_use]
+    pub fn new(program: Arc<Program>, options: &Options, commit_interval_ms: i64) -> Self {
+        let board = Board::new(options.shards, program.stages.len());
+        Self {
+            program,
+            commit_interval_ms,
+            shards: (0..options.shards).map(|_| None).collect(),
+            board,
+            is_board_news: false,
+            actions: VecDeque::new(),
+            local: VecDeque::new(),
+            now: ProcessingTime::MIN,
+            sealed_at: None,
+            is_draining: false,
+        }
+    }
+
+    /// Takes a shard that was just taken over; egresses have its epochs up to `egress_taken`.
+    pub fn adopt(&mut self, shard: Shard, egress_taken: u64) {
+        let progress = Arc::new(shard.progress());
+        self.note_progress(&progress);
+        let id = shard.id() as usize;
+        let progress_at = ProcessingTime::MIN;
+        self.shards[id] =
+            Some(Owned { shard, mail: VecDeque::new(), egress_taken, progress, progress_at, trimmed: None });
+    }
+
+    /// Gives a shard away, with everything that is not confirmed.
+    pub fn drop_shard(&mut self, shard: ShardId) -> Option<Shard> {
+        self.shards[shard as usize].take().map(|owned| owned.shard)
+    }
+
+    /// The shards it has.
+    pub fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().flatten().map(|owned| &owned.shard)
+    }
+
+    /// Whether it has a shard.
+    #[must_use]
+    pub fn owns(&self, shard: ShardId) -> bool {
+        self.shards[shard as usize].is_some()
+    }
+
+    /// Applies a stretch of input to its shard.
+    pub fn ingress(&mut self, shard: ShardId, batch: &IngressBatch, now: ProcessingTime) {
+        self.apply(shard, Input::Ingress(batch), now);
+    }
+
+    /// Applies a request to its shard.
+    pub fn request(&mut self, shard: ShardId, request: &Request, now: ProcessingTime) {
+        self.apply(shard, Input::Request(request), now);
+    }
+
+    /// Takes mail for one of its shards; mail for others is dropped, its source sends it again.
+    pub fn mail(&mut self, mail: Arc<Mail>, now: ProcessingTime) {
+        let Some(owned) = &mut self.shards[mail.target as usize] else { return };
+        if owned.shard.is_full() || !owned.mail.is_empty() {
+            owned.mail.push_back(mail);
+        } else {
+            owned.shard.apply(Input::Mail(&mail), now);
+        }
+    }
+
+    /// Takes the progress of shards elsewhere.
+    pub fn progress(&mut self, records: &[Arc<Progress>]) {
+        for record in records {
+            self.note_progress(record);
+        }
+    }
+
+    fn note_progress(&mut self, record: &Arc<Progress>) {
+        self.is_board_news |= self.board.put(Arc::clone(record));
+    }
+
+    fn apply(&mut self, shard: ShardId, input: Input<'_>, now: ProcessingTime) {
+        if let Some(owned) = &mut self.shards[shard as usize] {
+            owned.shard.apply(input, now);
+        }
+    }
+
+    /// Says that the journal of a shard holds the records of its last append from `offset` on.
+    pub fn appended(&mut self, shard: ShardId, offset: Offset) {
+        let Some(owned) = &mut self.shards[shard as usize] else { return };
+        match owned.shard.confirm(offset) {
+            Ok(confirmed) => self.confirmed(shard, confirmed),
+            Err(_) => self.lost(shard),
+        }
+    }
+
+    /// Says that nobody knows what became of the last append of a shard, or that its ownership is
+    /// lost in another way: the shard is dropped.
+    pub fn lost(&mut self, shard: ShardId) {
+        if self.drop_shard(shard).is_some() {
+            self.actions.push_back(Action::TakeOver(shard));
+        }
+    }
+
+    fn confirmed(&mut self, shard: ShardId, confirmed: Confirmed) {
+        self.publish(shard);
+        self.actions.extend(confirmed.emission.map(Action::Emit));
+        if let Some(progress) = confirmed.progress {
+            self.note_progress(&progress);
+            if let Some(owned) = &mut self.shards[shard as usize] {
+                owned.progress = Arc::clone(&progress);
+                owned.progress_at = self.now;
+            }
+            if self.program.has_sends() {
+                self.actions.push_back(Action::Progress(progress));
+            }
+        }
+        self.actions.extend(confirmed.answers.into_iter().map(Action::Answer));
+        self.actions.extend(confirmed.snapshot.map(Action::Store));
+        self.forget(shard);
+    }
+
+    /// Says that a snapshot stands, or could not be stored.
+    pub fn snapshot_stored(&mut self, shard: ShardId, stored: Option<SnapshotMark>) {
+        let Some(owned) = &mut self.shards[shard as usize] else { return };
+        match stored {
+            Some(mark) => owned.shard.snapshot_stored(mark),
+            None => owned.shard.snapshot_failed(),
+        }
+    }
+
+    /// Says that egresses have, durably, every record of a shard up to an epoch.
+    pub fn egress_taken(&mut self, shard: ShardId, epoch: u64) {
+        if let Some(owned) = &mut self.shards[shard as usize] {
+            owned.egress_taken = owned.egress_taken.max(epoch);
+            self.forget(shard);
+        }
+    }
+
+    fn forget(&mut self, shard: ShardId) {
+        let Some(owned) = &mut self.shards[shard as usize] else { return };
+        let (snapshots, before) = owned.shard.trim(owned.egress_taken);
+        if !snapshots.is_empty() || before > owned.trimmed {
+            owned.trimmed = before;
+            self.actions.push_back(Action::Forget { shard, snapshots, before });
+        }
+    }
+
+    /// Goes on as far as possible: fires what is due, delivers mail, seals what may be sealed.
+    pub fn pump(&mut self, now: ProcessingTime) {
+        self.now = self.now.max(now);
+        self.repeat_progress();
+        loop {
+            if std::mem::take(&mut self.is_board_news) {
+                self.board.refresh_cut();
+            }
+            self.settle();
+            if self.program.has_sends() {
+                (0..self.shards.len() as ShardId).for_each(|shard| self.publish(shard));
+            }
+            if self.local.is_empty() {
+                break;
+            }
+            while let Some(mail) = self.local.pop_front() {
+                self.mail(mail, self.now);
+            }
+        }
+        self.seal();
+        for owned in self.shards.iter_mut().flatten() {
+            self.actions.extend(owned.shard.take_answers().into_iter().map(Action::Answer));
+        }
+    }
+
+    fn settle(&mut self) {
+        for owned in self.shards.iter_mut().flatten() {
+            while !owned.shard.is_full() {
+                let Some(mail) = owned.mail.pop_front() else { break };
+                owned.shard.apply(Input::Mail(&mail), self.now);
+            }
+            owned.shard.apply(Input::Clock, self.now);
+            owned.shard.settle(&self.board);
+        }
+    }
+
+    fn publish(&mut self, shard: ShardId) {
+        let Some(mut owned) = self.shards[shard as usize].take() else { return };
+        owned.shard.publish(|mail| match self.shards[mail.target as usize] {
+            Some(_) => self.local.push_back(Arc::clone(mail)),
+            None => self.actions.push_back(Action::Publish(Arc::clone(mail))),
+        });
+        self.shards[shard as usize] = Some(owned);
+    }
+
+    fn repeat_progress(&mut self) {
+        if !self.program.has_sends() {
+            return;
+        }
+        for owned in self.shards.iter_mut().flatten() {
+            if self.now.0.saturating_sub(owned.progress_at.0) >= PROGRESS_INTERVAL_MS {
+                owned.progress_at = self.now;
+                self.actions.push_back(Action::Progress(Arc::clone(&owned.progress)));
+            }
+        }
+    }
+
+    fn seal(&mut self) {
+        let since = self.sealed_at.map_or(i64::MAX, |at| self.now.0.saturating_sub(at.0));
+        let unsealed: usize = self.shards().map(Shard::unsealed_bytes).sum();
+        let is_due = self.is_draining || since >= self.commit_interval_ms || unsealed >= UNSEALED_BYTES_MAX / 2;
+        let mut is_sealed = false;
+        for (id, owned) in (0..).zip(&mut self.shards) {
+            let Some(owned) = owned else { continue };
+            if owned.shard.is_in_flight() || !(is_due || owned.shard.is_full()) {
+                continue;
+            }
+            let records = owned.shard.seal();
+            if !records.is_empty() {
+                is_sealed = true;
+                self.actions.push_back(Action::Append(Append { shard: id, records }));
+            }
+        }
+        if is_sealed {
+            self.sealed_at = Some(self.now);
+        }
+    }
+
+    /// Takes the next thing to do.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Seals without waiting for the commit interval from now on, for a clean stop.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// Whether more input may be applied; if not, it must wait until appends are confirmed.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        let mut unsealed = 0;
+        let mut unacknowledged = 0;
+        for shard in self.shards() {
+            if shard.is_full() {
+                return false;
+            }
+            unsealed += shard.unsealed_bytes();
+            unacknowledged += shard.unacknowledged_bytes();
+        }
+        unsealed < UNSEALED_BYTES_MAX && unacknowledged < UNACKNOWLEDGED_BYTES_MAX
+    }
+
+    /// Whether everything that was applied is confirmed.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.actions.is_empty() && self.shards().all(|shard| !shard.is_in_flight() && !shard.has_changes())
+    }
+
+    /// Whether every input has ended and nothing is left to do in any shard.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.actions.is_empty() && self.shards().all(Shard::is_finished)
+    }
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.shards()).finish()
+    }
+}

@@ -1,0 +1,188 @@
+//! Messages to other shards: kept by the source until the target's committed frames have them.
+//!
+//! The messages of one frame for one target are one [`Mail`]; its messages are numbered for that
+//! target without gaps. The target accepts exactly the next number and drops the rest, so a mail
+//! may come twice, late, or again from the first message that is not acknowledged.
+//!
+//! Source of the rule: go-back-N, with the acknowledgement read from the receiver's committed
+//! state (`framework/docs/ARCHITECTURE.md`, "Messages between shards").
+//!
+//! Deliberately absent: selective resending. After a gap everything behind it goes again.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::{
+    address::ShardId,
+    codec::Reader,
+    effect::Span,
+    error::Corrupt,
+    limits::{MAIL_IN_FLIGHT_BYTES_MAX, RESEND_INTERVAL_MS},
+    program::{FunctionId, Program},
+    shard::frame::MessageRef,
+    time::{EventTime, ProcessingTime},
+};
+
+/// The messages of one committed frame for one shard.
+#[derive(Debug, Clone)]
+pub struct Mail {
+    /// The shard that sent them.
+    pub source: ShardId,
+    /// The shard they are for.
+    pub target: ShardId,
+    /// The number of the first, from 1.
+    pub first: u64,
+    /// The bytes that the messages stand in.
+    pub frame: Arc<Vec<u8>>,
+    /// The messages, in order.
+    pub messages: Vec<Posted>,
+}
+
+/// One message of a mail.
+#[derive(Debug, Clone, Copy)]
+pub struct Posted {
+    /// The function it is for.
+    pub function: FunctionId,
+    /// Its event time.
+    pub time: EventTime,
+    /// The encoded [`MessageRef`].
+    pub span: Span,
+}
+
+impl Mail {
+    /// The number of the last message.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.first + self.messages.len() as u64 - 1
+    }
+
+    /// How many bytes its messages have.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.messages.iter().map(|message| message.span.length as usize).sum()
+    }
+}
+
+/// What a shard has sent to one other shard.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    /// The number of the last message that was sent.
+    pub(crate) sent: u64,
+    /// Up to where the target's committed frames have them.
+    pub(crate) acknowledged: u64,
+    /// What is not acknowledged, oldest first.
+    mails: VecDeque<Arc<Mail>>,
+    /// How many of `mails` stand in confirmed frames.
+    confirmed: usize,
+    /// How many of `mails` were published since the last failure.
+    published: usize,
+    published_bytes: usize,
+    /// How many bytes are not acknowledged.
+    bytes: usize,
+    /// When the target last got or acknowledged something.
+    moved_at: ProcessingTime,
+}
+
+impl Outbox {
+    /// Restores what a journal says: the messages behind `acknowledged`, encoded, in order.
+    pub(crate) fn restore(
+        program: &Program,
+        [source, target]: [ShardId; 2],
+        [sent, acknowledged]: [u64; 2],
+        messages: &[&Vec<u8>],
+    ) -> Result<Self, Corrupt> {
+        let mut outbox = Self { sent, acknowledged, ..Self::default() };
+        if messages.is_empty() {
+            return Ok(outbox);
+        }
+        let mut frame = Vec::new();
+        let mut posted = Vec::new();
+        for message in messages {
+            let start = frame.len();
+            frame.extend_from_slice(message);
+            let read = MessageRef::read(&mut Reader::new(message))?;
+            let function = program.function_named(read.function);
+            // Taking over has refused messages for functions that are gone.
+            let function =
+                function.ok_or_else(|| Corrupt("a message in the outbox is for an unknown function".into()))?;
+            posted.push(Posted { function, time: read.time, span: Span::between(start, frame.len()) });
+        }
+        let mail = Mail { source, target, first: acknowledged + 1, frame: Arc::new(frame), messages: posted };
+        assert_eq!(mail.last(), sent, "an outbox holds everything behind what is acknowledged");
+        outbox.bytes = mail.bytes();
+        outbox.mails.push_back(Arc::new(mail));
+        outbox.confirm();
+        Ok(outbox)
+    }
+
+    /// Adds the messages of a sealed frame; they may be published once it is confirmed.
+    pub(crate) fn push(&mut self, source: ShardId, target: ShardId, frame: &Arc<Vec<u8>>, messages: Vec<Posted>) {
+        let first = self.sent + 1;
+        self.sent += messages.len() as u64;
+        let mail = Mail { source, target, first, frame: Arc::clone(frame), messages };
+        self.bytes += mail.bytes();
+        self.mails.push_back(Arc::new(mail));
+    }
+
+    /// Notes that all frames sealed so far are confirmed.
+    pub(crate) fn confirm(&mut self) {
+        self.confirmed = self.mails.len();
+    }
+
+    /// Notes what the target's committed frames have; returns whether that is news.
+    pub(crate) fn acknowledge(&mut self, upto: u64, now: ProcessingTime) -> bool {
+        // A target that has seen more than this owner sent has it from another owner: this one is
+        // deposed and will learn it from the journal.
+        if upto <= self.acknowledged || upto > self.sent {
+            return false;
+        }
+        self.acknowledged = upto;
+        self.moved_at = now;
+        while self.mails.front().is_some_and(|mail| mail.last() <= upto) {
+            let mail = self.mails.pop_front().expect("the loop has seen it");
+            self.confirmed = self.confirmed.saturating_sub(1);
+            self.bytes -= mail.bytes();
+            if self.published > 0 {
+                self.published -= 1;
+                self.published_bytes -= mail.bytes();
+            }
+        }
+        true
+    }
+
+    /// Hands out what may be published now: bounded by what is on its way, and everything again
+    /// if nothing was acknowledged for [`RESEND_INTERVAL_MS`].
+    pub(crate) fn publish(&mut self, now: ProcessingTime, mut each: impl FnMut(&Arc<Mail>)) {
+        if self.published > 0 && now.0.saturating_sub(self.moved_at.0) >= RESEND_INTERVAL_MS {
+            (self.published, self.published_bytes) = (0, 0);
+        }
+        while self.published < self.confirmed {
+            if self.published > 0 && self.published_bytes >= MAIL_IN_FLIGHT_BYTES_MAX {
+                break;
+            }
+            let mail = &self.mails[self.published];
+            each(mail);
+            self.published += 1;
+            self.published_bytes += mail.bytes();
+            self.moved_at = now;
+        }
+    }
+
+    /// The messages that are not acknowledged, with their numbers.
+    pub(crate) fn unacknowledged(&self) -> impl Iterator<Item = (u64, &Posted, &[u8])> {
+        let messages = self.mails.iter().flat_map(|mail| {
+            let frame: &[u8] = &mail.frame;
+            (mail.first..).zip(&mail.messages).map(move |(number, posted)| (number, posted, posted.span.of(frame)))
+        });
+        messages.filter(|(number, ..)| *number > self.acknowledged)
+    }
+
+    /// How many bytes the target may not have yet.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether the target has everything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.mails.is_empty()
+    }
+}

@@ -1,0 +1,467 @@
+//! From an open epoch to a frame, and from a confirmed frame to what may leave the shard.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use super::{
+    Answer, Shard,
+    frame::{self, Header, Kind, MessageRef, Op, Position, SnapshotMark},
+    image::{SnapshotHead, SnapshotWriter, put_pair, put_parked, put_state, put_watermark},
+    outbox::{Mail, Outbox, Posted},
+    progress::Progress,
+    rules::Rule,
+    settle::carried,
+};
+use crate::{
+    address::ShardId,
+    codec::{put_bytes, put_varint},
+    effect::Emitted,
+    ports::log::Offset,
+    program::NameId,
+    time::EventTime,
+};
+
+/// What has been given to the journal and is not confirmed yet.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    records: u64,
+    bytes: u64,
+    mark: Option<SnapshotMark>,
+    epoch: Option<SealedEpoch>,
+}
+
+#[derive(Debug)]
+struct SealedEpoch {
+    frame: Arc<Vec<u8>>,
+    emitted: Vec<Emitted>,
+    answers: Vec<Answer>,
+    progress: Arc<Progress>,
+    snapshot: Option<Snapshot>,
+}
+
+/// What a confirmed append allows.
+#[derive(Debug, Default)]
+pub struct Confirmed {
+    /// The records of the epoch for egresses; none if only a mark was appended.
+    pub emission: Option<Emission>,
+    /// The answers of the epoch.
+    pub answers: Vec<Answer>,
+    /// What the other shards may know.
+    pub progress: Option<Arc<Progress>>,
+    /// A snapshot of the epoch, to be stored.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// The records of one committed epoch for egresses.
+#[derive(Debug, Clone)]
+pub struct Emission {
+    /// The shard.
+    pub shard: ShardId,
+    /// The epoch.
+    pub epoch: u64,
+    /// The bytes that the records stand in.
+    pub frame: Arc<Vec<u8>>,
+    /// The records, in order; each has the identity `shard/epoch/index`.
+    pub records: Vec<Emitted>,
+}
+
+/// The whole state of a shard at an epoch.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The shard.
+    pub shard: ShardId,
+    /// What its mark will say.
+    pub mark: SnapshotMark,
+    /// The encoded state.
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Snapshot({}, {} bytes)", self.mark.name, self.bytes.len())
+    }
+}
+
+/// Somebody else wrote to the journal: the shard has to be dropped and taken over again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deposed {
+    /// The offset that the append should have had.
+    pub expected: Offset,
+    /// The offset it has.
+    pub found: Offset,
+}
+
+impl Shard {
+    /// Whether a frame is on its way.
+    #[must_use]
+    pub fn is_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// Whether there is anything to append.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        self.mark_to_append.is_some() || self.has_epoch()
+    }
+
+    fn has_epoch(&self) -> bool {
+        self.effects.body.len() > frame::HEADER_BYTES
+            || !self.is_drained()
+            || self.carries
+            || self.hosts.iter().any(|host| host.is_dirty())
+            || self.positions.iter().flatten().any(|partition| partition.is_dirty)
+            || self.seen != self.seen_sealed
+            || self.stages.iter().any(|stage| stage.sealed != (stage.reached, stage.out))
+            || self.has_urgent_acknowledgements()
+    }
+
+    /// An acknowledgement waits for the next frame, unless it releases a hold or ends the app.
+    fn has_urgent_acknowledgements(&self) -> bool {
+        let is_urgent = self.program.has_cycles() || self.stages.iter().all(|stage| stage.reached == EventTime::MAX);
+        is_urgent
+            && self
+                .outboxes
+                .iter()
+                .zip(&self.acknowledged_sealed)
+                .any(|(outbox, sealed)| outbox.acknowledged != *sealed)
+    }
+
+    /// Whether nothing is left to do: the input has ended, all has fired, and all is acknowledged.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.is_input_ended()
+            && self.in_flight.is_none()
+            && !self.has_changes()
+            && self.answers.is_empty()
+            && self.stages.iter().all(|stage| stage.reached == EventTime::MAX)
+            && self.outboxes.iter().all(Outbox::is_empty)
+    }
+
+    /// Seals the open epoch; returns the records to append, in order, or none if nothing changed.
+    ///
+    /// # Panics
+    /// If a frame is on its way already.
+    pub fn seal(&mut self) -> Vec<Arc<Vec<u8>>> {
+        assert!(self.in_flight.is_none(), "one frame is in flight at a time");
+        let mut records = Vec::new();
+        let mark = self.mark_to_append.take();
+        records.extend(mark.as_ref().map(|mark| Arc::new(self.mark_frame(mark))));
+        let epoch = self.has_epoch().then(|| self.seal_epoch(&mut records));
+        if records.is_empty() {
+            return records;
+        }
+        let bytes = records.iter().map(|record| record.len() as u64).sum();
+        self.in_flight = Some(Sealed { records: records.len() as u64, bytes, mark, epoch });
+        records
+    }
+
+    fn mark_frame(&self, mark: &SnapshotMark) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame::begin(&mut bytes);
+        mark.put(&mut bytes);
+        frame::finish(&mut bytes, &self.header(Kind::Snapshot, self.epoch, self.crc));
+        bytes
+    }
+
+    fn header(&self, kind: Kind, epoch: u64, prev_crc: u32) -> Header {
+        let (shard, term, nonce) = (self.id, self.term, self.nonce);
+        Header { kind, shard, term, nonce, epoch, prev_crc, now: self.now.0 }
+    }
+
+    fn seal_epoch(&mut self, records: &mut Vec<Arc<Vec<u8>>>) -> SealedEpoch {
+        self.put_changes();
+        let mut body = std::mem::take(&mut self.effects.body);
+        let header = self.header(Kind::Epoch, self.epoch + 1, self.crc);
+        self.crc = frame::finish(&mut body, &header);
+        self.epoch += 1;
+        let frame = Arc::new(body);
+        self.effects.body = Vec::with_capacity(frame.len().min(1 << 20));
+        frame::begin(&mut self.effects.body);
+        match frame::split(&frame, &header, self.options.record_bytes_max) {
+            parts if parts.is_empty() => records.push(Arc::clone(&frame)),
+            parts => records.extend(parts.into_iter().map(Arc::new)),
+        }
+        self.post(&frame);
+        self.calls = 0;
+        let next_offset = self.next_offset + records.len() as u64;
+        let rules = self.options.rules;
+        if !rules.holds(Rule::PublishAfterConfirm) {
+            self.outboxes.iter_mut().for_each(Outbox::confirm);
+        }
+        let answers =
+            if rules.holds(Rule::AnswerAfterConfirm) { std::mem::take(&mut self.answers) } else { Vec::new() };
+        SealedEpoch {
+            frame,
+            emitted: std::mem::take(&mut self.effects.emitted),
+            answers,
+            progress: Arc::new(self.progress()),
+            snapshot: self.is_snapshot_due().then(|| self.take_snapshot(next_offset)),
+        }
+    }
+
+    /// Puts everything into the body that handlers did not write there themselves.
+    fn put_changes(&mut self) {
+        let body = &mut self.effects.body;
+        for (host, function) in self.hosts.iter_mut().zip(&self.program.functions) {
+            host.seal(function.name, body);
+        }
+        for (ingress, partitions) in self.positions.iter_mut().enumerate() {
+            for (partition, state) in partitions.iter_mut().enumerate().filter(|(_, state)| state.is_dirty) {
+                state.is_dirty = false;
+                body.push(Op::Position as u8);
+                put_varint(body, u64::from(self.program.ingress_name(ingress)));
+                put_varint(body, partition as u64);
+                state.position.unwrap_or_default().put(body);
+            }
+        }
+        for (source, (seen, sealed)) in self.seen.iter().zip(&mut self.seen_sealed).enumerate() {
+            put_number(Op::Seen, source, *seen, sealed, body);
+        }
+        for (target, (outbox, sealed)) in self.outboxes.iter().zip(&mut self.acknowledged_sealed).enumerate() {
+            put_number(Op::Acknowledged, target, outbox.acknowledged, sealed, body);
+        }
+        for (time, stage) in self.stages.iter_mut().zip(&self.program.stages) {
+            let (reached, out) = (time.reached, time.out);
+            assert!(reached >= time.sealed.0, "watermarks never go back (I6)");
+            assert!(out >= time.sealed.1, "out-watermarks never go back (I6)");
+            if time.sealed == (reached, out) {
+                continue;
+            }
+            time.sealed = (reached, out);
+            for function in &stage.functions {
+                body.push(Op::Watermark as u8);
+                put_watermark(self.program.functions[usize::from(*function)].name, reached, out, body);
+            }
+        }
+        self.put_carry();
+    }
+
+    fn put_carry(&mut self) {
+        let mut body = std::mem::take(&mut self.effects.body);
+        self.carries = self.each_carried(|message| {
+            body.push(Op::Carry as u8);
+            message.put(&mut body);
+        });
+        self.effects.body = body;
+    }
+
+    /// Calls `each` with every message that the next epoch begins with; returns whether there is one.
+    fn each_carried(&self, mut each: impl FnMut(&MessageRef<'_>)) -> bool {
+        let queued = carried(&self.queue, self.queue_at).map(|call| (call, &self.queue.bytes));
+        let local = self.effects.local.calls.iter().map(|call| (call, &self.effects.local.bytes));
+        for (call, bytes) in queued.chain(local) {
+            let (function, message) = self.names_of(call);
+            let (key, payload) = (call.key.of(bytes), call.payload.of(bytes));
+            each(&MessageRef { function, message, time: call.time, key, payload });
+        }
+        !self.is_drained()
+    }
+
+    /// Moves the messages of the frame to the outboxes of their targets.
+    fn post(&mut self, frame: &Arc<Vec<u8>>) {
+        let mut posted: BTreeMap<ShardId, Vec<Posted>> = BTreeMap::new();
+        for sent in self.effects.sent.drain(..) {
+            let message = Posted { function: sent.function, time: sent.time, span: sent.message };
+            posted.entry(sent.target).or_default().push(message);
+        }
+        for (target, messages) in posted {
+            self.outboxes[target as usize].push(self.id, target, frame, messages);
+        }
+    }
+
+    /// What the other shards will know once the last sealed epoch is confirmed.
+    pub(crate) fn progress(&self) -> Progress {
+        let stages = 0..self.stages.len();
+        Progress {
+            shard: self.id,
+            epoch: self.epoch,
+            out: self.stages.iter().map(|stage| stage.sealed.1).collect(),
+            outer: self.stages.iter().map(|stage| stage.outer).collect(),
+            hold: stages
+                .map(|stage| if self.program.stages[stage].is_cycle { self.hold(stage) } else { EventTime::MAX })
+                .collect(),
+            sent: self.outboxes.iter().map(|outbox| outbox.sent).collect(),
+            seen: self.seen_sealed.clone(),
+            acknowledged: self.acknowledged_sealed.clone(),
+        }
+    }
+
+    /// Notes that the journal holds what was sealed last, its first record at `offset`.
+    ///
+    /// # Errors
+    /// [`Deposed`] if somebody else has written in between; the shard must then be dropped.
+    ///
+    /// # Panics
+    /// If nothing was sealed.
+    pub fn confirm(&mut self, offset: Offset) -> Result<Confirmed, Deposed> {
+        let sealed = self.in_flight.take().expect("only what was sealed is confirmed");
+        if offset != self.next_offset {
+            return Err(Deposed { expected: self.next_offset, found: offset });
+        }
+        self.next_offset += sealed.records;
+        self.tail_bytes += sealed.bytes;
+        if let Some(mark) = sealed.mark {
+            self.snapshots.push(mark);
+            self.snapshot_is_on_its_way = false;
+        }
+        let Some(epoch) = sealed.epoch else { return Ok(Confirmed::default()) };
+        self.outboxes.iter_mut().for_each(Outbox::confirm);
+        Ok(Confirmed {
+            emission: Some(Emission { shard: self.id, epoch: self.epoch, frame: epoch.frame, records: epoch.emitted }),
+            answers: epoch.answers,
+            progress: Some(epoch.progress),
+            snapshot: epoch.snapshot,
+        })
+    }
+
+    /// Hands out the mail that may be published now.
+    pub fn publish(&mut self, mut each: impl FnMut(&Arc<Mail>)) {
+        let now = self.now;
+        self.outboxes.iter_mut().for_each(|outbox| outbox.publish(now, &mut each));
+    }
+
+    /// Hands out the answers that wait for nothing: all that they saw is confirmed.
+    pub fn take_answers(&mut self) -> Vec<Answer> {
+        let may_answer = self.in_flight.is_none() && !self.has_epoch();
+        if may_answer || !self.options.rules.holds(Rule::AnswerAfterConfirm) {
+            return std::mem::take(&mut self.answers);
+        }
+        Vec::new()
+    }
+
+    fn is_snapshot_due(&self) -> bool {
+        let due_at = self.snapshot_bytes.max(self.options.snapshot_tail_bytes);
+        self.tail_bytes >= due_at && !self.snapshot_is_on_its_way
+    }
+
+    fn take_snapshot(&mut self, next_offset: Offset) -> Snapshot {
+        let bytes = self.encode(next_offset);
+        let mark = SnapshotMark {
+            name: format!("shard-{}/{}-{:016x}", self.id, self.epoch, self.nonce),
+            length: bytes.len() as u64,
+            crc: crc32c::crc32c(&bytes),
+            epoch: self.epoch,
+            next_offset,
+        };
+        self.snapshot_is_on_its_way = true;
+        self.snapshot_bytes = mark.length;
+        self.tail_bytes = 0;
+        Snapshot { shard: self.id, mark, bytes }
+    }
+
+    /// Notes that a snapshot of this ownership is stored: its mark goes into the journal.
+    pub fn snapshot_stored(&mut self, mark: SnapshotMark) {
+        self.mark_to_append = Some(mark);
+    }
+
+    /// Notes that a snapshot could not be stored: the next one is due at once.
+    pub fn snapshot_failed(&mut self) {
+        self.snapshot_is_on_its_way = false;
+        self.tail_bytes = self.snapshot_bytes.max(self.options.snapshot_tail_bytes);
+    }
+
+    /// Decides what may be forgotten once egresses have taken everything up to `egress_taken`:
+    /// snapshots, and the journal before an offset.
+    ///
+    /// Two snapshots are kept, and the journal behind the older one; and what egresses still need.
+    pub fn trim(&mut self, egress_taken: u64) -> (Vec<SnapshotMark>, Option<Offset>) {
+        let mut removed = Vec::new();
+        while self.snapshots.len() > 2 && self.snapshots[1].epoch <= egress_taken {
+            removed.push(self.snapshots.remove(0));
+        }
+        let oldest = self.snapshots.first().filter(|oldest| self.snapshots.len() >= 2 && oldest.epoch <= egress_taken);
+        (removed, oldest.map(|oldest| oldest.next_offset))
+    }
+
+    /// The whole state as of the last sealed epoch; equal to the encoding of the folded image.
+    ///
+    /// # Panics
+    /// If the open epoch has changes that are not sealed.
+    #[must_use]
+    pub fn encode(&self, next_offset: Offset) -> Vec<u8> {
+        let mut writer = SnapshotWriter::new(&SnapshotHead {
+            shard: self.id,
+            term: self.term,
+            nonce: self.nonce,
+            epoch: self.epoch,
+            crc: self.crc,
+            now: self.now.0,
+            next_offset,
+            pending_next: self.effects.pending_next,
+            names: &self.names,
+        });
+        writer.list(self.sealed_positions().iter(), |((ingress, partition), position), out| {
+            put_varint(out, u64::from(*ingress));
+            put_varint(out, u64::from(*partition));
+            position.put(out);
+        });
+        let sent: Vec<u64> = self.outboxes.iter().map(|outbox| outbox.sent).collect();
+        for numbers in [&self.seen_sealed, &sent, &self.acknowledged_sealed] {
+            let numbers = (0_u32..).zip(numbers).filter(|(_, upto)| **upto > 0);
+            writer.list(numbers, |(shard, upto), out| put_pair(shard, *upto, out));
+        }
+        let outboxes = (0_u32..).zip(&self.outboxes);
+        let messages =
+            outboxes.flat_map(|(target, outbox)| outbox.unacknowledged().map(move |message| (target, message)));
+        writer.list(messages, |(target, (sequence, _, message)), out| {
+            put_pair(target, sequence, out);
+            put_bytes(out, message);
+        });
+        writer.list(self.sealed_watermarks().iter(), |(function, (reached, lets_out)), out| {
+            put_watermark(*function, *reached, *lets_out, out);
+        });
+        let mut carried = Vec::new();
+        self.each_carried(|message| {
+            let mut bytes = Vec::new();
+            message.put(&mut bytes);
+            carried.push(bytes);
+        });
+        writer.list(carried.iter(), |message, out| put_bytes(out, message));
+        let mut pending = Vec::new();
+        self.pending.sorted(&self.program, |entry| {
+            let mut bytes = Vec::new();
+            entry.put(&mut bytes);
+            pending.push(bytes);
+        });
+        writer.list(pending.iter(), |pending, out| put_bytes(out, pending));
+        writer.list(self.parked.iter(), |((function, key), parked), out| put_parked(*function, key, parked, out));
+        let functions = self.hosts.iter().zip(&self.program.functions);
+        let states =
+            functions.flat_map(|(host, function)| host.states().into_iter().map(|state| (function.name, state)));
+        writer.list(states, |(function, (key, state)), out| put_state(function, key, &state, out));
+        writer.finish()
+    }
+
+    fn sealed_positions(&self) -> BTreeMap<(NameId, u32), Position> {
+        let mut positions = self.leftover.positions.clone();
+        for (ingress, partitions) in self.positions.iter().enumerate() {
+            let name = self.program.ingress_name(ingress);
+            for (partition, state) in (0_u32..).zip(partitions) {
+                positions.extend(state.position.map(|position| ((name, partition), position)));
+            }
+        }
+        positions
+    }
+
+    fn sealed_watermarks(&self) -> BTreeMap<NameId, (EventTime, EventTime)> {
+        let mut watermarks = self.leftover.watermarks.clone();
+        for (time, stage) in self.stages.iter().zip(&self.program.stages) {
+            if time.sealed == (EventTime::MIN, EventTime::MIN) {
+                continue;
+            }
+            let functions = stage.functions.iter().map(|function| self.program.functions[usize::from(*function)].name);
+            watermarks.extend(functions.map(|name| (name, time.sealed)));
+        }
+        watermarks
+    }
+}
+
+fn put_number(op: Op, shard: usize, number: u64, sealed: &mut u64, body: &mut Vec<u8>) {
+    assert!(number >= *sealed, "sequence numbers never go back");
+    if number == *sealed {
+        return;
+    }
+    *sealed = number;
+    body.push(op as u8);
+    put_varint(body, shard as u64);
+    put_varint(body, number);
+}

@@ -1,0 +1,188 @@
+//! Event time in a shard: what has been reached, and what fires then.
+
+use super::{Shard, frame::Op, progress::Board, rules::Rule};
+use crate::{
+    address::ShardId,
+    effect::{Call, Calls},
+    program::{Stage, StageId},
+    time::EventTime,
+};
+
+impl Shard {
+    /// Lets time pass after inputs were applied: takes in the progress of other shards, fires what
+    /// is due, and delivers what that sends, up to the limit of the epoch.
+    pub fn settle(&mut self, board: &Board) {
+        self.hear(board);
+        self.drain();
+        self.fire_processing_timers();
+        for stage in 0..self.stages.len() {
+            if !self.is_drained() {
+                break;
+            }
+            self.reach(stage, board);
+            self.fire(stage);
+        }
+        for stage in 0..self.stages.len() {
+            self.let_out(stage);
+        }
+    }
+
+    /// Whether no message to this shard waits within the epoch.
+    pub(super) fn is_drained(&self) -> bool {
+        self.queue_at == self.queue.calls.len() && self.effects.local.is_empty()
+    }
+
+    /// Takes in the progress records that count: those before which every message has arrived.
+    fn hear(&mut self, board: &Board) {
+        if self.heard_version == Some(board.version()) {
+            return;
+        }
+        self.heard_version = Some(board.version());
+        let own = self.id;
+        for source in (0..self.options.shards).filter(|source| *source != own) {
+            let Some(record) = board.get(source) else { continue };
+            self.outboxes[source as usize].acknowledge(record.seen[own as usize], self.now);
+            let is_complete = self.seen[source as usize] >= record.sent[own as usize];
+            if !is_complete && self.options.rules.holds(Rule::WatermarkAfterMessages) {
+                continue;
+            }
+            for (heard, out) in self.heard[source as usize].iter_mut().zip(&record.out) {
+                *heard = (*heard).max(*out);
+            }
+        }
+    }
+
+    fn reach(&mut self, stage: usize, board: &Board) {
+        let outer = self.outer_watermark(&self.program.stages[stage]);
+        let is_cycle = self.program.stages[stage].is_cycle;
+        let watermark = if is_cycle { outer.min(board.cycle_watermark(stage as StageId)) } else { outer };
+        let time = &mut self.stages[stage];
+        time.outer = time.outer.max(outer);
+        time.reached = time.reached.max(watermark);
+    }
+
+    /// The minimum of what the ingresses and senders of a stage let through.
+    fn outer_watermark(&self, stage: &Stage) -> EventTime {
+        if stage.sources.is_empty() {
+            // Nothing that has a time reaches it: it ends when the app does.
+            let is_ended = !self.program.ingresses.is_empty() && self.is_input_ended();
+            return if is_ended { EventTime::MAX } else { EventTime::MIN };
+        }
+        let ingresses = stage.ingresses.iter().map(|ingress| self.ingress_watermark(*ingress));
+        let others = (0..self.options.shards).filter(|shard| *shard != self.id);
+        // A sender that nothing with a time reaches is idle; what it sends may be late.
+        let senders =
+            stage.senders.iter().filter(|sender| !self.program.stages[usize::from(**sender)].sources.is_empty());
+        let senders = senders.map(|sender| {
+            let sender = usize::from(*sender);
+            let heard = others.clone().map(|shard: ShardId| self.heard[shard as usize][sender]);
+            heard.fold(self.stages[sender].out, EventTime::min)
+        });
+        ingresses.chain(senders).min().unwrap_or(EventTime::MIN)
+    }
+
+    fn ingress_watermark(&self, ingress: usize) -> EventTime {
+        let lateness_ms = self.program.ingresses[ingress].lateness_ms;
+        let partitions = self.positions[ingress].iter().map(|partition| partition.position.unwrap_or_default());
+        partitions.map(|position| position.watermark(lateness_ms)).min().unwrap_or(EventTime::MIN)
+    }
+
+    /// Whether every ingress has ended.
+    #[must_use]
+    pub fn is_input_ended(&self) -> bool {
+        self.positions.iter().flatten().all(|partition| partition.position.is_some_and(|position| position.is_ended))
+    }
+
+    /// The newest event time of what leads to a stage.
+    fn last_event(&self, stage: usize) -> EventTime {
+        let sources = self.program.stages[stage].sources.iter();
+        let positions =
+            sources.flat_map(|ingress| &self.positions[*ingress]).filter_map(|partition| partition.position);
+        positions.filter_map(|position| position.event_time_max).max().unwrap_or(EventTime::MIN)
+    }
+
+    /// Fires what is due in a stage, millisecond by millisecond.
+    fn fire(&mut self, stage: usize) {
+        let upto = self.stages[stage].reached;
+        if upto == EventTime::MIN {
+            return;
+        }
+        let stays_from = if upto == EventTime::MAX { self.last_event(stage) } else { EventTime::MAX };
+        self.fire_wheel(stage, upto.0, stays_from);
+    }
+
+    fn fire_processing_timers(&mut self) {
+        self.fire_wheel(self.pending.processing_wheel(), self.now.0, EventTime::MAX);
+    }
+
+    /// Fires what a wheel gives out up to `upto`; a re-armed timer behind `stays_from` stays.
+    fn fire_wheel(&mut self, wheel: usize, upto: i64, stays_from: EventTime) {
+        let mut due = std::mem::take(&mut self.due);
+        while !self.is_full() && self.is_drained() {
+            let Some(at) = self.pending.pop(wheel, upto, &mut due) else { break };
+            // What fires may set timers for this very millisecond: they come before later ones.
+            while !due.is_empty() && !self.is_full() && self.is_drained() {
+                self.fire_earliest(&mut due, stays_from);
+                self.drain();
+                self.pending.pop(wheel, at, &mut due);
+            }
+        }
+        due.drain(..).for_each(|place| self.pending.put_back(place));
+        self.due = due;
+    }
+
+    /// Fires those of `due` that have the earliest time.
+    fn fire_earliest(&mut self, due: &mut Vec<u32>, stays_from: EventTime) {
+        let time = self.pending.waiting(due[0]).due;
+        let count = due.partition_point(|place| self.pending.waiting(*place).due == time);
+        let mut calls = std::mem::take(&mut self.scratch);
+        for place in due.drain(..count) {
+            let waiting = self.pending.waiting(place);
+            if waiting.is_rearmed() && waiting.due > stays_from.0 {
+                continue;
+            }
+            self.effects.body.push(Op::PendingRemove as u8);
+            crate::codec::put_varint(&mut self.effects.body, waiting.id);
+            let call = Call {
+                is_timer: waiting.is_timer(),
+                ..Call::message(waiting.function, waiting.handler, waiting.hash, waiting.time)
+            };
+            self.pending.take(place, |_, key, payload| calls.push(call, key, payload));
+        }
+        self.run_all(&calls.calls, &calls.bytes);
+        calls.clear();
+        self.scratch = calls;
+    }
+
+    /// Moves the out-watermark of a stage as far as nothing holds it.
+    fn let_out(&mut self, stage: usize) {
+        let reached = self.stages[stage].reached;
+        let mut out = reached;
+        if let Some(earliest) = self.pending.earliest(stage).filter(|earliest| *earliest <= reached.0) {
+            out = out.min(EventTime(earliest).just_before());
+        }
+        if !self.is_drained() {
+            for call in carried(&self.queue, self.queue_at).chain(&self.effects.local.calls) {
+                out = out.min(call.time.just_before());
+            }
+        }
+        let time = &mut self.stages[stage];
+        time.out = time.out.max(out);
+    }
+
+    /// The hold of a stage that is a cycle: before its earliest message that is on its way.
+    pub(super) fn hold(&self, stage: usize) -> EventTime {
+        let is_in = |function: u16| usize::from(self.program.functions[usize::from(function)].stage) == stage;
+        let outboxes = self.outboxes.iter().flat_map(super::outbox::Outbox::unacknowledged);
+        let sent = outboxes.filter(|(_, posted, _)| is_in(posted.function)).map(|(_, posted, _)| posted.time);
+        let carried = carried(&self.queue, self.queue_at).chain(&self.effects.local.calls);
+        let carried = carried.filter(|call| is_in(call.function)).map(|call| call.time);
+        let buffered = self.pending.earliest_buffered(stage).map(EventTime);
+        let earliest = sent.chain(carried).chain(buffered).min();
+        earliest.map_or(EventTime::MAX, EventTime::just_before)
+    }
+}
+
+pub(super) fn carried(queue: &Calls, from: usize) -> std::slice::Iter<'_, Call> {
+    queue.calls[from..].iter()
+}
