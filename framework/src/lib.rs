@@ -7,6 +7,7 @@ pub use statefn_core::{
     Never, ProcessingTime, Reject, State, Wire,
     ingress::{Ingress, Router},
 };
+pub use statefn_macros::{Message, Reject, State, contract, function};
 
 /// What most files of an app need.
 pub mod prelude {
@@ -20,7 +21,7 @@ pub mod prelude {
 #[doc(hidden)]
 pub mod __private {
     pub use statefn_core::{
-        Address, Context, DecodeError, Encoding, Fault, IntoKey, Message, Reject, State, Wire,
+        Address, Context, DecodeError, Egress, Encoding, Fault, IntoKey, Message, Reject, State, Wire,
         egress::EgressDeclaration,
         function::{
             Accepts, Access, Covers, Function, HandlerReturn, Handles, HandlesTimer, Incoming, SendsTo, Target,
