@@ -157,18 +157,12 @@ impl<T: Message, F: HandlesTimer<T>> TimerOf<F> for T {
 )]
 #[doc(hidden)]
 pub trait HandledBy<F: Function>: MessageTo<F> {
-    fn call(function: &mut F, msg: &mut Incoming<Self>, ctx: &mut Context<'_, F>) -> <Self as MessageTo<F>>::Return;
     const ORDERED: bool;
-    const WRITES: bool;
 }
 
 #[diagnostic::do_not_recommend]
 impl<M: Message, F: Handles<M>> HandledBy<F> for M {
-    fn call(function: &mut F, msg: &mut Incoming<M>, ctx: &mut Context<'_, F>) -> <M as MessageTo<F>>::Return {
-        function.handle(msg, ctx)
-    }
     const ORDERED: bool = <F as Handles<M>>::IN_EVENT_TIME_ORDER;
-    const WRITES: bool = matches!(<F as Handles<M>>::ACCESS, Access::Write);
 }
 
 /// Printed by `contract!`: `F` covers the contract `Self`.

@@ -402,6 +402,23 @@ impl<F: Function> Host<F> {
     pub(crate) fn new(links: Arc<Links>) -> Self {
         Self { table: Table::new(), handlers: Handlers::new(), links }
     }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    pub(crate) fn timer_names(&self) -> Vec<&'static str> {
+        self.handlers.timers()
+    }
+
+    /// The state of a key that is this function's, the default if it has none.
+    ///
+    /// # Panics
+    /// If the bytes are no key of this function.
+    pub(crate) fn state(&mut self, hash: u32, key: &[u8]) -> &F {
+        let place = self.table.slot(hash, key).expect("a key reads what it wrote");
+        &self.table.slots[place as usize].state
+    }
 }
 
 impl<F: Function> fmt::Debug for Host<F> {
@@ -470,31 +487,4 @@ impl<F: Function> ErasedHost for Host<F> {
     fn is_dirty(&self) -> bool {
         !self.table.dirty.is_empty()
     }
-}
-
-/// Makes one call on a state alone, as a host does: for harnesses that test one function.
-///
-/// The state changes only if `call` succeeds; the effects of a call that fails are gone.
-///
-/// # Errors
-/// What `call` returns, or a fault for a panic or a faulty effect.
-pub fn call_alone<F: Function, A, E: From<Fault>>(
-    state: &mut F,
-    effects: &mut Effects,
-    call: impl FnOnce(&mut F, &mut Effects) -> Result<A, E>,
-) -> Result<A, E> {
-    let mark = effects.mark();
-    let mut copy = state.clone();
-    let outcome = catch_unwind(AssertUnwindSafe(|| call(&mut copy, effects)));
-    let outcome = match (outcome, effects.take_fault()) {
-        (Ok(Ok(_)), Some(fault)) => Err(fault.into()),
-        (Ok(outcome), _) => outcome,
-        (Err(panic), _) => Err(Fault::new(panic_text(panic.as_ref())).into()),
-    };
-    if outcome.is_err() {
-        effects.undo(mark);
-    } else {
-        *state = if effects.take_cleared() { F::default() } else { copy };
-    }
-    outcome
 }

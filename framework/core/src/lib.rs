@@ -20,6 +20,7 @@ pub mod effect;
 pub mod egress;
 pub mod error;
 pub mod function;
+pub mod harness;
 pub mod host;
 pub mod ingress;
 pub mod key;

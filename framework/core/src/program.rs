@@ -138,12 +138,15 @@ impl Links {
     }
 
     /// Links of a function alone, for a test of it: targets and egresses are taken as declared.
-    #[must_use]
-    pub fn alone<F: Function>(resources: Resources) -> (Self, Vec<String>) {
+    pub(crate) fn alone<F: Function>(resources: Resources) -> Self {
         let spec = FunctionSpec::of::<F>();
         let names = Names::of(std::slice::from_ref(&spec), &[], &spec.emits);
         let targets = spec.sends.iter().map(|target| names.link(target, 0, vec![0; target.messages.len()])).collect();
-        (names.links(&spec, 0, targets, resources), names.0)
+        names.links(&spec, 0, targets, resources)
+    }
+
+    pub(crate) fn target_named(&self, name: &str) -> Option<&TargetLink> {
+        self.targets.iter().find(|target| target.name == name)
     }
 }
 

@@ -1,0 +1,272 @@
+//! One function alone, for tests of it: no log, store, clock or other function.
+//!
+//! The calls run through the same host as in a shard, so a call that fails leaves nothing behind,
+//! and timers and messages in event-time order come as they would.
+//!
+//! Deliberately absent: other functions. What is sent is noted, not delivered.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    address::murmur2,
+    codec::Reader,
+    context::Resources,
+    effect::{Call, Calls, Effects, TimerRequest},
+    egress::Egress,
+    error::{DecodeError, Failed, Fault},
+    function::{Function, HandledBy, HandlerReturn, MessageTo, Target},
+    host::{ErasedHost, Failure, Host, Run},
+    key::{IntoKey, Key},
+    message::{Message, Wire},
+    program::Links,
+    shard::frame::MessageRef,
+    time::{Due, EventTime, ProcessingTime},
+};
+
+type AnswerOf<M, F> = <<M as MessageTo<F>>::Return as HandlerReturn>::Answer;
+type RejectionOf<M, F> = <<M as MessageTo<F>>::Return as HandlerReturn>::Rejection;
+
+/// A timer that is set, as [`Harness::timers`] tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetTimer {
+    /// When it is due.
+    pub due: Due,
+    /// Its name; empty for a plain timer.
+    pub name: String,
+    /// The name of its payload's type.
+    pub payload: &'static str,
+}
+
+struct Waiting {
+    due: Due,
+    id: u64,
+    name: Vec<u8>,
+    call: Call,
+    payload: Vec<u8>,
+}
+
+impl Waiting {
+    fn order(&self) -> (i64, bool, u64) {
+        let (Due::Event(EventTime(at)) | Due::Processing(ProcessingTime(at))) = self.due;
+        (at, self.call.is_timer, self.id)
+    }
+}
+
+/// One instance of `F` in a test.
+///
+/// ```ignore
+/// let mut alice = Harness::<Account>::at("alice");
+/// alice.deliver(Deposit { cents: 100 }).unwrap();
+/// assert_eq!(alice.state().balance_cents, 100);
+/// ```
+pub struct Harness<F: Function> {
+    host: Host<F>,
+    key: Vec<u8>,
+    effects: Effects,
+    waiting: Vec<Waiting>,
+    watermark: EventTime,
+    now: ProcessingTime,
+    timer_names: Vec<&'static str>,
+}
+
+impl<F: Function> Harness<F> {
+    /// The instance with this key; its state is the default, event time and clock are at 0.
+    #[must_use]
+    pub fn at(key: impl IntoKey<F::Key>) -> Self {
+        Self::with_resources(key, Resources::default())
+    }
+
+    /// The same with what `ctx.resource` is to find.
+    #[must_use]
+    pub fn with_resources(key: impl IntoKey<F::Key>, resources: Resources) -> Self {
+        let mut bytes = Vec::new();
+        key.into_key().write(&mut bytes);
+        let host = Host::new(Arc::new(Links::alone::<F>(resources)));
+        let timer_names = host.timer_names();
+        let mut effects = Effects::recording();
+        // Numbers of pending timers begin at 1, as in a shard that has had one.
+        effects.pending_next = 1;
+        Self {
+            host,
+            key: bytes,
+            effects,
+            waiting: Vec::new(),
+            watermark: EventTime(0),
+            now: ProcessingTime(0),
+            timer_names,
+        }
+    }
+
+    /// Calls the handler of `M` with the event time that was last reached; returns its answer.
+    ///
+    /// # Errors
+    /// What the handler returned; a panic is a fault. State and effects of the call are then gone.
+    pub fn deliver<M: HandledBy<F>>(&mut self, msg: M) -> Result<AnswerOf<M, F>, Failed<RejectionOf<M, F>>> {
+        self.call(self.watermark, &msg)
+    }
+
+    /// Delivers a message with this event time; returns the answer, or `None` if the handler takes
+    /// its messages in event-time order and the time is still to come.
+    ///
+    /// # Errors
+    /// As [`Self::deliver`].
+    pub fn deliver_at<M: HandledBy<F>>(
+        &mut self,
+        time: EventTime,
+        msg: M,
+    ) -> Result<Option<AnswerOf<M, F>>, Failed<RejectionOf<M, F>>> {
+        if !M::ORDERED || time <= self.watermark {
+            return self.call(time, &msg).map(Some);
+        }
+        let id = self.effects.pending_next;
+        self.effects.pending_next += 1;
+        let mut payload = Vec::new();
+        msg.encode(&mut payload);
+        let call = Call::message(0, <M as MessageTo<F>>::INDEX, murmur2(&self.key), time);
+        self.waiting.push(Waiting { due: Due::Event(time), id, name: Vec::new(), call, payload });
+        Ok(None)
+    }
+
+    /// Moves event time on: everything due until then happens, in order.
+    ///
+    /// # Errors
+    /// The first fault; what was due behind it waits.
+    pub fn advance_to(&mut self, time: EventTime) -> Result<(), Fault> {
+        self.fire(|due| matches!(due, Due::Event(at) if *at <= time))?;
+        self.watermark = self.watermark.max(time);
+        Ok(())
+    }
+
+    /// Moves the clock on: processing-time timers due until then fire, in order.
+    ///
+    /// # Errors
+    /// The first fault; what was due behind it waits.
+    pub fn advance_clock_to(&mut self, now: ProcessingTime) -> Result<(), Fault> {
+        self.now = self.now.max(now);
+        self.fire(|due| matches!(due, Due::Processing(at) if *at <= now))
+    }
+
+    /// The state of the instance.
+    #[must_use]
+    pub fn state(&mut self) -> &F {
+        self.host.state(murmur2(&self.key), &self.key)
+    }
+
+    /// The messages of type `M` that were sent to `T`, with the keys they went to, oldest first.
+    #[must_use]
+    pub fn sent<T: Target, M: MessageTo<T>>(&self) -> Vec<(T::Key, M)> {
+        let names = self.host.links();
+        let target =
+            names.target_named(T::NAME).map(|target| (target.function_name, target.messages[usize::from(M::INDEX)]));
+        let messages = self.effects.sent.iter().map(|sent| sent.message.of(self.effects.body()));
+        let messages = messages.filter_map(|bytes| MessageRef::read(&mut Reader::new(bytes)).ok());
+        let wanted = messages.filter(|message| Some((message.function, message.message)) == target);
+        let decoded = wanted.map(|message| Ok((T::Key::read(message.key)?, M::decode(message.payload)?)));
+        expect(decoded.collect())
+    }
+
+    /// The records that were emitted to an egress, oldest first.
+    #[must_use]
+    pub fn emitted<T: Message>(&self, egress: &'static Egress<T>) -> Vec<T> {
+        let id = self.host.links().egress(egress.identity(), egress.name());
+        let emitted = self.effects.emitted.iter().filter(|emitted| Some(emitted.egress) == id);
+        expect(emitted.map(|emitted| T::decode(emitted.record.of(self.effects.body()))).collect())
+    }
+
+    /// The timers that are set, in the order in which they are due.
+    #[must_use]
+    pub fn timers(&self) -> Vec<SetTimer> {
+        let mut timers: Vec<&Waiting> = self.waiting.iter().filter(|waiting| waiting.call.is_timer).collect();
+        timers.sort_by_key(|timer| timer.order());
+        let told = timers.into_iter().map(|timer| SetTimer {
+            due: timer.due,
+            name: String::from_utf8_lossy(&timer.name).into_owned(),
+            payload: self.timer_names[usize::from(timer.call.handler)],
+        });
+        told.collect()
+    }
+
+    fn call<M: HandledBy<F>>(&mut self, time: EventTime, msg: &M) -> Result<AnswerOf<M, F>, Failed<RejectionOf<M, F>>> {
+        let mut payload = Vec::new();
+        msg.encode(&mut payload);
+        let call = Call::message(0, <M as MessageTo<F>>::INDEX, murmur2(&self.key), time);
+        match self.run(call, &payload) {
+            Ok(()) => Ok(expect(AnswerOf::<M, F>::decode(&self.effects.answer.take().unwrap_or_default()))),
+            Err(Failure::Rejected(rejection)) => {
+                Err(Failed::Rejected(expect(RejectionOf::<M, F>::decode(&rejection.value))))
+            }
+            Err(failure) => Err(Failed::Fault(fault(failure))),
+        }
+    }
+
+    fn fire(&mut self, is_due: impl Fn(&Due) -> bool) -> Result<(), Fault> {
+        loop {
+            let due = self.waiting.iter().enumerate().filter(|(_, waiting)| is_due(&waiting.due));
+            let Some((place, _)) = due.min_by_key(|(_, waiting)| waiting.order()) else { return Ok(()) };
+            let waiting = self.waiting.remove(place);
+            if let Due::Event(at) = waiting.due {
+                self.watermark = self.watermark.max(at);
+            }
+            match self.run(waiting.call, &waiting.payload) {
+                // Nobody waits for the answer of a message that waited.
+                Ok(()) | Err(Failure::Rejected(_)) => {}
+                Err(failure) => return Err(fault(failure)),
+            }
+        }
+    }
+
+    fn run(&mut self, call: Call, payload: &[u8]) -> Result<(), Failure> {
+        let mut calls = Calls::default();
+        calls.push(call, &self.key, payload);
+        let mut failures = Vec::new();
+        self.effects.wants_answer = true;
+        self.effects.answer = None;
+        let run = Run { calls: &calls.calls, bytes: &calls.bytes, now: self.now };
+        self.host.run(&run, &mut self.effects, &mut failures);
+        self.take_timers();
+        match failures.pop() {
+            None => Ok(()),
+            Some((_, failure)) => {
+                // In an app the key would be parked; in a test the next call is to be seen.
+                expect(self.host.set_parked(call.hash, &self.key, false));
+                Err(failure)
+            }
+        }
+    }
+
+    fn take_timers(&mut self) {
+        for request in std::mem::take(&mut self.effects.timers) {
+            match request {
+                TimerRequest::Cancel { name, .. } => self.waiting.retain(|waiting| waiting.name != name.as_bytes()),
+                TimerRequest::Set(timer) => {
+                    let body = self.effects.body();
+                    let (name, payload) = (timer.name.of(body).to_vec(), timer.payload.of(body).to_vec());
+                    if !name.is_empty() {
+                        self.waiting.retain(|waiting| waiting.name != name);
+                    }
+                    let call = Call { is_timer: true, ..Call::message(0, timer.handler, timer.hash, timer.time) };
+                    self.waiting.push(Waiting { due: timer.due, id: timer.id, name, call, payload });
+                }
+            }
+        }
+    }
+}
+
+impl<F: Function> fmt::Debug for Harness<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Harness({})", F::NAME)
+    }
+}
+
+fn fault(failure: Failure) -> Fault {
+    match failure {
+        Failure::Fault(reason) | Failure::Unreadable(reason) => Fault::new(reason),
+        Failure::Parked => Fault::new("the key is parked"),
+        Failure::Rejected(rejection) => Fault::new(rejection.code),
+    }
+}
+
+/// A test is the place to fail loudly: what cannot be read back has a broken encoding.
+fn expect<T>(result: Result<T, DecodeError>) -> T {
+    result.unwrap_or_else(|error| panic!("a value does not survive its own encoding: {error}"))
+}
