@@ -2,6 +2,16 @@
 
 #![forbid(unsafe_code)]
 
+mod app;
+pub mod run;
+mod settings;
+pub mod testing;
+
+pub use self::{
+    app::{App, Module},
+    settings::Settings,
+};
+
 pub use statefn_core::{
     Address, Context, DecodeError, Due, Egress, Encoding, EventTime, Failed, Fault, IntoKey, Key, LinkError, Message,
     Never, ProcessingTime, Reject, State, Wire,
@@ -12,8 +22,8 @@ pub use statefn_macros::{Message, Reject, State, contract, function};
 /// What most files of an app need.
 pub mod prelude {
     pub use crate::{
-        Address, Context, Due, Egress, EventTime, Failed, Fault, Ingress, IntoKey, Key, Message, ProcessingTime,
-        Reject, Router, State,
+        Address, App, Context, Due, Egress, EventTime, Failed, Fault, Ingress, IntoKey, Key, Message, ProcessingTime,
+        Reject, Router, State, contract, function,
     };
 }
 

@@ -18,7 +18,7 @@ use crate::{
     codec::{put_bytes, put_varint, put_with},
     context::Context,
     effect::{Call, Effects},
-    error::{DecodeError, Fault, Reject},
+    error::{DecodeError, Reject},
     function::{Access, Function, HandlerReturn, Handles, HandlesTimer, Incoming, Outcome},
     key::Key,
     message::Message,

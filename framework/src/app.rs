@@ -1,0 +1,188 @@
+//! The app: functions, ingresses and egresses, put together by a builder.
+
+use std::{fmt, sync::Arc};
+
+use statefn_core::{
+    Egress, LinkError, Message,
+    function::Function,
+    ingress::{self, ErasedIngress, Ingress, Router},
+    program::{FunctionSpec, Program, ProgramSpec},
+};
+
+use crate::{Settings, run::Summary};
+
+type Binding = Box<dyn FnOnce(&Program) -> Arc<dyn ErasedIngress> + Send>;
+type AtEnd = Box<dyn FnOnce(&Summary) + Send>;
+
+/// An app: what runs when it is started, tested, or asked about.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use statefn::prelude::*;
+///
+/// #[derive(Default, Clone, Serialize, Deserialize, State)]
+/// struct Counter { count: u64 }
+///
+/// #[derive(Clone, Serialize, Deserialize, Message)] #[message(name = "word")]
+/// struct Word { text: String }
+///
+/// static COUNTS: Egress<Word> = Egress::new("counts");
+///
+/// #[function(name = "words/counter", emits(COUNTS))]
+/// impl Counter {
+///     #[on]
+///     fn word(&mut self, msg: &Word, ctx: &mut Context<Self>) {
+///         self.count += 1;
+///         ctx.emit(&COUNTS, &Word { text: format!("{} {}", msg.text, self.count) });
+///     }
+/// }
+///
+/// let app = App::new("words")
+///     .function::<Counter>()
+///     .ingress(Ingress::<Word>::new("words").to::<Counter>(), |word, out| out.send(Counter::at(&word.text), word))
+///     .egress(&COUNTS);
+/// # let _ = app;
+/// ```
+pub struct App {
+    spec: ProgramSpec,
+    bindings: Vec<Binding>,
+    settings: Settings,
+    at_end: Option<AtEnd>,
+}
+
+impl App {
+    /// An empty app; its name is kept with its data, so that no other app opens them.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let spec = ProgramSpec { app: name.to_owned(), ..ProgramSpec::default() };
+        Self { spec, bindings: Vec::new(), settings: Settings::default(), at_end: None }
+    }
+
+    /// Registers a function.
+    #[must_use]
+    pub fn function<F: Function>(mut self) -> Self {
+        self.spec.functions.push(FunctionSpec::of::<F>());
+        self
+    }
+
+    /// Registers everything that a crate offers as a module.
+    ///
+    /// ```
+    /// use statefn::{App, Module};
+    /// fn shop() -> Module { Module::new() }
+    /// let app = App::new("store").module(shop());
+    /// # let _ = app;
+    /// ```
+    #[must_use]
+    pub fn module(mut self, module: Module) -> Self {
+        let Self { spec, bindings, .. } = module.parts;
+        self.spec.functions.extend(spec.functions);
+        self.spec.ingresses.extend(spec.ingresses);
+        self.spec.egresses.extend(spec.egresses);
+        self.bindings.extend(bindings);
+        self
+    }
+
+    /// Offers a value to every handler, which reads it by `ctx.resource::<R>()`.
+    #[must_use]
+    pub fn resource<R: Send + Sync + 'static>(mut self, resource: R) -> Self {
+        self.spec.resources.insert(resource);
+        self
+    }
+
+    /// Registers an ingress; `router` sends each record to any number of addresses.
+    ///
+    /// The router is asked again for the same record after a crash and must then give the same
+    /// messages: it may read nothing but the record. A router that panics makes a dead letter.
+    #[must_use]
+    pub fn ingress<M: Message, L: 'static>(
+        mut self,
+        ingress: Ingress<M, L>,
+        router: impl Fn(M, &mut Router<'_, L>) + Send + Sync + 'static,
+    ) -> Self {
+        self.spec.ingresses.push(ingress.spec());
+        self.bindings.push(Box::new(ingress::bind(ingress, router)));
+        self
+    }
+
+    /// Registers an egress; settings say where its records go.
+    #[must_use]
+    pub fn egress<T: Message>(mut self, egress: &'static Egress<T>) -> Self {
+        self.spec.egresses.push(egress.declaration());
+        self
+    }
+
+    /// Gives the settings that hold where neither file nor command line say otherwise.
+    #[must_use]
+    pub fn settings(self, settings: Settings) -> Self {
+        Self { settings, ..self }
+    }
+
+    /// Calls `at_end` when a run has ended because its input has.
+    #[must_use]
+    pub fn at_end(self, at_end: impl FnOnce(&Summary) + Send + 'static) -> Self {
+        Self { at_end: Some(Box::new(at_end)), ..self }
+    }
+
+    pub(crate) fn take_parts(self) -> (Result<Linked, LinkError>, Settings, Option<AtEnd>) {
+        let linked = Program::link(self.spec).map(|program| Linked {
+            ingresses: self.bindings.into_iter().map(|bind| bind(&program)).collect(),
+            program,
+        });
+        (linked, self.settings, self.at_end)
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "App({})", self.spec.app)
+    }
+}
+
+/// A set of functions, ingresses and egresses that an app takes as one.
+#[derive(Debug)]
+pub struct Module {
+    parts: App,
+}
+
+impl Module {
+    /// An empty module.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { parts: App::new("") }
+    }
+
+    /// Registers a function; see [`App::function`].
+    #[must_use]
+    pub fn function<F: Function>(self) -> Self {
+        Self { parts: self.parts.function::<F>() }
+    }
+
+    /// Registers an ingress; see [`App::ingress`].
+    #[must_use]
+    pub fn ingress<M: Message, L: 'static>(
+        self,
+        ingress: Ingress<M, L>,
+        router: impl Fn(M, &mut Router<'_, L>) + Send + Sync + 'static,
+    ) -> Self {
+        Self { parts: self.parts.ingress(ingress, router) }
+    }
+
+    /// Registers an egress; see [`App::egress`].
+    #[must_use]
+    pub fn egress<T: Message>(self, egress: &'static Egress<T>) -> Self {
+        Self { parts: self.parts.egress(egress) }
+    }
+}
+
+impl Default for Module {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A program and its ingresses, in the program's order.
+pub(crate) struct Linked {
+    pub(crate) program: Arc<Program>,
+    pub(crate) ingresses: Vec<Arc<dyn ErasedIngress>>,
+}

@@ -1,0 +1,5 @@
+//! Running an app in this process.
+
+/// What a run did.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {}

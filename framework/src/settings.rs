@@ -1,0 +1,5 @@
+//! Settings.
+
+/// Where an app runs.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {}

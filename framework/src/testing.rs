@@ -1,0 +1,397 @@
+//! Tests of functions and apps, without log, clock or threads.
+//!
+//! [`Harness`] holds one function alone; [`TestApp`] runs a whole app in memory, on a clock that
+//! the test moves, and can crash it. Both run the very code that a process runs.
+//!
+//! Deliberately absent: faults of logs and networks. The project's simulator has those.
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use statefn_core::{
+    Address, Egress, EventTime, Failed, Fault, Key, LinkError, Message, ProcessingTime, Wire,
+    address::{murmur2, shard_of},
+    dead_letter::DeadLetter,
+    effect::{Call, Calls},
+    function::{Function, HandlerReturn, MessageTo, Target, TargetDeclaration},
+    ingress::{Batches, RawRecord},
+    pipeline::{Action, Pipeline},
+    ports::{
+        log::{Log, MemoryLog, Record},
+        snapshots::{MemorySnapshots, Snapshots},
+    },
+    shard::{Accepted, Emission, Options, Reply, Request, TakeOver, frame::Position, image::Parked},
+};
+pub use statefn_core::{
+    context::Resources,
+    harness::{Harness, SetTimer},
+};
+
+use crate::{App, app::Linked};
+
+type AnswerOf<M, T> = <<M as MessageTo<T>>::Return as HandlerReturn>::Answer;
+type RejectionOf<M, T> = <<M as MessageTo<T>>::Return as HandlerReturn>::Rejection;
+
+/// How many shards a test app has if it is not told: enough that keys do not all meet.
+const SHARDS: u32 = 4;
+
+/// A whole app in memory.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use statefn::{prelude::*, testing::TestApp};
+///
+/// #[derive(Default, Clone, Serialize, Deserialize, State)]
+/// struct Counter { count: u64 }
+///
+/// #[derive(Clone, Serialize, Deserialize, Message)] #[message(name = "word")]
+/// struct Word { text: String }
+///
+/// #[function(name = "words/counter")]
+/// impl Counter {
+///     #[on]
+///     fn word(&mut self, _: &Word) { self.count += 1; }
+/// }
+///
+/// let app = App::new("words")
+///     .function::<Counter>()
+///     .ingress(Ingress::<Word>::new("words").to::<Counter>(), |word, out| out.send(Counter::at(&word.text), word));
+/// let mut app = TestApp::new(app);
+/// app.ingest("words", &Word { text: "hello".into() });
+/// app.run();
+/// app.crash();
+/// app.ingest("words", &Word { text: "hello".into() });
+/// app.run();
+/// assert_eq!(app.state(Counter::at("hello")).map(|counter| counter.count), Some(2));
+/// ```
+pub struct TestApp {
+    linked: Linked,
+    options: Arc<Options>,
+    log: MemoryLog,
+    snapshots: MemorySnapshots,
+    pipeline: Pipeline,
+    inputs: Vec<Input>,
+    egress: BTreeMap<String, Vec<Vec<u8>>>,
+    /// By shard: the last epoch whose records were emitted.
+    taken: Vec<u64>,
+    now: ProcessingTime,
+    nonce: u64,
+    replies: BTreeMap<u64, Reply>,
+    requests: u64,
+}
+
+/// What was put into one ingress, and how far it was read since the last start.
+#[derive(Debug, Default)]
+struct Input {
+    records: Vec<Vec<u8>>,
+    is_ended: bool,
+    read: usize,
+    event_time_max: Option<EventTime>,
+}
+
+impl TestApp {
+    /// Starts the app on 4 shards.
+    ///
+    /// # Panics
+    /// If its parts do not fit together; the text says all that is wrong.
+    #[must_use]
+    pub fn new(app: App) -> Self {
+        Self::with_shards(app, SHARDS)
+    }
+
+    /// Starts the app on `shards` shards.
+    ///
+    /// # Panics
+    /// As [`Self::new`], or if `shards` is 0.
+    #[must_use]
+    pub fn with_shards(app: App, shards: u32) -> Self {
+        Self::try_with_shards(app, shards).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Starts the app on `shards` shards.
+    ///
+    /// # Errors
+    /// Everything that does not fit together, a line each.
+    pub fn try_with_shards(app: App, shards: u32) -> Result<Self, LinkError> {
+        assert!(shards > 0, "an app has at least one shard");
+        let (linked, ..) = app.take_parts();
+        let linked = linked?;
+        let options = Arc::new(Options::new(shards, &linked.program));
+        let pipeline = Pipeline::new(Arc::clone(&linked.program), &options, 0);
+        let inputs = linked.ingresses.iter().map(|_| Input::default()).collect();
+        let mut app = Self {
+            linked,
+            log: MemoryLog::new(shards),
+            snapshots: MemorySnapshots::default(),
+            pipeline,
+            inputs,
+            egress: BTreeMap::new(),
+            taken: vec![0; shards as usize],
+            now: ProcessingTime(0),
+            nonce: 0,
+            replies: BTreeMap::new(),
+            requests: 0,
+            options,
+        };
+        app.start();
+        Ok(app)
+    }
+
+    /// Puts a record at the end of an ingress; it is read by [`Self::run`].
+    ///
+    /// # Panics
+    /// If there is no such ingress.
+    pub fn ingest<M: Message>(&mut self, ingress: &str, record: &M) {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        self.ingest_bytes(ingress, &bytes);
+    }
+
+    /// Puts bytes at the end of an ingress as one record, readable or not.
+    ///
+    /// # Panics
+    /// If there is no such ingress.
+    pub fn ingest_bytes(&mut self, ingress: &str, record: &[u8]) {
+        self.input(ingress).records.push(record.to_vec());
+    }
+
+    /// Ends every ingress: all that waits for a time happens with the next [`Self::run`].
+    pub fn end_input(&mut self) {
+        self.inputs.iter_mut().for_each(|input| input.is_ended = true);
+    }
+
+    /// Runs until nothing is left to do.
+    pub fn run(&mut self) {
+        self.read_inputs();
+        loop {
+            self.pipeline.pump(self.now);
+            if !self.execute() {
+                return;
+            }
+        }
+    }
+
+    /// Calls a handler as one from outside would, and waits for the answer.
+    ///
+    /// # Errors
+    /// What the handler returned, and a fault for a key that is parked.
+    ///
+    /// # Panics
+    /// If the app has not registered the function.
+    pub fn request<T: Target, M: MessageTo<T>>(
+        &mut self,
+        to: Address<T>,
+        msg: M,
+    ) -> Result<AnswerOf<M, T>, Failed<RejectionOf<M, T>>> {
+        let target = TargetDeclaration::of::<T>();
+        let route = self.linked.program.route(&target);
+        let route = route.unwrap_or_else(|| panic!("`{}` is not registered: add `.function::<..>()`", T::NAME));
+        let handler = route.handlers[usize::from(<M as MessageTo<T>>::INDEX)];
+        let (mut key, mut payload) = (Vec::new(), Vec::new());
+        to.key().write(&mut key);
+        msg.encode(&mut payload);
+        let hash = murmur2(&key);
+        let mut calls = Calls::default();
+        calls.push(Call::message(route.function, handler, hash, EventTime(self.now.0)), &key, &payload);
+        self.requests += 1;
+        let request = Request { id: self.requests, calls };
+        self.pipeline.request(shard_of(hash, self.options.shards), &request, self.now);
+        self.run();
+        match self.replies.remove(&request.id).expect("a request is answered once its epoch is committed") {
+            Reply::Answered(answer) => Ok(decode(&answer)),
+            Reply::Rejected(rejection) => Err(Failed::Rejected(decode(&rejection.value))),
+            Reply::Failed(reason) => Err(Failed::Fault(Fault::new(reason))),
+        }
+    }
+
+    /// Moves the clock on; processing-time timers fire with the next [`Self::run`].
+    pub fn advance_clock(&mut self, by: Duration) {
+        self.now = self.now + by;
+    }
+
+    /// Kills the app and starts it again from what was committed; what was not read or not
+    /// committed is read again.
+    pub fn crash(&mut self) {
+        self.pipeline = Pipeline::new(Arc::clone(&self.linked.program), &self.options, 0);
+        self.replies.clear();
+        self.start();
+    }
+
+    /// The committed state of an instance, `None` if it has none.
+    ///
+    /// # Panics
+    /// If the state cannot be read, which is an error in its encoding.
+    #[must_use]
+    pub fn state<F: Function>(&mut self, of: Address<F>) -> Option<F> {
+        let mut key = Vec::new();
+        of.key().write(&mut key);
+        let image = self.image(shard_of(murmur2(&key), self.options.shards));
+        let mut found = image.states().filter(|(function, known, _)| *function == F::NAME && *known == key);
+        found.next().map(|(_, _, state)| {
+            F::decode_state(state).unwrap_or_else(|error| panic!("the state of {of:?} cannot be read: {error}"))
+        })
+    }
+
+    /// What was emitted to an egress, in the order of commits.
+    ///
+    /// # Panics
+    /// If a record cannot be read, which is an error in its encoding.
+    #[must_use]
+    pub fn emitted<T: Message>(&self, egress: &'static Egress<T>) -> Vec<T> {
+        self.records(egress.name()).map(decode).collect()
+    }
+
+    /// The dead letters so far.
+    ///
+    /// # Panics
+    /// Never; dead letters are written by the framework.
+    #[must_use]
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        let letters = self.records(statefn_core::egress::DEAD_LETTERS);
+        letters.map(|letter| serde_json::from_slice(letter).expect("a dead letter is JSON")).collect()
+    }
+
+    /// The keys that are parked: function, key, and what waits.
+    #[must_use]
+    pub fn parked(&mut self) -> Vec<(String, Vec<u8>, Parked)> {
+        let mut parked = Vec::new();
+        for shard in 0..self.options.shards {
+            let image = self.image(shard);
+            parked.extend(
+                image.parked().map(|(function, key, parked)| (function.to_owned(), key.to_vec(), parked.clone())),
+            );
+        }
+        parked
+    }
+
+    fn records(&self, egress: &str) -> impl Iterator<Item = &[u8]> {
+        self.egress.get(egress).into_iter().flatten().map(Vec::as_slice)
+    }
+
+    fn input(&mut self, ingress: &str) -> &mut Input {
+        let place = self.linked.program.ingresses.iter().position(|spec| spec.name == ingress);
+        let place = place.unwrap_or_else(|| panic!("the app has no ingress `{ingress}`"));
+        &mut self.inputs[place]
+    }
+
+    fn image(&mut self, shard: u32) -> statefn_core::shard::image::Image {
+        let recovered =
+            statefn_core::shard::Replica::recover(shard, &mut self.log, &mut self.snapshots, u64::MAX, &mut |_, _| {});
+        recovered.unwrap_or_else(|error| panic!("a log in memory is whole: {error}")).image
+    }
+
+    /// Takes every shard over.
+    fn start(&mut self) {
+        for shard in 0..self.options.shards {
+            let taken = self.taken[shard as usize];
+            let mut emissions = Vec::new();
+            let ports = (&mut self.log as &mut dyn Log, &mut self.snapshots as &mut dyn Snapshots);
+            let prepared =
+                TakeOver::prepare(&self.linked.program, &self.options, shard, ports, taken, &mut |emission| {
+                    emissions.push(emission);
+                });
+            let mut prepared = prepared.unwrap_or_else(|error| panic!("{error}"));
+            emissions.iter().for_each(|emission| self.emit(emission));
+            self.nonce += 1;
+            let claim = prepared.claim(&self.linked.program, self.nonce);
+            self.append(shard, &[&claim]);
+            match prepared.accept(&mut self.log) {
+                Ok(Accepted::Owned(owned)) => self.pipeline.adopt(*owned, self.taken[shard as usize]),
+                other => panic!("a log with one writer accepts its claim: {other:?}"),
+            }
+        }
+        for (ingress, input) in self.inputs.iter_mut().enumerate() {
+            let positions = self.pipeline.shards().map(|shard| shard.position(ingress, 0));
+            let first = positions.min_by_key(|position| position.offset).unwrap_or_default();
+            input.read = first.offset as usize;
+            input.event_time_max = first.event_time_max;
+        }
+    }
+
+    fn append(&mut self, shard: u32, records: &[&[u8]]) -> u64 {
+        let group: Vec<Record<'_>> = records.iter().map(|bytes| Record { partition: shard, bytes }).collect();
+        let offsets = self.log.append(&group).unwrap_or_else(|error| panic!("a log in memory takes all: {error}"));
+        offsets[0]
+    }
+
+    fn read_inputs(&mut self) {
+        for ingress in 0..self.inputs.len() {
+            let mut batches = Batches::new(self.options.shards);
+            let bound = Arc::clone(&self.linked.ingresses[ingress]);
+            let input = &mut self.inputs[ingress];
+            let from = input.read as u64;
+            while let Some(record) = input.records.get(input.read) {
+                let offset = input.read as u64;
+                match bound.route(offset, RawRecord::Bytes(record), &mut batches) {
+                    Ok(time) => input.event_time_max = input.event_time_max.max(Some(time)),
+                    Err(error) => {
+                        let name = self.linked.program.ingresses[ingress].name;
+                        let position = format!("record {offset}");
+                        batches.dead_letter(offset, DeadLetter::of_record(name, &position, &error, record));
+                    }
+                }
+                input.read += 1;
+            }
+            let (read, event_time_max) = (input.read as u64, input.event_time_max);
+            let to = Position { offset: read, records: read, event_time_max, is_ended: input.is_ended };
+            for (shard, batch) in (0..).zip(&mut batches.shards) {
+                (batch.ingress, batch.from, batch.to) = (ingress, from, to);
+                self.pipeline.ingress(shard, batch, self.now);
+            }
+        }
+    }
+
+    /// Does what the pipeline asks for; returns whether there was anything.
+    fn execute(&mut self) -> bool {
+        let mut is_any = false;
+        while let Some(action) = self.pipeline.next_action() {
+            is_any = true;
+            match action {
+                Action::Append(append) => {
+                    let records: Vec<&[u8]> = append.records.iter().map(|record| record.as_slice()).collect();
+                    let offset = self.append(append.shard, &records);
+                    self.pipeline.appended(append.shard, offset);
+                }
+                Action::Emit(emission) => {
+                    self.emit(&emission);
+                    self.pipeline.egress_taken(emission.shard, emission.epoch);
+                }
+                Action::Answer(answer) => _ = self.replies.insert(answer.request, answer.reply),
+                Action::Store(snapshot) => {
+                    let stored = self.snapshots.put(&snapshot.mark.name, &snapshot.bytes);
+                    self.pipeline.snapshot_stored(snapshot.shard, stored.ok().map(|()| snapshot.mark));
+                }
+                Action::Forget { shard, snapshots, before } => {
+                    // What cannot be forgotten now is only kept longer.
+                    snapshots.iter().for_each(|mark| _ = self.snapshots.remove(&mark.name));
+                    before.into_iter().for_each(|before| _ = self.log.trim(shard, before));
+                }
+                // All shards are here, and nobody else can take one away.
+                Action::Publish(_) | Action::Progress(_) | Action::TakeOver(_) => {}
+            }
+        }
+        is_any
+    }
+
+    fn emit(&mut self, emission: &Emission) {
+        let taken = &mut self.taken[emission.shard as usize];
+        if emission.epoch <= *taken {
+            return;
+        }
+        *taken = emission.epoch;
+        for emitted in &emission.records {
+            let name = self.linked.program.name(emitted.egress).to_owned();
+            self.egress.entry(name).or_default().push(emitted.record.of(&emission.frame).to_vec());
+        }
+    }
+}
+
+impl fmt::Debug for TestApp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TestApp({}, {:?})", self.linked.program.app, self.pipeline)
+    }
+}
+
+/// A test is the place to fail loudly: what cannot be read back has a broken encoding.
+fn decode<T: Wire>(bytes: &[u8]) -> T {
+    T::decode(bytes).unwrap_or_else(|error| panic!("a value does not survive its own encoding: {error}"))
+}
