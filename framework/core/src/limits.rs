@@ -20,3 +20,5 @@ pub const EPOCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const FRAME_BYTES_MAX: usize = 1 << 30;
 /// How many bytes a journal grows behind its newest snapshot before the next is taken, at least.
 pub const SNAPSHOT_TAIL_BYTES_MIN: u64 = 1024 * 1024;
+/// The most bytes of an unreadable record that its dead letter keeps; the record stays in its ingress.
+pub const DEAD_LETTER_BYTES_MAX: usize = 256 * 1024;
