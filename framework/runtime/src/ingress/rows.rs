@@ -98,9 +98,7 @@ impl Rows {
     /// Passes empty lines and the second half of `\r\n`; false at the end of the file.
     fn skip_line_ends(&mut self, window: &mut Window) -> Result<bool, SourceError> {
         loop {
-            let Some(&next) = window.bytes().first() else {
-                if window.fill()? { continue } else { return Ok(false) }
-            };
+            let Some(&next) = window.bytes().first() else { if window.fill()? { continue } else { return Ok(false) } };
             if !matches!(next, b'\r' | b'\n') {
                 return Ok(true);
             }
@@ -154,7 +152,8 @@ impl Rows {
     fn split(&mut self, fields: usize, raw: &[u8], is_header: bool) -> Result<(), Bad> {
         let expected = if is_header { fields } else { self.columns.len() };
         if fields != expected {
-            let reason = format!("the row has {fields} fields, the header has {expected}; quote a value that holds a comma");
+            let reason =
+                format!("the row has {fields} fields, the header has {expected}; quote a value that holds a comma");
             return Err(Bad::new(reason, row_of(raw)));
         }
         let ends = &self.ends[..fields];

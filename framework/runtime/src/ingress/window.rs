@@ -45,9 +45,7 @@ impl Window {
             return Err(SourceError::Compression { path: path.to_owned(), named });
         }
         let input = match named {
-            true => {
-                Input::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(BYTES_AT_FIRST, file))))
-            }
+            true => Input::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(BYTES_AT_FIRST, file)))),
             false => Input::Plain(file),
         };
         Ok(Self { path: path.to_owned(), input, buffer: vec![0; BYTES_AT_FIRST], start: 0, end: 0, offset: 0 })
