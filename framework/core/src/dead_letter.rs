@@ -3,6 +3,8 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
+use crate::limits::DEAD_LETTER_BYTES_MAX;
+
 /// Why something became a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -50,16 +52,30 @@ pub struct DeadLetter {
     /// The bytes in base64, if they are no text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base64: Option<String>,
+    /// How many bytes the record has, if only its first ones are here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_total: Option<u64>,
 }
 
 impl DeadLetter {
     /// A record that could not be read.
+    ///
+    /// Only its first [`DEAD_LETTER_BYTES_MAX`] bytes are kept, so that a letter is never too long
+    /// for its egress.
     #[must_use]
     pub fn of_record(ingress: &str, position: &str, error: &str, bytes: &[u8]) -> Self {
+        Self::of_start(ingress, position, error, bytes, bytes.len() as u64)
+    }
+
+    /// A record of `bytes_total` bytes that could not be read, of which the reader has the first ones.
+    #[must_use]
+    pub fn of_start(ingress: &str, position: &str, error: &str, start: &[u8], bytes_total: u64) -> Self {
+        let start = cut(start);
         Self {
             ingress: Some(ingress.to_owned()),
             position: Some(position.to_owned()),
-            ..Self::new(Reason::Undecodable, error, bytes)
+            bytes_total: (bytes_total > start.len() as u64).then_some(bytes_total),
+            ..Self::new(Reason::Undecodable, error, start)
         }
     }
 
@@ -87,6 +103,7 @@ impl DeadLetter {
             message: None,
             text,
             base64,
+            bytes_total: None,
         }
     }
 
@@ -106,11 +123,34 @@ impl DeadLetter {
     }
 }
 
+/// The first bytes of a long record, without a half character at the end.
+fn cut(bytes: &[u8]) -> &[u8] {
+    let Some(start) = bytes.get(..DEAD_LETTER_BYTES_MAX) else { return bytes };
+    match std::str::from_utf8(start) {
+        Err(error) if error.error_len().is_none() => &start[..error.valid_up_to()],
+        _ => start,
+    }
+}
+
 /// A key as a person can read it: text as it is, other bytes as base64.
 #[must_use]
 pub fn printable_key(key: &[u8]) -> String {
     match std::str::from_utf8(key) {
         Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
         _ => format!("base64:{}", STANDARD.encode(key)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_record_is_cut_between_two_characters() {
+        let record = format!("a{}", "ä".repeat(DEAD_LETTER_BYTES_MAX));
+        let letter = DeadLetter::of_record("sales", "line 1", "too long", record.as_bytes());
+        assert_eq!(letter.bytes().len(), DEAD_LETTER_BYTES_MAX - 1);
+        assert_eq!(letter.bytes_total, Some(record.len() as u64));
+        assert_eq!(DeadLetter::of_record("sales", "line 1", "no", b"short").bytes_total, None);
     }
 }

@@ -230,13 +230,23 @@ pub struct Batches {
     key: Vec<u8>,
     offset: u64,
     marks: Vec<(usize, usize)>,
+    written: u64,
 }
 
 impl Batches {
     /// Empty batches for an app of `shards` shards.
     #[must_use]
     pub fn new(shards: u32) -> Self {
-        Self { shards: vec![IngressBatch::default(); shards as usize], key: Vec::new(), offset: 0, marks: Vec::new() }
+        let shards = vec![IngressBatch::default(); shards as usize];
+        Self { shards, key: Vec::new(), offset: 0, marks: Vec::new(), written: 0 }
+    }
+
+    /// How many bytes of keys and messages were ever put in, batches that were taken out included.
+    ///
+    /// A reader stops by it where a router makes far more of a record than the record holds.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     /// Begins the record at `offset`.
@@ -270,6 +280,7 @@ impl Batches {
         let (key, payload) = (Span::between(start, middle), Span::between(middle, bytes.len()));
         batch.calls.calls.push(Call { function: route.function, handler, is_timer: false, hash, time, key, payload });
         batch.offsets.push(self.offset);
+        self.written += u64::from(key.length) + u64::from(payload.length);
         if payload.length as usize > MESSAGE_BYTES_MAX {
             return Err(format!(
                 "a message for `{}` has {} bytes; the limit is {MESSAGE_BYTES_MAX}",
@@ -310,6 +321,9 @@ pub enum RawRecord<'a> {
 
 /// An ingress without its type, linked to a program.
 pub trait ErasedIngress: Send + Sync {
+    /// The stable name.
+    fn name(&self) -> &'static str;
+
     /// Decodes a record and routes it into the batches; returns its event time.
     ///
     /// # Errors
@@ -336,6 +350,7 @@ pub fn bind<M: Message, L: 'static>(
             ingress.targets.iter().map(|target| program.route(target).expect("linking has checked the targets"));
         let routes = routes.collect();
         Arc::new(Bound {
+            name: ingress.name,
             event_time: ingress.event_time,
             generator: ingress.generator,
             routes,
@@ -346,6 +361,7 @@ pub fn bind<M: Message, L: 'static>(
 }
 
 struct Bound<M, L, R> {
+    name: &'static str,
     event_time: Option<EventTimeOf<M>>,
     generator: Option<Generator<M>>,
     routes: Vec<Route>,
@@ -376,6 +392,10 @@ impl<M: Message, L: 'static, R: Fn(M, &mut Router<'_, L>) + Send + Sync> Bound<M
 }
 
 impl<M: Message, L: 'static, R: Fn(M, &mut Router<'_, L>) + Send + Sync> ErasedIngress for Bound<M, L, R> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
     fn route(&self, offset: u64, record: RawRecord<'_>, batches: &mut Batches) -> Result<EventTime, String> {
         let record = match record {
             RawRecord::Bytes(bytes) => M::decode(bytes),

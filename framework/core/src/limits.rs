@@ -32,3 +32,5 @@ pub const PROGRESS_INTERVAL_MS: i64 = 1_000;
 pub const UNSEALED_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// How many bytes of unacknowledged messages a thread's shards have before they stop taking input.
 pub const UNACKNOWLEDGED_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// The most bytes of an unreadable record that its dead letter keeps; the record stays in its ingress.
+pub const DEAD_LETTER_BYTES_MAX: usize = 256 * 1024;

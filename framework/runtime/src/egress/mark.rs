@@ -1,0 +1,188 @@
+//! The mark: how long each file is and up to which epoch each shard is taken. Version 1.
+//!
+//! ```text
+//! magic "sfegress" | crc32c u32 over all behind it | version u8 | length of the body u32 | body
+//! body: sequence | count of shards, each: taken epoch | count of files, each: egress, path, length
+//! ```
+//! Fixed numbers are little-endian, those of the body are varints.
+//!
+//! There are two copies, and the marks alternate between them: a write that is torn by a crash
+//! damages the older mark only. The good copy with the higher sequence counts.
+
+use std::{
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use statefn_core::codec::{Reader, Truncated, put_bytes, put_varint};
+
+use super::{
+    disk::{Disk, DiskFile, write_all_at},
+    error::{EgressError, io},
+};
+
+const MAGIC: &[u8; 8] = b"sfegress";
+const VERSION: u8 = 1;
+const CHECKED_FROM: usize = 12;
+const HEADER_BYTES: usize = 17;
+const COPIES: [&str; 2] = ["egress.mark.0", "egress.mark.1"];
+
+/// What is known to be durable.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Mark {
+    /// Rises with each mark.
+    pub(super) sequence: u64,
+    /// By shard.
+    pub(super) taken: Vec<u64>,
+    /// All files that were ever begun, by egress and path.
+    pub(super) files: Vec<MarkedFile>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MarkedFile {
+    pub(super) egress: String,
+    /// As the settings have it, so that a data directory and its files can be moved together.
+    pub(super) path: Vec<u8>,
+    pub(super) length: u64,
+}
+
+impl Mark {
+    /// The length of a file; `None` if it was not begun.
+    pub(super) fn length(&self, egress: &str, path: &Path) -> Option<u64> {
+        let path = path.as_os_str().as_bytes();
+        self.files.iter().find(|file| file.egress == egress && file.path == path).map(|file| file.length)
+    }
+
+    pub(super) fn set_length(&mut self, egress: &str, path: &Path, length: u64) {
+        let path = path.as_os_str().as_bytes();
+        match self.files.iter_mut().find(|file| file.egress == egress && file.path == path) {
+            Some(file) => file.length = length,
+            None => self.files.push(MarkedFile { egress: egress.to_owned(), path: path.to_owned(), length }),
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        put_varint(&mut body, self.sequence);
+        put_varint(&mut body, self.taken.len() as u64);
+        self.taken.iter().for_each(|epoch| put_varint(&mut body, *epoch));
+        put_varint(&mut body, self.files.len() as u64);
+        for file in &self.files {
+            put_bytes(&mut body, file.egress.as_bytes());
+            put_bytes(&mut body, &file.path);
+            put_varint(&mut body, file.length);
+        }
+        let length = u32::try_from(body.len()).expect("names and numbers of an app stay below 4 GiB");
+        let mut checked = vec![VERSION];
+        checked.extend_from_slice(&length.to_le_bytes());
+        checked.extend_from_slice(&body);
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&crc32c::crc32c(&checked).to_le_bytes());
+        bytes.extend_from_slice(&checked);
+        debug_assert_eq!(bytes.len(), HEADER_BYTES + body.len());
+        bytes
+    }
+
+    fn decode(body: &[u8]) -> Result<Self, Truncated> {
+        let mut reader = Reader::new(body);
+        let mut mark = Self { sequence: reader.varint()?, ..Self::default() };
+        for _ in 0..reader.varint()? {
+            mark.taken.push(reader.varint()?);
+        }
+        for _ in 0..reader.varint()? {
+            let (egress, path) = (reader.text()?.to_owned(), reader.bytes()?.to_owned());
+            mark.files.push(MarkedFile { egress, path, length: reader.varint()? });
+        }
+        Ok(mark)
+    }
+}
+
+/// What stands in one copy.
+enum Copy {
+    Empty,
+    Good(Mark),
+    Damaged(String),
+}
+
+/// Reads one copy; what is behind the mark is left of a longer one before.
+fn read_copy(path: &Path, bytes: &[u8]) -> Result<Copy, EgressError> {
+    if bytes.is_empty() {
+        return Ok(Copy::Empty);
+    }
+    let damaged = |reason: &str| Ok(Copy::Damaged(format!("`{}`: {reason}", path.display())));
+    if bytes.len() < HEADER_BYTES || !bytes.starts_with(MAGIC) {
+        return damaged("it does not begin as a mark");
+    }
+    let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let Some(end) = HEADER_BYTES.checked_add(number(CHECKED_FROM + 1) as usize).filter(|end| *end <= bytes.len())
+    else {
+        return damaged("it ends too early");
+    };
+    if crc32c::crc32c(&bytes[CHECKED_FROM..end]) != number(MAGIC.len()) {
+        return damaged("its checksum is wrong");
+    }
+    let found = bytes[CHECKED_FROM];
+    if found != VERSION {
+        return Err(EgressError::MarkVersion { path: path.to_owned(), found, known: VERSION });
+    }
+    match Mark::decode(&bytes[HEADER_BYTES..end]) {
+        Ok(mark) => Ok(Copy::Good(mark)),
+        Err(error) => damaged(&error.to_string()),
+    }
+}
+
+/// The two copies, open for writing.
+pub(super) struct MarkFiles {
+    copies: Vec<(PathBuf, Box<dyn DiskFile>)>,
+}
+
+impl MarkFiles {
+    /// Opens the copies, reads the mark that counts and makes it durable; an empty one if there was none.
+    pub(super) fn open(disk: &dyn Disk, directory: &Path, shards: u32) -> Result<(Self, Mark), EgressError> {
+        let (mut copies, mut found) = (Vec::new(), Vec::new());
+        for name in COPIES {
+            let path = directory.join(name);
+            let file = disk.open(&path).map_err(io(&path, "open"))?;
+            let file = file.ok_or_else(|| EgressError::MarkDamaged {
+                directory: directory.to_owned(),
+                reason: format!("`{name}` is no regular file"),
+            })?;
+            found.push(read_copy(&path, &file.read().map_err(io(&path, "read"))?)?);
+            copies.push((path, file));
+        }
+        let mark = choose(directory, found, shards)?;
+        let marks = Self { copies };
+        if mark.sequence > 0 {
+            // A mark whose sync failed can be read and yet be lost later, and the next mark takes the
+            // place of the older copy.
+            marks.write(&mark)?;
+        }
+        Ok((marks, mark))
+    }
+
+    /// Makes a mark durable; if that fails the one before still counts, or this one does already.
+    pub(super) fn write(&self, mark: &Mark) -> Result<(), EgressError> {
+        let (path, file) = &self.copies[(mark.sequence % 2) as usize];
+        write_all_at(file.as_ref(), &mark.encode(), 0).map_err(io(path, "write"))?;
+        file.sync().map_err(io(path, "sync"))
+    }
+}
+
+fn choose(directory: &Path, found: Vec<Copy>, shards: u32) -> Result<Mark, EgressError> {
+    let (mut best, mut damage, mut is_empty) = (None::<Mark>, String::new(), false);
+    for copy in found {
+        match copy {
+            Copy::Empty => is_empty = true,
+            Copy::Damaged(reason) => damage = reason,
+            Copy::Good(mark) if best.as_ref().is_some_and(|best| best.sequence > mark.sequence) => {}
+            Copy::Good(mark) => best = Some(mark),
+        }
+    }
+    match best {
+        Some(mark) if mark.taken.len() == shards as usize => Ok(mark),
+        Some(mark) => Err(EgressError::Shards { directory: directory.to_owned(), found: mark.taken.len(), shards }),
+        // The first mark was torn, and no line is written before it stands.
+        None if is_empty => Ok(Mark { taken: vec![0; shards as usize], ..Mark::default() }),
+        None => Err(EgressError::MarkDamaged { directory: directory.to_owned(), reason: damage }),
+    }
+}

@@ -1,0 +1,181 @@
+//! One egress: the lines that wait, and where they go.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use statefn_core::{Encoding, codec::put_bytes};
+
+use super::{
+    Place, SinkSpec, Written,
+    disk::{Disk, DiskFile, write_all_at},
+    error::{EgressError, io},
+    mark::Mark,
+};
+
+/// A buffer that a burst has made larger than this is given back.
+const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
+
+pub(super) struct Sink {
+    name: String,
+    framing: Framing,
+    output: Output,
+    /// Everything behind the mark, as it is to stand in the file.
+    buffer: Vec<u8>,
+    buffered: Written,
+    written: Written,
+}
+
+#[derive(Clone, Copy)]
+enum Framing {
+    Line,
+    Delimited,
+    Base64Line,
+}
+
+enum Output {
+    File {
+        path: PathBuf,
+        file: Box<dyn DiskFile>,
+        marked: u64,
+    },
+    /// How much of the buffer is on the console already.
+    Console {
+        printed: usize,
+    },
+    Counter,
+}
+
+impl Sink {
+    /// Opens a sink and cuts its file at the mark.
+    pub(super) fn open(disk: &dyn Disk, spec: SinkSpec, mark: &Mark) -> Result<Self, EgressError> {
+        let framing = match (spec.encoding, &spec.place) {
+            (Encoding::Json, _) => Framing::Line,
+            (Encoding::Protobuf, Place::Console) => Framing::Base64Line,
+            (Encoding::Protobuf, Place::File(_) | Place::Counter) => Framing::Delimited,
+        };
+        let output = match spec.place {
+            Place::File(path) => open_file(disk, &spec.name, path, mark)?,
+            Place::Console => Output::Console { printed: 0 },
+            Place::Counter => Output::Counter,
+        };
+        let (buffered, written) = (Written::default(), Written::default());
+        Ok(Self { name: spec.name, framing, output, buffer: Vec::new(), buffered, written })
+    }
+
+    /// The name, the path, and what tells its file from others; `None` if it has no file.
+    pub(super) fn file(&self) -> Result<Option<(&str, &Path, (u64, u64))>, EgressError> {
+        let Output::File { path, file, .. } = &self.output else { return Ok(None) };
+        Ok(Some((&self.name, path, file.identity().map_err(io(path, "look at"))?)))
+    }
+
+    pub(super) fn push(&mut self, record: &[u8]) {
+        let before = self.buffer.len();
+        match self.framing {
+            Framing::Line => {
+                self.buffer.extend_from_slice(record);
+                self.buffer.push(b'\n');
+            }
+            Framing::Delimited => put_bytes(&mut self.buffer, record),
+            Framing::Base64Line => {
+                self.buffer.extend_from_slice(STANDARD.encode(record).as_bytes());
+                self.buffer.push(b'\n');
+            }
+        }
+        self.buffered.records += 1;
+        self.buffered.bytes += (self.buffer.len() - before) as u64;
+        if matches!(self.output, Output::Counter) {
+            self.buffer.clear();
+        }
+    }
+
+    pub(super) fn buffered_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    pub(super) fn written(&self) -> Written {
+        self.written
+    }
+
+    pub(super) fn is_known_to(&self, mark: &Mark) -> bool {
+        match &self.output {
+            Output::File { path, .. } => mark.length(&self.name, path).is_some(),
+            Output::Console { .. } | Output::Counter => true,
+        }
+    }
+
+    /// Writes everything behind the mark: after a failed fsync nobody knows which of it is there.
+    pub(super) fn write_out(&mut self) -> Result<(), EgressError> {
+        match &mut self.output {
+            Output::File { path, file, marked } => {
+                write_all_at(file.as_ref(), &self.buffer, *marked).map_err(io(path, "write"))
+            }
+            Output::Console { printed } => {
+                print(&self.buffer, printed).map_err(io(Path::new("standard output"), "write"))
+            }
+            Output::Counter => Ok(()),
+        }
+    }
+
+    pub(super) fn make_durable(&self) -> Result<(), EgressError> {
+        match &self.output {
+            Output::File { path, file, .. } if !self.buffer.is_empty() => file.sync().map_err(io(path, "sync")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Enters the length that the file has with the buffer.
+    pub(super) fn enter_into(&self, mark: &mut Mark) {
+        if let Output::File { path, marked, .. } = &self.output {
+            mark.set_length(&self.name, path, marked + self.buffer.len() as u64);
+        }
+    }
+
+    /// The mark covers the buffer now.
+    pub(super) fn forget_buffer(&mut self) {
+        match &mut self.output {
+            Output::File { marked, .. } => *marked += self.buffer.len() as u64,
+            Output::Console { printed } => *printed = 0,
+            Output::Counter => {}
+        }
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_BYTES_KEPT);
+        self.written.records += self.buffered.records;
+        self.written.bytes += self.buffered.bytes;
+        self.buffered = Written::default();
+    }
+}
+
+fn open_file(disk: &dyn Disk, egress: &str, path: PathBuf, mark: &Mark) -> Result<Output, EgressError> {
+    let Some(file) = disk.open(&path).map_err(io(&path, "open"))? else {
+        return Err(EgressError::NoFile { path, egress: egress.to_owned() });
+    };
+    let length = file.length().map_err(io(&path, "look at"))?;
+    let egress = egress.to_owned();
+    let marked = match mark.length(&egress, &path) {
+        Some(marked) if length < marked => return Err(EgressError::Shorter { path, egress, length, marked }),
+        Some(marked) => marked,
+        None if length > 0 => return Err(EgressError::Foreign { path, egress, length }),
+        None => 0,
+    };
+    if length > marked {
+        file.cut(marked).map_err(io(&path, "cut"))?;
+    }
+    Ok(Output::File { path, file, marked })
+}
+
+/// Prints what was not printed yet, and counts it even if it fails on the way.
+fn print(buffer: &[u8], printed: &mut usize) -> io::Result<()> {
+    let mut console = io::stdout().lock();
+    while *printed < buffer.len() {
+        match console.write(&buffer[*printed..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(length) => *printed += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    console.flush()
+}
