@@ -1,1 +1,6 @@
-//! Stub.
+//! The runtime of statefn: it executes what the core decides.
+//!
+//! The core (`statefn_core`) is a pure state machine; here are the threads, the clock and the
+//! files that it is driven with. Users reach this crate through `statefn`.
+
+pub mod embedded;
