@@ -1,6 +1,8 @@
-//! Runs the shards of statefn's core: reads ingresses, commits epochs, feeds egresses.
+//! The runtime of statefn: it executes what the core decides.
 //!
-//! The core decides, this crate only executes: clocks, files and threads live here.
+//! The core (`statefn_core`) is a pure state machine; here are the threads, the clock and the
+//! files that it is driven with. Users reach this crate through `statefn`.
 
 pub mod egress;
+pub mod embedded;
 pub mod ingress;
