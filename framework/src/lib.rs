@@ -3,12 +3,15 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod error;
 pub mod run;
-mod settings;
+pub mod settings;
 pub mod testing;
 
 pub use self::{
     app::{App, Module},
+    error::Error,
+    run::Summary,
     settings::Settings,
 };
 
@@ -23,7 +26,7 @@ pub use statefn_macros::{Message, Reject, State, contract, function};
 pub mod prelude {
     pub use crate::{
         Address, App, Context, Due, Egress, EventTime, Failed, Fault, Ingress, IntoKey, Key, Message, ProcessingTime,
-        Reject, Router, State, contract, function,
+        Reject, Router, Settings, State, Summary, contract, function,
     };
 }
 

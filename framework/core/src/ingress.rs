@@ -222,6 +222,19 @@ pub struct IngressBatch {
     pub dead_letters: Vec<(u64, DeadLetter)>,
 }
 
+impl IngressBatch {
+    /// An empty batch with room for what `batch` holds.
+    #[must_use]
+    pub fn like(batch: &Self) -> Self {
+        let Calls { bytes, calls } = &batch.calls;
+        Self {
+            calls: Calls { bytes: Vec::with_capacity(bytes.len()), calls: Vec::with_capacity(calls.len()) },
+            offsets: Vec::with_capacity(batch.offsets.len()),
+            ..Self::default()
+        }
+    }
+}
+
 /// The batches of all shards while they are being filled.
 #[derive(Debug)]
 pub struct Batches {

@@ -219,6 +219,13 @@ impl Pipeline {
         }
     }
 
+    /// Asks for a snapshot of a shard whose journal keeps the log from giving space back.
+    pub fn want_snapshot(&mut self, shard: ShardId) {
+        if let Some(owned) = &mut self.shards[shard as usize] {
+            owned.shard.want_snapshot();
+        }
+    }
+
     /// Says that egresses have, durably, every record of a shard up to an epoch.
     pub fn egress_taken(&mut self, shard: ShardId, epoch: u64) {
         if let Some(owned) = &mut self.shards[shard as usize] {

@@ -3,6 +3,8 @@
 //! The core (`statefn_core`) is a pure state machine; here are the threads, the clock and the
 //! files that it is driven with. Users reach this crate through `statefn`.
 
+mod clock;
 pub mod egress;
 pub mod embedded;
+pub mod engine;
 pub mod ingress;

@@ -125,6 +125,43 @@ pub enum Reply {
     Failed(String),
 }
 
+/// What a shard has done since it was taken over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Calls of handlers, timers included.
+    pub calls: u64,
+    /// Timers that fired.
+    pub timers: u64,
+    /// Messages from function to function.
+    pub messages: u64,
+    /// Records for egresses, dead letters included.
+    pub emitted: u64,
+    /// Calls that were rejected and that nobody waited for.
+    pub rejections: u64,
+    /// Calls that parked their key.
+    pub faults: u64,
+    /// Messages that came behind the watermark of their function.
+    pub late: u64,
+    /// Sealed epochs.
+    pub epochs: u64,
+    /// Bytes of sealed frames.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.timers += other.timers;
+        self.messages += other.messages;
+        self.emitted += other.emitted;
+        self.rejections += other.rejections;
+        self.faults += other.faults;
+        self.late += other.late;
+        self.epochs += other.epochs;
+        self.bytes += other.bytes;
+    }
+}
+
 /// Event time of a stage in this shard.
 #[derive(Debug, Clone, Copy)]
 struct StageTime {
@@ -192,7 +229,7 @@ pub struct Shard {
     /// Calls made in this epoch.
     calls: usize,
     answers: Vec<Answer>,
-    late_messages: u64,
+    counters: Counters,
     failures: Vec<(usize, Failure)>,
     due: Vec<u32>,
     scratch: Calls,
@@ -200,6 +237,7 @@ pub struct Shard {
     snapshots: Vec<SnapshotMark>,
     snapshot_bytes: u64,
     snapshot_is_on_its_way: bool,
+    snapshot_is_wanted: bool,
     mark_to_append: Option<SnapshotMark>,
     tail_bytes: u64,
 }
@@ -223,6 +261,12 @@ impl Shard {
         self.epoch
     }
 
+    /// The offset that the next record of its journal gets.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        self.next_offset
+    }
+
     /// The nonce of this ownership.
     #[must_use]
     pub fn nonce(&self) -> u64 {
@@ -241,10 +285,10 @@ impl Shard {
         self.stages[usize::from(stage)].reached
     }
 
-    /// How many messages came behind the watermark of their function.
+    /// What it has done since it was taken over.
     #[must_use]
-    pub fn late_messages(&self) -> u64 {
-        self.late_messages
+    pub fn counters(&self) -> Counters {
+        self.counters
     }
 
     /// How many timers and messages wait for their time.
@@ -379,6 +423,7 @@ impl Shard {
             Some((_, Failure::Parked)) => Reply::Failed("the key is parked after a fault".into()),
             Some((_, Failure::Unreadable(error))) => Reply::Failed(error),
             Some((place, Failure::Fault(reason))) => {
+                self.counters.faults += 1;
                 self.park(&calls[place], bytes, &reason);
                 Reply::Failed(reason)
             }
@@ -406,7 +451,7 @@ impl Shard {
         let function = &self.program.functions[usize::from(call.function)];
         let reached = self.stages[usize::from(function.stage)].reached;
         let is_late = call.time <= reached && reached > EventTime::MIN;
-        self.late_messages += u64::from(is_late);
+        self.counters.late += u64::from(is_late);
         if !function.spec.messages[usize::from(call.handler)].in_event_time_order {
             return false;
         }
@@ -466,6 +511,8 @@ impl Shard {
     fn call_host(&mut self, calls: &[Call], bytes: &[u8]) {
         let Some(first) = calls.first() else { return };
         self.calls += calls.len();
+        self.counters.calls += calls.len() as u64;
+        self.counters.timers += if first.is_timer { calls.len() as u64 } else { 0 };
         self.effects.firing = first.is_timer.then_some((first.function, first.handler));
         let run = Run { calls, bytes, now: self.now };
         self.hosts[usize::from(first.function)].run(&run, &mut self.effects, &mut self.failures);
@@ -488,6 +535,7 @@ impl Shard {
             }
             let queue = std::mem::take(&mut self.queue);
             let end = queue.calls.len().min(self.queue_at + room);
+            self.counters.messages += (end - self.queue_at) as u64;
             self.deliver(&queue.calls[self.queue_at..end], &queue.bytes);
             self.queue = queue;
             self.queue_at = end;
@@ -500,9 +548,13 @@ impl Shard {
             let call = &calls[place];
             match failure {
                 Failure::Parked => self.park(call, bytes, ""),
-                Failure::Fault(reason) => self.park(call, bytes, &reason),
+                Failure::Fault(reason) => {
+                    self.counters.faults += 1;
+                    self.park(call, bytes, &reason);
+                }
                 Failure::Unreadable(error) => self.dead_call(Reason::UnreadableMessage, &error, call, bytes),
                 Failure::Rejected(rejection) => {
+                    self.counters.rejections += 1;
                     let error = format!("{}: {}", rejection.code, String::from_utf8_lossy(&rejection.value));
                     self.dead_call(Reason::Rejected, &error, call, bytes);
                 }
@@ -623,13 +675,14 @@ impl Shard {
             carries: false,
             calls: 0,
             answers: Vec::new(),
-            late_messages: 0,
+            counters: Counters::default(),
             failures: Vec::new(),
             due: Vec::new(),
             scratch: Calls::default(),
             snapshots: Vec::new(),
             snapshot_bytes: 0,
             snapshot_is_on_its_way: false,
+            snapshot_is_wanted: false,
             mark_to_append: None,
             tail_bytes: 0,
             names: image.names.clone(),

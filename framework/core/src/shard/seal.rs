@@ -107,6 +107,7 @@ impl Shard {
         self.effects.body.len() > frame::HEADER_BYTES
             || !self.is_drained()
             || self.carries
+            || self.is_snapshot_due() && self.snapshot_is_wanted
             || self.hosts.iter().any(|host| host.is_dirty())
             || self.positions.iter().flatten().any(|partition| partition.is_dirty)
             || self.seen != self.seen_sealed
@@ -173,6 +174,10 @@ impl Shard {
         let header = self.header(Kind::Epoch, self.epoch + 1, self.crc);
         self.crc = frame::finish(&mut body, &header);
         self.epoch += 1;
+        self.counters.epochs += 1;
+        self.counters.bytes += body.len() as u64;
+        self.counters.emitted += self.effects.emitted.len() as u64;
+        self.counters.messages += self.effects.sent.len() as u64;
         let frame = Arc::new(body);
         self.effects.body = Vec::with_capacity(frame.len().min(1 << 20));
         frame::begin(&mut self.effects.body);
@@ -330,7 +335,13 @@ impl Shard {
 
     fn is_snapshot_due(&self) -> bool {
         let due_at = self.snapshot_bytes.max(self.options.snapshot_tail_bytes);
-        self.tail_bytes >= due_at && !self.snapshot_is_on_its_way
+        (self.tail_bytes >= due_at || self.snapshot_is_wanted) && !self.snapshot_is_on_its_way
+    }
+
+    /// Asks for a snapshot with the next epoch, also if nothing else happens: the log cannot give
+    /// space back as long as this shard's journal is not trimmed.
+    pub fn want_snapshot(&mut self) {
+        self.snapshot_is_wanted = true;
     }
 
     fn take_snapshot(&mut self, next_offset: Offset) -> Snapshot {
@@ -343,6 +354,7 @@ impl Shard {
             next_offset,
         };
         self.snapshot_is_on_its_way = true;
+        self.snapshot_is_wanted = false;
         self.snapshot_bytes = mark.length;
         self.tail_bytes = 0;
         Snapshot { shard: self.id, mark, bytes }

@@ -166,6 +166,12 @@ impl FileEgress {
         self.mark.taken[shard as usize]
     }
 
+    /// How many shards the app has.
+    #[must_use]
+    pub fn shards(&self) -> u32 {
+        self.shards.len() as u32
+    }
+
     /// Forgets the records of an epoch of this shard that has not ended, and returns the last epoch
     /// that need not be given again in this process.
     ///

@@ -101,7 +101,10 @@ impl Snapshots for FileSnapshots {
             return Ok(None);
         };
         check_file(&file).map_err(|wrong| {
-            format!("the snapshot `{}` is damaged: {wrong}; start from an older one or restore it from a copy", path.display())
+            format!(
+                "the snapshot `{}` is damaged: {wrong}; start from an older one or restore it from a copy",
+                path.display()
+            )
         })?;
         file.drain(..HEADER_BYTES);
         Ok(Some(file))

@@ -209,6 +209,10 @@ impl Source for FileSource {
     fn dead_letters(&self) -> u64 {
         self.dead_letters
     }
+
+    fn read_permille(&self) -> u64 {
+        self.file.as_ref().map_or(1000, |file| file.window.read_permille())
+    }
 }
 
 impl std::fmt::Debug for FileSource {

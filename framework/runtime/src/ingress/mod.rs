@@ -76,6 +76,11 @@ pub trait Source: Send {
 
     /// How many records became dead letters since the source was opened.
     fn dead_letters(&self) -> u64;
+
+    /// About how much of the input was read, in thousandths; 0 if that is not known, 1,000 at the end.
+    fn read_permille(&self) -> u64 {
+        if self.position().is_ended { 1000 } else { 0 }
+    }
 }
 
 /// Writes where a stretch stands into the batches of all shards, also of those without messages.

@@ -59,6 +59,17 @@ impl Window {
         matches!(self.input, Input::Gzip(_))
     }
 
+    /// How much of the file as it lies on disk was read, in thousandths.
+    pub(super) fn read_permille(&self) -> u64 {
+        let mut file = match &self.input {
+            Input::Plain(file) => file,
+            Input::Gzip(decoder) => decoder.get_ref().get_ref(),
+        };
+        let length = file.metadata().map_or(0, |metadata| metadata.len());
+        let read = file.stream_position().unwrap_or_default();
+        (read * 1000).checked_div(length).unwrap_or_default().min(999)
+    }
+
     /// Where `bytes()` begins in the file.
     pub(super) fn offset(&self) -> u64 {
         self.offset

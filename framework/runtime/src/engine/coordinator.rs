@@ -1,0 +1,337 @@
+//! The coordinator of a run: starts its threads in the right order, waits for the end, stops them.
+
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    path::Path,
+    sync::{Arc, OnceLock, atomic::AtomicU64},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use actix::{Actor, Arbiter};
+use crossbeam_channel::Sender;
+use statefn_core::{
+    pipeline::Pipeline,
+    ports::{
+        log::{Log, MemoryLog, Record},
+        snapshots::{MemorySnapshots, Snapshots},
+    },
+    shard::{Accepted, Options, Shard, TakeOver, frame::Position},
+};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::{
+    End, Plan, RunError, Status, Stop, Storage,
+    egress_writer::{self, EgressRequest, Places},
+    log_writer::{self, LogRequest},
+    reader::{self, Work},
+    shard_host::{Event, HostState, Journal, ShardHost, Switchboard},
+    snapshot_writer::{self, SnapshotRequest},
+};
+use crate::{
+    egress::FileEgress,
+    embedded::{EmbeddedLog, FileSnapshots, Options as LogOptions},
+    ingress::SourceError,
+};
+
+/// How often the coordinator looks whether the run is over.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// How long a stop waits for what is under way; then the next start goes on with it.
+const STOP_TIME_MAX: Duration = Duration::from_secs(10);
+/// How often a run begins again by itself before it gives up.
+const RESTARTS_MAX: u32 = 3;
+
+/// What the coordinator has to know at once.
+pub(crate) enum Notice {
+    /// An input cannot be read on.
+    SourceFailed(SourceError),
+    /// Nobody knows what became of an append, or a shard is owned by somebody else.
+    Lost(String),
+    /// A host has broken an invariant.
+    HostBroke(String),
+}
+
+/// How one life of the engine ended.
+enum Outcome {
+    Ended(End),
+    /// Everything was dropped and has to be taken over again.
+    Again(String),
+}
+
+pub(crate) async fn run(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Result<End, RunError> {
+    let mut restarts = 0;
+    loop {
+        match live(plan, status, stop).await? {
+            Outcome::Ended(end) => return Ok(end),
+            Outcome::Again(reason) if restarts < RESTARTS_MAX => {
+                restarts += 1;
+                tracing::error!("starting again from what is durable: {reason}");
+            }
+            Outcome::Again(reason) => return Err(RunError::Broken(reason)),
+        }
+    }
+}
+
+async fn live(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Result<Outcome, RunError> {
+    let (switchboard, mut notices) = switchboard(plan, status);
+    let opened = Opened::open(plan)?;
+    let readers_stop = Stop::default();
+    let works = works(plan, &opened.shards);
+    let running = Running::start(plan, opened, &switchboard, stop)?;
+    let mut readers = Vec::new();
+    for work in works {
+        readers.push(reader::start(work, Arc::clone(&switchboard), readers_stop.clone())?);
+    }
+    let outcome = wait(&switchboard, &mut notices, &mut readers, &readers_stop, stop).await;
+    readers_stop.stop();
+    readers.into_iter().for_each(join);
+    let is_written = running.stop().await;
+    match outcome? {
+        Outcome::Ended(End::Finished) if !is_written => Ok(Outcome::Ended(End::Stopped)),
+        outcome => Ok(outcome),
+    }
+}
+
+fn switchboard(plan: &Plan, status: &Arc<Status>) -> (Arc<Switchboard>, UnboundedReceiver<Notice>) {
+    let (notices, receiver) = unbounded_channel();
+    let threads = plan.threads.clamp(1, plan.shards as usize);
+    let switchboard = Switchboard {
+        hosts: OnceLock::new(),
+        states: std::iter::repeat_with(HostState::default).take(threads).collect(),
+        status: Arc::clone(status),
+        notices,
+        sent: AtomicU64::new(0),
+        handled: AtomicU64::new(0),
+    };
+    (Arc::new(switchboard), receiver)
+}
+
+/// What is open before anything runs.
+struct Opened {
+    log: Option<EmbeddedLog>,
+    snapshots: Box<dyn Snapshots>,
+    egress: FileEgress,
+    places: Places,
+    shards: Vec<Shard>,
+    options: Arc<Options>,
+    /// Where marks are kept if nothing has to survive.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Opened {
+    /// Opens everything and takes every shard over.
+    fn open(plan: &Plan) -> Result<Self, RunError> {
+        let mut options = Options::new(plan.shards, &plan.program);
+        options.partitions = plan.inputs.iter().map(|input| input.places.len() as u32).collect();
+        options.snapshot_tail_bytes = plan.snapshot_tail_bytes;
+        match &plan.storage {
+            Storage::Memory => {
+                options.snapshot_tail_bytes = u64::MAX;
+                let temporary = tempfile::tempdir()
+                    .map_err(|error| RunError::Broken(format!("cannot make a temporary directory: {error}")))?;
+                let (log, snapshots) = (MemoryLog::new(plan.shards), MemorySnapshots::default());
+                let opened = Self::take_over(plan, options, log, Box::new(snapshots), temporary.path())?;
+                Ok(Self { _temporary: Some(temporary), ..opened.1 })
+            }
+            Storage::Directory(directory) => {
+                let log_options = LogOptions::new(&plan.program.app, plan.shards).segment_bytes(plan.segment_bytes);
+                let (log, _) = EmbeddedLog::open(directory.join("log"), &log_options)?;
+                let snapshots = Box::new(FileSnapshots::open(directory.join("snapshots"))?);
+                let (log, opened) = Self::take_over(plan, options, log, snapshots, directory)?;
+                Ok(Self { log: Some(log), ..opened })
+            }
+        }
+    }
+
+    /// Loads every shard, then claims all of them by one append.
+    fn take_over<L: Log>(
+        plan: &Plan,
+        options: Options,
+        mut log: L,
+        mut snapshots: Box<dyn Snapshots>,
+        directory: &Path,
+    ) -> Result<(L, Self), RunError> {
+        let options = Arc::new(options);
+        let mut egress = FileEgress::open(&directory.join("egress"), plan.outputs.clone(), plan.shards)?;
+        let places = places(plan);
+        let mut prepared = Vec::new();
+        for shard in 0..plan.shards {
+            let taken = egress.restart(shard);
+            let ports = (&mut log as &mut dyn Log, &mut *snapshots as &mut dyn Snapshots);
+            prepared.push(TakeOver::prepare(&plan.program, &options, shard, ports, taken, &mut |emission| {
+                egress_writer::write(&mut egress, &places, &emission);
+            })?);
+        }
+        let claims: Vec<Vec<u8>> = prepared.iter_mut().map(|shard| shard.claim(&plan.program, nonce())).collect();
+        let group: Vec<Record<'_>> = (0..).zip(&claims).map(|(partition, bytes)| Record { partition, bytes }).collect();
+        log.append(&group).map_err(|error| RunError::Broken(format!("the shards cannot be claimed: {error}")))?;
+        let mut shards = Vec::new();
+        for take_over in prepared {
+            match take_over.accept(&mut log)? {
+                Accepted::Owned(shard) => shards.push(*shard),
+                Accepted::Again => return Err(RunError::Broken("somebody else writes to the log of this app".into())),
+            }
+        }
+        Ok((log, Self { log: None, snapshots, egress, places, shards, options, _temporary: None }))
+    }
+}
+
+/// A number that no other attempt has: from the operating system's randomness, by way of the
+/// random keys of the standard library's maps.
+fn nonce() -> u64 {
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    hasher.finish()
+}
+
+fn places(plan: &Plan) -> Places {
+    let place = |name: &String| plan.outputs.iter().position(|output| output.name == *name);
+    plan.program.names.iter().map(place).collect()
+}
+
+/// What readers have to read: each partition from where the last shard stands.
+fn works(plan: &Plan, shards: &[Shard]) -> Vec<Work> {
+    let work = |(place, input): (usize, &super::Input)| {
+        let partitions = (0_u32..).zip(&input.places);
+        let partitions = partitions.filter_map(|(partition, at)| {
+            let positions = shards.iter().map(|shard| shard.position(place, partition));
+            let first: Position = positions.min_by_key(|position| (position.is_ended, position.offset))?;
+            (!first.is_ended).then(|| (partition, at.clone(), first))
+        });
+        Work {
+            place,
+            ingress: Arc::clone(&plan.ingresses[place]),
+            partitions: partitions.collect(),
+            records_per_second: input.records_per_second,
+            shards: plan.shards,
+        }
+    };
+    plan.inputs.iter().enumerate().map(work).filter(|work| !work.partitions.is_empty()).collect()
+}
+
+/// The threads of a run, but for its readers.
+struct Running {
+    arbiters: Vec<Arbiter>,
+    log: Option<(Sender<LogRequest>, JoinHandle<()>)>,
+    egress: (Sender<EgressRequest>, JoinHandle<bool>),
+    snapshots: (Sender<SnapshotRequest>, JoinHandle<()>),
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Running {
+    fn start(plan: &Plan, opened: Opened, switchboard: &Arc<Switchboard>, stop: &Stop) -> Result<Self, RunError> {
+        let Opened { log, snapshots, egress, places, shards, options, _temporary } = opened;
+        let taken: Vec<u64> = (0..plan.shards).map(|shard| egress.taken(shard)).collect();
+        let log = match log {
+            Some(log) => Some(log_writer::start(log, plan.segment_bytes, Arc::clone(switchboard), stop.clone())?),
+            None => None,
+        };
+        let egress = egress_writer::start(egress, places, Arc::clone(switchboard), stop.clone())?;
+        let snapshots = snapshot_writer::start(snapshots, Arc::clone(switchboard))?;
+        let commit_interval_ms = i64::try_from(plan.commit_interval.as_millis()).unwrap_or(i64::MAX);
+        let hosts = switchboard.states.len();
+        let new = || Pipeline::new(Arc::clone(&plan.program), &options, commit_interval_ms);
+        let mut pipelines: Vec<Pipeline> = std::iter::repeat_with(new).take(hosts).collect();
+        let mut next = Vec::new();
+        for shard in shards {
+            next.push(shard.next_offset());
+            let id = shard.id();
+            pipelines[switchboard.host_of(id)].adopt(shard, taken[id as usize]);
+        }
+        let tick = Duration::from_millis((commit_interval_ms / 4).clamp(1, 10) as u64);
+        let tick = if commit_interval_ms == 0 { Duration::from_millis(10) } else { tick };
+        let mut arbiters = Vec::new();
+        let mut addresses = Vec::new();
+        for (number, pipeline) in pipelines.into_iter().enumerate() {
+            let journal = match &log {
+                Some((sender, _)) => Journal::Log(sender.clone()),
+                None => Journal::Memory(next.clone()),
+            };
+            let (egress, snapshots) = (egress.0.clone(), snapshots.0.clone());
+            let host = ShardHost::new(number, pipeline, Arc::clone(switchboard), journal, egress, snapshots, tick);
+            let arbiter = Arbiter::new();
+            addresses.push(ShardHost::start_in_arbiter(&arbiter.handle(), |_| host));
+            arbiters.push(arbiter);
+        }
+        let is_first = switchboard.hosts.set(addresses).is_ok();
+        assert!(is_first, "the hosts of a run are started once");
+        Ok(Self { arbiters, log, egress, snapshots, _temporary })
+    }
+
+    /// Stops every thread in the order in which they hand on; returns whether egresses have all.
+    async fn stop(self) -> bool {
+        self.arbiters.iter().for_each(|arbiter| _ = arbiter.stop());
+        for arbiter in self.arbiters {
+            // The thread ends by itself once its arbiter has stopped.
+            let _ = arbiter.join();
+        }
+        if let Some((sender, thread)) = self.log {
+            let _ = sender.send(LogRequest::Stop);
+            join(thread);
+        }
+        let _ = self.egress.0.send(EgressRequest::Stop);
+        let is_written = self.egress.1.join().unwrap_or(false);
+        let _ = self.snapshots.0.send(SnapshotRequest::Stop);
+        join(self.snapshots.1);
+        is_written
+    }
+}
+
+/// Waits for the end of the input, a stop, or trouble.
+async fn wait(
+    switchboard: &Switchboard,
+    notices: &mut UnboundedReceiver<Notice>,
+    readers: &mut [JoinHandle<()>],
+    readers_stop: &Stop,
+    stop: &Stop,
+) -> Result<Outcome, RunError> {
+    let mut stopping: Option<(Instant, Option<SourceError>)> = None;
+    loop {
+        tokio::select! {
+            Some(notice) = notices.recv() => match notice {
+                Notice::SourceFailed(error) => {
+                    // What was read before the place of the error is still committed.
+                    drain(switchboard, readers_stop);
+                    stopping = Some((Instant::now(), Some(error)));
+                }
+                Notice::Lost(reason) => return Ok(Outcome::Again(reason)),
+                Notice::HostBroke(reason) => return Ok(Outcome::Again(format!("a shard host broke: {reason}"))),
+            },
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+        }
+        if stop.is_stopped() && stopping.is_none() {
+            drain(switchboard, readers_stop);
+            stopping = Some((Instant::now(), None));
+        }
+        let is_read = readers.iter().all(JoinHandle::is_finished);
+        if let Some((since, error)) = &mut stopping {
+            let is_idle =
+                is_read && switchboard.is_quiet(|host| host.is_idle.load(std::sync::atomic::Ordering::Acquire));
+            if is_idle || since.elapsed() >= STOP_TIME_MAX {
+                return error.take().map_or(Ok(Outcome::Ended(End::Stopped)), |error| Err(error.into()));
+            }
+        } else if is_read && switchboard.is_quiet(|host| host.is_finished.load(std::sync::atomic::Ordering::Acquire)) {
+            return Ok(Outcome::Ended(End::Finished));
+        }
+    }
+}
+
+fn drain(switchboard: &Switchboard, readers_stop: &Stop) {
+    readers_stop.stop();
+    (0..switchboard.states.len()).for_each(|host| switchboard.post(host, vec![Event::Drain]));
+}
+
+/// Starts a thread of this run.
+pub(crate) fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, RunError> {
+    let builder = std::thread::Builder::new().name(format!("statefn-{name}"));
+    builder.spawn(work).map_err(|error| RunError::Broken(format!("cannot start the thread `{name}`: {error}")))
+}
+
+/// Waits for a thread; if it panicked, the panic has been printed and the run is over anyway.
+fn join<T>(thread: JoinHandle<T>) {
+    let _ = thread.join();
+}

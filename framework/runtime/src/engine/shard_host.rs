@@ -1,0 +1,337 @@
+//! The shard host: one actor on one thread, which drives the pipeline of its shards in batches.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use crossbeam_channel::Sender;
+use statefn_core::{
+    address::ShardId,
+    ingress::IngressBatch,
+    pipeline::{Action, Append, Pipeline},
+    shard::{Counters, Emission, frame::SnapshotMark, outbox::Mail, progress::Progress},
+};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{
+    Status, coordinator::Notice, egress_writer::EgressRequest, log_writer::LogRequest, reader::Permit,
+    snapshot_writer::SnapshotRequest,
+};
+use crate::clock;
+
+/// How many bytes egresses may be behind before hosts stop taking input.
+const EGRESS_BACKLOG_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// A batch of things that happened, for one host.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Events(pub(crate) Vec<Event>);
+
+pub(crate) enum Event {
+    Input(Share),
+    Mail(Arc<Mail>),
+    Progress(Arc<Progress>),
+    Appended(Vec<(ShardId, u64)>),
+    SnapshotStored(ShardId, Option<SnapshotMark>),
+    SnapshotWanted(ShardId),
+    EgressTaken(Vec<(ShardId, u64)>),
+    Drain,
+}
+
+/// What one host gets of a stretch of input.
+pub(crate) struct Share {
+    pub(crate) batches: Vec<(ShardId, IngressBatch)>,
+    /// Given back when the share is applied.
+    pub(crate) _permit: Arc<Permit>,
+}
+
+/// What all threads of a run know.
+pub(crate) struct Switchboard {
+    pub(crate) hosts: OnceLock<Vec<Addr<ShardHost>>>,
+    pub(crate) states: Vec<HostState>,
+    pub(crate) status: Arc<Status>,
+    pub(crate) notices: UnboundedSender<Notice>,
+    /// Batches of events that were sent to hosts, and that hosts are done with.
+    pub(crate) sent: AtomicU64,
+    pub(crate) handled: AtomicU64,
+}
+
+/// What a host says of itself.
+#[derive(Default)]
+pub(crate) struct HostState {
+    pub(crate) is_finished: AtomicBool,
+    pub(crate) is_idle: AtomicBool,
+}
+
+impl Switchboard {
+    pub(crate) fn host_of(&self, shard: ShardId) -> usize {
+        shard as usize % self.states.len()
+    }
+
+    pub(crate) fn post(&self, host: usize, events: Vec<Event>) {
+        // Before the hosts stand nothing is sent to them.
+        if let Some(hosts) = self.hosts.get() {
+            self.sent.fetch_add(1, Ordering::AcqRel);
+            hosts[host].do_send(Events(events));
+        }
+    }
+
+    pub(crate) fn notify(&self, notice: Notice) {
+        // The coordinator is gone only when the run is over.
+        let _ = self.notices.send(notice);
+    }
+
+    /// Whether `is_so` holds for every host, and no event is on its way or being handled.
+    pub(crate) fn is_quiet(&self, is_so: impl Fn(&HostState) -> bool) -> bool {
+        let handled = self.handled.load(Ordering::Acquire);
+        let all = self.states.iter().all(is_so);
+        all && self.sent.load(Ordering::Acquire) == handled
+    }
+}
+
+/// Where a host gives its frames.
+pub(crate) enum Journal {
+    /// To the thread that writes the log.
+    Log(Sender<LogRequest>),
+    /// Nowhere; by shard, the offset that the next record would have.
+    Memory(Vec<u64>),
+}
+
+pub(crate) struct ShardHost {
+    number: usize,
+    pipeline: Pipeline,
+    switchboard: Arc<Switchboard>,
+    journal: Journal,
+    egress: Sender<EgressRequest>,
+    snapshots: Sender<SnapshotRequest>,
+    tick: Duration,
+    waiting: VecDeque<Share>,
+    outgoing: Vec<Vec<Event>>,
+    emissions: Vec<Emission>,
+    appends: Vec<Append>,
+    opened_at: Option<Instant>,
+    sealed_at: Option<Instant>,
+    is_broken: bool,
+}
+
+impl ShardHost {
+    pub(crate) fn new(
+        number: usize,
+        pipeline: Pipeline,
+        switchboard: Arc<Switchboard>,
+        journal: Journal,
+        egress: Sender<EgressRequest>,
+        snapshots: Sender<SnapshotRequest>,
+        tick: Duration,
+    ) -> Self {
+        let hosts = switchboard.states.len();
+        Self {
+            number,
+            pipeline,
+            switchboard,
+            journal,
+            egress,
+            snapshots,
+            tick,
+            waiting: VecDeque::new(),
+            outgoing: std::iter::repeat_with(Vec::new).take(hosts).collect(),
+            emissions: Vec::new(),
+            appends: Vec::new(),
+            opened_at: None,
+            sealed_at: None,
+            is_broken: false,
+        }
+    }
+
+    /// Does `work`; a panic in it is a broken invariant, and ends this run of the engine.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self)) {
+        if self.is_broken {
+            return;
+        }
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self))) {
+            self.is_broken = true;
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            self.switchboard.notify(Notice::HostBroke(text));
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        let now = clock::now();
+        match event {
+            Event::Input(share) => self.waiting.push_back(share),
+            Event::Mail(mail) => self.pipeline.mail(mail, now),
+            Event::Progress(progress) => self.pipeline.progress(&[progress]),
+            Event::Appended(offsets) => {
+                for (shard, offset) in offsets {
+                    self.pipeline.appended(shard, offset);
+                }
+                self.note_commit();
+            }
+            Event::SnapshotStored(shard, mark) => self.pipeline.snapshot_stored(shard, mark),
+            Event::SnapshotWanted(shard) => self.pipeline.want_snapshot(shard),
+            Event::EgressTaken(taken) => {
+                for (shard, epoch) in taken {
+                    self.pipeline.egress_taken(shard, epoch);
+                }
+            }
+            Event::Drain => self.pipeline.drain(),
+        }
+    }
+
+    fn note_commit(&mut self) {
+        if let Some(at) = self.sealed_at.take() {
+            self.switchboard.status.committed(at.elapsed().as_micros() as u64);
+        }
+    }
+
+    /// Applies what waits, as far as the pipeline takes it, and executes what it asks for.
+    fn go_on(&mut self) {
+        loop {
+            let is_input = self.apply_input();
+            self.pipeline.pump(clock::now());
+            let is_progress = self.execute();
+            if !is_input && !is_progress {
+                break;
+            }
+        }
+        self.tell_state();
+        self.flush();
+    }
+
+    fn apply_input(&mut self) -> bool {
+        let status = &self.switchboard.status;
+        let is_held = status.egress_backlog_bytes.load(Ordering::Relaxed) > EGRESS_BACKLOG_BYTES_MAX
+            || status.is_blocked.load(Ordering::Relaxed);
+        if self.waiting.is_empty() || is_held || !self.pipeline.wants_input() {
+            return false;
+        }
+        let Some(share) = self.waiting.pop_front() else { return false };
+        self.opened_at.get_or_insert_with(Instant::now);
+        let now = clock::now();
+        for (shard, batch) in &share.batches {
+            self.pipeline.ingress(*shard, batch, now);
+        }
+        true
+    }
+
+    fn execute(&mut self) -> bool {
+        let mut is_any = false;
+        while let Some(action) = self.pipeline.next_action() {
+            is_any = true;
+            match action {
+                Action::Append(append) => self.append(append),
+                Action::Publish(mail) => {
+                    let host = self.switchboard.host_of(mail.target);
+                    self.outgoing[host].push(Event::Mail(mail));
+                }
+                Action::Progress(progress) => {
+                    for (_, events) in self.outgoing.iter_mut().enumerate().filter(|(host, _)| *host != self.number) {
+                        events.push(Event::Progress(Arc::clone(&progress)));
+                    }
+                }
+                Action::Emit(emission) => self.emissions.push(emission),
+                // No ingress of this engine makes requests.
+                Action::Answer(_) => {}
+                Action::Store(snapshot) => _ = self.snapshots.send(SnapshotRequest::Store(snapshot)),
+                Action::Forget { shard, snapshots, before } => self.forget(shard, snapshots, before),
+                Action::TakeOver(shard) => {
+                    self.switchboard.notify(Notice::Lost(format!("the ownership of shard {shard} was lost")));
+                }
+            }
+        }
+        is_any
+    }
+
+    fn append(&mut self, append: Append) {
+        match &mut self.journal {
+            Journal::Log(_) => self.appends.push(append),
+            Journal::Memory(next) => {
+                let offset = next[append.shard as usize];
+                next[append.shard as usize] += append.records.len() as u64;
+                self.pipeline.appended(append.shard, offset);
+            }
+        }
+        if self.sealed_at.is_none() {
+            self.sealed_at = self.opened_at.take().or_else(|| Some(Instant::now()));
+        }
+    }
+
+    fn forget(&self, shard: ShardId, snapshots: Vec<SnapshotMark>, before: Option<u64>) {
+        let _ = self.snapshots.send(SnapshotRequest::Remove(snapshots));
+        if let (Journal::Log(log), Some(before)) = (&self.journal, before) {
+            let _ = log.send(LogRequest::Trim(shard, before));
+        }
+    }
+
+    /// Sends everything on, in batches; a channel is closed only when the run is over.
+    fn flush(&mut self) {
+        if matches!(self.journal, Journal::Memory(_)) && !self.emissions.is_empty() {
+            self.note_commit();
+        }
+        if let Journal::Log(log) = &self.journal
+            && !self.appends.is_empty()
+        {
+            let _ = log.send(LogRequest::Append(self.number, std::mem::take(&mut self.appends)));
+        }
+        if !self.emissions.is_empty() {
+            let bytes = self.emissions.iter().map(|emission| emission.frame.len()).sum();
+            self.switchboard.status.egress_backlog_bytes.fetch_add(bytes, Ordering::Relaxed);
+            let _ = self.egress.send(EgressRequest::Emit(std::mem::take(&mut self.emissions), bytes));
+        }
+        for host in 0..self.outgoing.len() {
+            if !self.outgoing[host].is_empty() {
+                let events = std::mem::take(&mut self.outgoing[host]);
+                self.switchboard.post(host, events);
+            }
+        }
+    }
+
+    fn tell_state(&self) {
+        let state = &self.switchboard.states[self.number];
+        let is_waiting = !self.waiting.is_empty();
+        state.is_finished.store(!is_waiting && self.pipeline.is_finished(), Ordering::Release);
+        state.is_idle.store(!is_waiting && self.pipeline.is_idle(), Ordering::Release);
+    }
+
+    fn tell_counters(&self) {
+        let mut counters = Counters::default();
+        self.pipeline.shards().for_each(|shard| counters += shard.counters());
+        let parked = self.pipeline.shards().map(|shard| shard.parked_keys() as u64).sum();
+        self.switchboard.status.host(self.number, counters, parked);
+    }
+}
+
+impl Actor for ShardHost {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_interval(self.tick, |host, _| {
+            host.switchboard.sent.fetch_add(1, Ordering::AcqRel);
+            host.guarded(|host| {
+                host.go_on();
+                host.tell_counters();
+            });
+            host.switchboard.handled.fetch_add(1, Ordering::AcqRel);
+        });
+    }
+}
+
+impl Handler<Events> for ShardHost {
+    type Result = ();
+
+    fn handle(&mut self, events: Events, _: &mut Context<Self>) {
+        self.guarded(|host| {
+            events.0.into_iter().for_each(|event| host.take(event));
+            host.go_on();
+        });
+        self.switchboard.handled.fetch_add(1, Ordering::AcqRel);
+    }
+}

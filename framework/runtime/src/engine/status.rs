@@ -1,0 +1,136 @@
+//! What a run is doing, for those who watch it; written by its threads, read by anyone.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+};
+
+use hdrhistogram::Histogram;
+use statefn_core::shard::Counters;
+
+/// The longest commit that is told apart from longer ones, in microseconds.
+const COMMIT_US_MAX: u64 = 60_000_000;
+
+/// The numbers of a run.
+#[derive(Debug)]
+pub struct Status {
+    /// Records that readers have read, dead letters included.
+    pub records: AtomicU64,
+    /// Records that could not be read.
+    pub unreadable: AtomicU64,
+    /// How much of the input is read, in thousandths; 1,000 at its end.
+    pub read_permille: AtomicU64,
+    /// Bytes that egresses have not written yet.
+    pub egress_backlog_bytes: AtomicUsize,
+    /// How often a journal was trimmed.
+    pub trims: AtomicU64,
+    /// Snapshots that were stored.
+    pub snapshots: AtomicU64,
+    /// Whether a disk takes nothing at the moment.
+    pub is_blocked: AtomicBool,
+    /// By host: what its shards did, and how many keys are parked.
+    hosts: Mutex<Vec<(Counters, u64)>>,
+    commits: Mutex<Histogram<u64>>,
+}
+
+impl Status {
+    /// All zero.
+    ///
+    /// # Panics
+    /// Never; the bounds of the histogram are fixed.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            records: AtomicU64::new(0),
+            unreadable: AtomicU64::new(0),
+            read_permille: AtomicU64::new(0),
+            egress_backlog_bytes: AtomicUsize::new(0),
+            trims: AtomicU64::new(0),
+            snapshots: AtomicU64::new(0),
+            is_blocked: AtomicBool::new(false),
+            hosts: Mutex::default(),
+            commits: Mutex::new(Histogram::new_with_bounds(1, COMMIT_US_MAX, 3).expect("the bounds are valid")),
+        }
+    }
+
+    /// What the shards have done so far, added up.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut shards = Counters::default();
+        let mut parked_keys = 0;
+        for (counters, parked) in lock(&self.hosts).iter() {
+            shards += *counters;
+            parked_keys += parked;
+        }
+        Totals {
+            shards,
+            records: self.records.load(Ordering::Relaxed),
+            unreadable: self.unreadable.load(Ordering::Relaxed),
+            parked_keys,
+            snapshots: self.snapshots.load(Ordering::Relaxed),
+            trims: self.trims.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How long commits took: from the first input of an epoch to its confirmation.
+    #[must_use]
+    pub fn commit_latency(&self) -> Latency {
+        let commits = lock(&self.commits);
+        Latency {
+            p50_us: commits.value_at_quantile(0.5),
+            p99_us: commits.value_at_quantile(0.99),
+            count: commits.len(),
+        }
+    }
+
+    pub(crate) fn host(&self, host: usize, counters: Counters, parked_keys: u64) {
+        let mut hosts = lock(&self.hosts);
+        if hosts.len() <= host {
+            hosts.resize(host + 1, Default::default());
+        }
+        hosts[host] = (counters, parked_keys);
+    }
+
+    pub(crate) fn committed(&self, us: u64) {
+        lock(&self.commits).saturating_record(us.clamp(1, COMMIT_US_MAX));
+    }
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a run has done, added up.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Totals {
+    /// What the shards did.
+    pub shards: Counters,
+    /// Records that were read.
+    pub records: u64,
+    /// Records that could not be read.
+    pub unreadable: u64,
+    /// Keys that are parked.
+    pub parked_keys: u64,
+    /// Snapshots that were stored.
+    pub snapshots: u64,
+    /// How often a journal was trimmed.
+    pub trims: u64,
+}
+
+/// A distribution of times.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Latency {
+    /// Half took no longer, in microseconds.
+    pub p50_us: u64,
+    /// 99 of 100 took no longer, in microseconds.
+    pub p99_us: u64,
+    /// How many there were.
+    pub count: u64,
+}
+
+/// Nothing that holds these locks can leave them in a half-changed state.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
