@@ -9,7 +9,7 @@ use statefn_core::{
     program::{FunctionSpec, Program, ProgramSpec},
 };
 
-use crate::{Settings, run::Summary};
+use crate::{Error, Settings, run::Summary};
 
 type Binding = Box<dyn FnOnce(&Program) -> Arc<dyn ErasedIngress> + Send>;
 type AtEnd = Box<dyn FnOnce(&Summary) + Send>;
@@ -122,6 +122,17 @@ impl App {
     #[must_use]
     pub fn at_end(self, at_end: impl FnOnce(&Summary) + Send + 'static) -> Self {
         Self { at_end: Some(Box::new(at_end)), ..self }
+    }
+
+    /// The name of the app.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.spec.app
+    }
+
+    pub(crate) fn with_settings(self, change: impl FnOnce(Settings) -> Result<Settings, Error>) -> Result<Self, Error> {
+        let settings = change(self.settings)?;
+        Ok(Self { settings, ..self })
     }
 
     pub(crate) fn take_parts(self) -> (Result<Linked, LinkError>, Settings, Option<AtEnd>) {

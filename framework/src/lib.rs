@@ -3,7 +3,9 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod cli;
 mod error;
+mod inspect;
 pub mod run;
 pub mod settings;
 pub mod testing;

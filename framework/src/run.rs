@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use statefn_core::{egress::DEAD_LETTERS, limits::SHARDS_MAX, program::Program};
+use statefn_core::{limits::SHARDS_MAX, program::Program};
 pub use statefn_runtime::engine::{End, Latency, Status, Stop, Totals};
 use statefn_runtime::{
     egress::{Place, SinkSpec},
@@ -198,7 +198,7 @@ fn place(name: &str, settings: &Settings) -> Result<Place, Error> {
     let given = settings.egress.get(name).cloned();
     let is_given = given.is_some();
     let EgressSettings { to, path } = given.unwrap_or_default();
-    match (to, path, &settings.data) {
+    match (to.unwrap_or(EgressKind::File), path, &settings.data) {
         (EgressKind::Console, None, _) => Ok(Place::Console),
         (EgressKind::Count, None, _) => Ok(Place::Counter),
         (EgressKind::Console | EgressKind::Count, Some(path), _) => Err(Error::Settings(format!(

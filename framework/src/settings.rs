@@ -82,18 +82,18 @@ pub struct IngressSettings {
 #[serde(deny_unknown_fields, default)]
 pub struct EgressSettings {
     /// The kind of place; a file if not given.
-    pub to: EgressKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<EgressKind>,
     /// The file, for that kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
 }
 
 /// The kinds of places that an egress can write to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EgressKind {
     /// A file: each record stands in it exactly once.
-    #[default]
     File,
     /// Standard output: at least once.
     Console,
@@ -124,7 +124,7 @@ impl Settings {
     /// Sets the file that an egress writes.
     #[must_use]
     pub fn output(mut self, egress: &str, path: impl Into<PathBuf>) -> Self {
-        let settings = EgressSettings { to: EgressKind::File, path: Some(path.into()) };
+        let settings = EgressSettings { to: Some(EgressKind::File), path: Some(path.into()) };
         self.egress.insert(egress.to_owned(), settings);
         self
     }
@@ -132,7 +132,7 @@ impl Settings {
     /// Lets an egress write to standard output.
     #[must_use]
     pub fn console(mut self, egress: &str) -> Self {
-        self.egress.insert(egress.to_owned(), EgressSettings { to: EgressKind::Console, path: None });
+        self.egress.insert(egress.to_owned(), EgressSettings { to: Some(EgressKind::Console), path: None });
         self
     }
 
@@ -155,20 +155,41 @@ impl Settings {
     }
 
     /// These settings, but where `over` says something.
-    #[must_use]
-    pub fn overlaid(mut self, over: Self) -> Self {
-        self.ingress.extend(over.ingress);
-        self.egress.extend(over.egress);
-        Self {
-            data: over.data.or(self.data),
-            shards: over.shards.or(self.shards),
-            threads: over.threads.or(self.threads),
-            commit_interval: over.commit_interval.or(self.commit_interval),
-            snapshot_tail_bytes: over.snapshot_tail_bytes.or(self.snapshot_tail_bytes),
-            segment_bytes: over.segment_bytes.or(self.segment_bytes),
-            ingress: self.ingress,
-            egress: self.egress,
-        }
+    ///
+    /// # Errors
+    /// [`Error::Settings`] if they cannot be written down, such as a path that is no text.
+    pub fn overlaid(&self, over: &Self) -> Result<Self, Error> {
+        let wrong = |error: toml::ser::Error| Error::Settings(format!("the settings cannot be written down: {error}"));
+        let mut table = toml::Table::try_from(self).map_err(wrong)?;
+        merge(&mut table, toml::Table::try_from(over).map_err(wrong)?);
+        Self::from_table(table)
+    }
+
+    /// These settings with one of them set, as `name=value` says: `ingress.sales.path=sales.csv`.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] that names the assignment.
+    ///
+    /// ```
+    /// use statefn::Settings;
+    /// let settings = Settings::new().with("ingress.sales.path=sales.csv").unwrap().with("shards=8").unwrap();
+    /// assert_eq!(settings.shards(), 8);
+    /// ```
+    pub fn with(&self, assignment: &str) -> Result<Self, Error> {
+        let wrong = |reason: String| Error::Settings(format!("`--set {assignment}`: {reason}"));
+        let Some((name, value)) = assignment.split_once('=') else {
+            return Err(wrong("write it as NAME=VALUE, such as ingress.sales.path=sales.csv".into()));
+        };
+        // What is no TOML value by itself is a text.
+        let as_text = || toml::from_str::<toml::Table>(&format!("{name} = {}", toml::Value::from(value)));
+        let given = toml::from_str::<toml::Table>(&format!("{name} = {value}")).or_else(|_| as_text());
+        let mut table = toml::Table::try_from(self).map_err(|error| wrong(error.to_string()))?;
+        merge(&mut table, given.map_err(|error| wrong(error.to_string()))?);
+        Self::from_table(table).map_err(|error| wrong(error.to_string()))
+    }
+
+    fn from_table(table: toml::Table) -> Result<Self, Error> {
+        table.try_into().map_err(|error: toml::de::Error| Error::Settings(error.to_string()))
     }
 
     /// How many shards the app has.
@@ -181,6 +202,16 @@ impl Settings {
     #[must_use]
     pub fn threads(&self) -> usize {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+}
+
+/// Puts what `over` says into `table`, tables within tables too.
+fn merge(table: &mut toml::Table, over: toml::Table) {
+    for (name, value) in over {
+        match (table.get_mut(&name), value) {
+            (Some(toml::Value::Table(known)), toml::Value::Table(value)) => merge(known, value),
+            (_, value) => _ = table.insert(name, value),
+        }
     }
 }
 
@@ -211,7 +242,8 @@ mod tests {
     fn later_settings_win() {
         let app = Settings::new().data("a").input("sales", "sales.csv");
         let file = Settings::from_toml("data = \"b\"\ncommit_interval = \"1s\"").expect("is right");
-        let both = app.overlaid(file);
+        let both = app.overlaid(&file).expect("can be written down");
+        let both = both.with("ingress.sales.records_per_second=10.0").expect("is right");
         assert_eq!(both.data, Some("b".into()));
         assert_eq!(both.commit_interval, Some(Duration::from_secs(1)));
         assert_eq!(both.ingress["sales"].path, Some("sales.csv".into()));

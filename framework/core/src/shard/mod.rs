@@ -34,7 +34,7 @@ use self::{
     seal::Sealed,
 };
 pub use self::{
-    recovery::{Accepted, Replica, TakeOver, TakeOverError},
+    recovery::{Accepted, Checked, Replica, TakeOver, TakeOverError},
     seal::{Confirmed, Deposed, Emission, Snapshot},
 };
 use crate::{

@@ -128,6 +128,21 @@ pub enum TakeOverError {
     },
 }
 
+/// What a check has found in a shard that is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checked {
+    /// The last committed epoch.
+    pub epoch: u64,
+    /// Keys that have a state.
+    pub keys: usize,
+    /// Timers and messages that wait for their time.
+    pub pending: usize,
+    /// Keys that are parked.
+    pub parked: usize,
+    /// Messages to other shards that are not acknowledged.
+    pub unacknowledged: usize,
+}
+
 /// What came of a claim.
 #[derive(Debug)]
 pub enum Accepted {
@@ -173,6 +188,37 @@ impl TakeOver {
         let loaded = Shard::load(Arc::clone(program), Arc::clone(options), &mut replica.image);
         let shard = loaded.map_err(|problems| TakeOverError::Incompatible { shard, problems })?;
         Ok(Self { replica, shard, nonce: 0 })
+    }
+
+    /// Verifies what is stored of a shard: that snapshot and journal fold, that the program reads
+    /// every state, message and timer, and that all but the states is written back as it was read.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`], and if the state does not survive being loaded.
+    pub fn check(
+        program: &Arc<Program>,
+        options: &Arc<Options>,
+        shard: ShardId,
+        (log, snapshots): (&mut dyn Log, &mut dyn Snapshots),
+    ) -> Result<Checked, TakeOverError> {
+        let mut image = Replica::recover(shard, log, snapshots, u64::MAX, &mut |_, _| {})?.image;
+        image.rename(program.names.clone())?;
+        let checked = Checked {
+            epoch: image.epoch,
+            keys: image.states.len(),
+            pending: image.pending.len(),
+            parked: image.parked.len(),
+            unacknowledged: image.outbox.len(),
+        };
+        let loaded = Shard::load(Arc::clone(program), Arc::clone(options), &mut image);
+        let loaded = loaded.map_err(|problems| TakeOverError::Incompatible { shard, problems })?;
+        // A program may read an older state and write a newer one, so the states are not compared.
+        if loaded.encode_without_states(image.next_offset) != image.encode() {
+            let text =
+                format!("shard {shard} is not what it was after being loaded: this is a bug of statefn, keep the data");
+            return Err(Corrupt(text).into());
+        }
+        Ok(checked)
     }
 
     /// The claim to append; `nonce` is new for each attempt, also of the same worker.

@@ -390,6 +390,22 @@ impl Shard {
     /// If the open epoch has changes that are not sealed.
     #[must_use]
     pub fn encode(&self, next_offset: Offset) -> Vec<u8> {
+        let functions = self.hosts.iter().zip(&self.program.functions);
+        let states =
+            functions.flat_map(|(host, function)| host.states().into_iter().map(|state| (function.name, state)));
+        let mut writer = self.encode_before_states(next_offset);
+        writer.list(states, |(function, (key, state)), out| put_state(function, key, &state, out));
+        writer.finish()
+    }
+
+    /// As [`Self::encode`], as if no key had a state.
+    pub(crate) fn encode_without_states(&self, next_offset: Offset) -> Vec<u8> {
+        let mut writer = self.encode_before_states(next_offset);
+        writer.list(std::iter::empty::<()>(), |(), _| {});
+        writer.finish()
+    }
+
+    fn encode_before_states(&self, next_offset: Offset) -> SnapshotWriter {
         let mut writer = SnapshotWriter::new(&SnapshotHead {
             shard: self.id,
             term: self.term,
@@ -436,11 +452,7 @@ impl Shard {
         });
         writer.list(pending.iter(), |pending, out| put_bytes(out, pending));
         writer.list(self.parked.iter(), |((function, key), parked), out| put_parked(*function, key, parked, out));
-        let functions = self.hosts.iter().zip(&self.program.functions);
-        let states =
-            functions.flat_map(|(host, function)| host.states().into_iter().map(|state| (function.name, state)));
-        writer.list(states, |(function, (key, state)), out| put_state(function, key, &state, out));
-        writer.finish()
+        writer
     }
 
     fn sealed_positions(&self) -> BTreeMap<(NameId, u32), Position> {

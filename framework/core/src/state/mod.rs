@@ -67,6 +67,39 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], version: u32) -> Result<T, Deco
     })
 }
 
+/// Reads a state without its type, for people and tools.
+///
+/// Bytes and keys of maps that JSON has no form for become text.
+///
+/// # Errors
+/// If the codec is unknown or the body damaged.
+pub fn to_value(bytes: &[u8]) -> Result<serde_json::Value, DecodeError> {
+    let mut body = body(bytes, u32::MAX)?;
+    let value = rmpv::decode::read_value(&mut body).map_err(DecodeError::new)?;
+    Ok(json(value))
+}
+
+fn json(value: rmpv::Value) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match value {
+        rmpv::Value::Nil => Json::Null,
+        rmpv::Value::Boolean(value) => value.into(),
+        rmpv::Value::Integer(value) => value.as_u64().map_or_else(|| value.as_i64().into(), Json::from),
+        rmpv::Value::F32(value) => value.into(),
+        rmpv::Value::F64(value) => value.into(),
+        rmpv::Value::String(value) => String::from_utf8_lossy(value.as_bytes()).into_owned().into(),
+        rmpv::Value::Binary(value) | rmpv::Value::Ext(_, value) => crate::dead_letter::printable_key(&value).into(),
+        rmpv::Value::Array(values) => values.into_iter().map(json).collect(),
+        rmpv::Value::Map(entries) => {
+            let text = |key| match json(key) {
+                Json::String(text) => text,
+                other => other.to_string(),
+            };
+            entries.into_iter().map(|(key, value)| (text(key), json(value))).collect()
+        }
+    }
+}
+
 fn body(bytes: &[u8], version: u32) -> Result<&[u8], DecodeError> {
     let mut reader = codec::Reader::new(bytes);
     let header = reader.byte().and_then(|codec| Ok((codec, reader.varint()?)));
@@ -114,6 +147,15 @@ mod tests {
         encode(&1_u8, 3, &mut bytes);
         let error = decode::<u8>(&bytes, 2).expect_err("refused");
         assert!(error.to_string().contains("version 3"), "{error}");
+    }
+
+    #[test]
+    fn a_state_is_read_without_its_type() {
+        let mut bytes = Vec::new();
+        let state = (1_u8, Some(-2_i64), std::collections::BTreeMap::from([(7_u64, Old { sum: 3, name: "ä".into() })]));
+        encode(&state, 1, &mut bytes);
+        let value = to_value(&bytes).expect("is whole");
+        assert_eq!(value.to_string(), r#"[1,-2,{"7":{"name":"ä","sum":3}}]"#);
     }
 
     proptest! {

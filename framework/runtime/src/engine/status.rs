@@ -15,19 +15,19 @@ const COMMIT_US_MAX: u64 = 60_000_000;
 #[derive(Debug)]
 pub struct Status {
     /// Records that readers have read, dead letters included.
-    pub records: AtomicU64,
+    pub(crate) records: AtomicU64,
     /// Records that could not be read.
-    pub unreadable: AtomicU64,
+    pub(crate) unreadable: AtomicU64,
     /// How much of the input is read, in thousandths; 1,000 at its end.
-    pub read_permille: AtomicU64,
+    pub(crate) read_permille: AtomicU64,
     /// Bytes that egresses have not written yet.
-    pub egress_backlog_bytes: AtomicUsize,
+    pub(crate) egress_backlog_bytes: AtomicUsize,
     /// How often a journal was trimmed.
-    pub trims: AtomicU64,
+    pub(crate) trims: AtomicU64,
     /// Snapshots that were stored.
-    pub snapshots: AtomicU64,
+    pub(crate) snapshots: AtomicU64,
     /// Whether a disk takes nothing at the moment.
-    pub is_blocked: AtomicBool,
+    pub(crate) is_blocked: AtomicBool,
     /// By host: what its shards did, and how many keys are parked.
     hosts: Mutex<Vec<(Counters, u64)>>,
     commits: Mutex<Histogram<u64>>,
@@ -51,6 +51,18 @@ impl Status {
             hosts: Mutex::default(),
             commits: Mutex::new(Histogram::new_with_bounds(1, COMMIT_US_MAX, 3).expect("the bounds are valid")),
         }
+    }
+
+    /// How much of the input is read, in thousandths; 1,000 at its end.
+    #[must_use]
+    pub fn read_permille(&self) -> u64 {
+        self.read_permille.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes egresses have not written yet.
+    #[must_use]
+    pub fn egress_backlog_bytes(&self) -> usize {
+        self.egress_backlog_bytes.load(Ordering::Relaxed)
     }
 
     /// What the shards have done so far, added up.

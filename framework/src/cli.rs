@@ -1,0 +1,238 @@
+//! The command line that every app has through [`App::main`].
+//!
+//! Deliberately absent: what needs a running app; that comes with its admin interface.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+
+use crate::{
+    App, Error, Settings,
+    inspect::Inspection,
+    run::{End, Running, Stop, Summary},
+};
+
+/// How often the progress of a run is shown.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a run without a terminal says how far it is.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+/// The settings file that is read if it is there.
+const SETTINGS_FILE: &str = "statefn.toml";
+
+#[derive(Parser)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    given: Given,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the app until its input ends (this is the default)
+    Run,
+    /// Print the committed state of every key as JSON lines; the app must not be running
+    State {
+        /// Only this function
+        #[arg(long)]
+        function: Option<String>,
+    },
+    /// Print the keys that are parked after a fault, and why; the app must not be running
+    Parked,
+    /// Verify journal, snapshots and states of every shard; the app must not be running
+    Check,
+    /// Print the functions, what they take, and what they send to
+    Functions,
+}
+
+#[derive(Args)]
+struct Given {
+    /// The settings file [default: statefn.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    /// The data directory
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    data: Option<PathBuf>,
+    /// How many shards the app has
+    #[arg(long, global = true)]
+    shards: Option<u32>,
+    /// How many threads run the shards
+    #[arg(long, global = true)]
+    threads: Option<usize>,
+    /// The shortest time between two commits, such as 10ms
+    #[arg(long, global = true, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    commit_interval: Option<Duration>,
+    /// Any setting by its name, such as ingress.sales.path=sales.csv
+    #[arg(long = "set", global = true, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+}
+
+impl App {
+    /// Runs the app as its command line says; `--help` tells what that can be.
+    ///
+    /// It shows a progress bar on a terminal and log lines otherwise (`RUST_LOG` says how many),
+    /// and stops cleanly on ctrl-C and SIGTERM.
+    #[must_use]
+    pub fn main(self) -> ExitCode {
+        let name = self.name().to_owned();
+        let matches = CommandLine::command().name(name).about("a statefn app").get_matches();
+        let command_line = match CommandLine::from_arg_matches(&matches) {
+            Ok(command_line) => command_line,
+            Err(error) => error.exit(),
+        };
+        start_logs();
+        match execute(self, command_line) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // The reader of standard error may be gone; there is nobody else to tell.
+                let _ = writeln!(std::io::stderr(), "error: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn execute(app: App, command_line: CommandLine) -> Result<(), Error> {
+    let app = app.with_settings(|settings| settings_of(settings, command_line.given))?;
+    match command_line.command.unwrap_or(Command::Run) {
+        Command::Run => run(app),
+        Command::State { function } => print(Inspection::open(app)?.states(function.as_deref())?),
+        Command::Parked => print(Inspection::open(app)?.parked()?),
+        Command::Check => print(Inspection::open(app)?.check()?),
+        Command::Functions => print(crate::inspect::functions(app)?),
+    }
+}
+
+fn settings_of(settings: Settings, given: Given) -> Result<Settings, Error> {
+    let file = match given.settings {
+        Some(path) => Settings::from_file(&path)?,
+        None if PathBuf::from(SETTINGS_FILE).exists() => Settings::from_file(SETTINGS_FILE.as_ref())?,
+        None => Settings::default(),
+    };
+    let mut settings = settings.overlaid(&file)?;
+    for assignment in &given.set {
+        settings = settings.with(assignment)?;
+    }
+    let Given { data, shards, threads, commit_interval, .. } = given;
+    settings.overlaid(&Settings { data, shards, threads, commit_interval, ..Settings::default() })
+}
+
+fn start_logs() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A program that has set up its own logs keeps them.
+    let _ = logs.with_ansi(std::io::stderr().is_terminal()).try_init();
+}
+
+fn run(app: App) -> Result<(), Error> {
+    let running = app.start()?;
+    stop_on_signals(running.stopper())?;
+    watch(&running);
+    let summary = running.wait()?;
+    tell(&summary);
+    Ok(())
+}
+
+/// Stops the run at the first ctrl-C or SIGTERM.
+fn stop_on_signals(stop: Stop) -> Result<(), Error> {
+    let broken = |error: std::io::Error| Error::Broken(format!("cannot watch for signals: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
+    let watch = move || {
+        runtime.block_on(async {
+            wait_for_signal().await;
+            tracing::info!("stopping: what was read is being committed");
+            stop.stop();
+        });
+    };
+    std::thread::Builder::new().name("statefn-signals".into()).spawn(watch).map_err(broken)?;
+    Ok(())
+}
+
+#[cfg(unix)]
+async fn wait_for_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        },
+        Err(_) => _ = tokio::signal::ctrl_c().await,
+    }
+}
+
+#[cfg(not(unix))]
+async fn wait_for_signal() {
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+/// Shows how far a run is until it ends.
+fn watch(running: &Running) {
+    if std::io::stderr().is_terminal() { watch_bar(running) } else { watch_lines(running) }
+}
+
+fn watch_bar(running: &Running) {
+    let bar = ProgressBar::new(1_000);
+    let style = ProgressStyle::with_template("{bar:32} {percent:>3} %  {msg}  {elapsed} elapsed, {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    while !running.is_finished() {
+        let status = running.status();
+        bar.set_position(status.read_permille());
+        let records = status.totals().records;
+        let rate = records as f64 / bar.elapsed().as_secs_f64().max(0.001);
+        let backlog = status.egress_backlog_bytes() / 1024;
+        bar.set_message(format!(
+            "{} records, {}/s, {backlog} KiB to write",
+            HumanCount(records),
+            HumanCount(rate as u64)
+        ));
+        std::thread::park_timeout(PROGRESS_INTERVAL);
+    }
+    bar.finish_and_clear();
+}
+
+fn watch_lines(running: &Running) {
+    let mut told_at = std::time::Instant::now();
+    while !running.is_finished() {
+        std::thread::park_timeout(PROGRESS_INTERVAL);
+        if told_at.elapsed() >= LINE_INTERVAL {
+            told_at = std::time::Instant::now();
+            let totals = running.status().totals();
+            let percent = running.status().read_permille() / 10;
+            tracing::info!(percent, records = totals.records, epochs = totals.shards.epochs, "running");
+        }
+    }
+}
+
+fn tell(summary: &Summary) {
+    let totals = summary.totals;
+    let (records, calls) = (totals.records, totals.shards.calls);
+    let seconds = summary.elapsed.as_secs_f64();
+    match summary.end {
+        End::Finished => tracing::info!(records, calls, seconds, "the input has ended, everything is committed"),
+        End::Stopped => tracing::info!(records, calls, seconds, "stopped; the next start goes on from here"),
+    }
+    if totals.unreadable + totals.shards.rejections > 0 {
+        let (unreadable, rejected) = (totals.unreadable, totals.shards.rejections);
+        tracing::warn!(unreadable, rejected, "some records became dead letters; the egress `dead-letters` has them");
+    }
+    if totals.parked_keys > 0 {
+        tracing::warn!(keys = totals.parked_keys, "some keys are parked after a fault; `parked` lists them");
+    }
+}
+
+fn print(lines: impl IntoIterator<Item = String>) -> Result<(), Error> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let written = lines.into_iter().try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush());
+    match written {
+        // The one who reads has read enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|error| Error::Broken(format!("cannot write to standard output: {error}"))),
+    }
+}
