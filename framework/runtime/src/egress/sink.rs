@@ -112,9 +112,8 @@ impl Sink {
             Output::File { path, file, marked } => {
                 write_all_at(file.as_ref(), &self.buffer, *marked).map_err(io(path, "write"))
             }
-            Output::Console { printed } => {
-                print(&self.buffer, printed).map_err(io(Path::new("standard output"), "write"))
-            }
+            Output::Console { printed } => print(&mut io::stdout().lock(), &self.buffer, printed)
+                .map_err(io(Path::new("standard output"), "write")),
             Output::Counter => Ok(()),
         }
     }
@@ -167,8 +166,7 @@ fn open_file(disk: &dyn Disk, egress: &str, path: PathBuf, mark: &Mark) -> Resul
 }
 
 /// Prints what was not printed yet, and counts it even if it fails on the way.
-fn print(buffer: &[u8], printed: &mut usize) -> io::Result<()> {
-    let mut console = io::stdout().lock();
+fn print(console: &mut impl Write, buffer: &[u8], printed: &mut usize) -> io::Result<()> {
     while *printed < buffer.len() {
         match console.write(&buffer[*printed..]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -178,4 +176,45 @@ fn print(buffer: &[u8], printed: &mut usize) -> io::Result<()> {
         }
     }
     console.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes two bytes at a time, and fails at every third.
+    struct Terminal(Vec<u8>, u32);
+
+    impl Write for Terminal {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1 += 1;
+            if self.1.is_multiple_of(3) {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let length = bytes.len().min(2);
+            self.0.extend_from_slice(&bytes[..length]);
+            Ok(length)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_the_console_has_is_not_printed_again() {
+        let (mut terminal, mut printed, mut failures) = (Terminal(Vec::new(), 0), 0, 0);
+        while print(&mut terminal, b"{\"cents\":1}\n", &mut printed).is_err() {
+            failures += 1;
+        }
+        assert_eq!((terminal.0.as_slice(), failures), (&b"{\"cents\":1}\n"[..], 2));
+    }
+
+    #[test]
+    fn protobuf_records_are_base64_on_the_console() {
+        let spec = SinkSpec { name: "sales".into(), encoding: Encoding::Protobuf, place: Place::Console };
+        let mut sink = Sink::open(&crate::egress::disk::RealDisk, spec, &Mark::default()).expect("opens");
+        sink.push(&[0xff, 0]);
+        assert_eq!(sink.buffer, b"/wA=\n");
+    }
 }
