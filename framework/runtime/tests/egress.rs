@@ -195,3 +195,9 @@ fn the_counter_counts_and_keeps_nothing() {
     assert_eq!(egress.written(0), Written { records: 2, bytes: 7 });
     assert_eq!(Path::new(&directory.path("data")).read_dir().expect("is there").count(), 2);
 }
+
+#[test]
+fn the_egress_can_be_moved_to_a_thread_of_its_own() {
+    fn is_send<T: Send>() {}
+    is_send::<FileEgress>();
+}

@@ -346,6 +346,27 @@ fn a_long_record_is_passed_and_its_beginning_kept() {
 }
 
 #[test]
+fn records_that_are_larger_than_a_buffer() {
+    let long = "x,\n".repeat(400_000);
+    let json = |store: &str| serde_json::json!({ "more": long, "store": store, "cents": 1 }).to_string();
+    let (a, b) = (json("a"), json("b"));
+    let files = [
+        ("s.csv", format!("more,store,cents\n\"{long}\",a,1\n\"{long}\",b,1\n").into_bytes()),
+        ("s.jsonl", format!("{a}\n{b}\n").into_bytes()),
+        ("s.pb", delimited(&[a.as_bytes(), b.as_bytes()])),
+    ];
+    for (name, bytes) in files {
+        let directory = Directory::new();
+        let (path, format) = (directory.file(name, &bytes), Format::of_path(name.as_ref()).expect("has one"));
+        let open = |from| FileSource::open(&path, format, from).expect("opens");
+        let whole = read(&mut open(Position::default()), ONE);
+        assert_eq!((whole.stores(), whole.letters.len()), (vec!["a", "b"], 0), "{name}");
+        assert_eq!(read(&mut open(whole.positions[0]), ALL).stores(), ["b"], "{name}");
+        assert_eq!(whole.positions[1].offset, bytes.len() as u64, "{name}");
+    }
+}
+
+#[test]
 fn input_that_cannot_be_read_says_why_and_what_to_do() {
     check_error("s.csv", b"", &[], "`s.csv` has no header: the first line of a CSV file names its columns");
     check_error("s.csv", b"\xef\xbb\xbf", &[], "`s.csv` has no header: the first line of a CSV file names its columns");

@@ -296,14 +296,14 @@ fn check_paths(sinks: &[SinkSpec]) -> Result<(), EgressError> {
 
 /// Two paths can lead to one file.
 fn check_files(sinks: &[Sink]) -> Result<(), EgressError> {
-    let mut files: Vec<(&str, (u64, u64))> = Vec::new();
+    let mut files: Vec<((u64, u64), &str)> = Vec::new();
     for sink in sinks {
-        let Some((name, path, identity)) = sink.file()? else { continue };
-        if let Some((first, _)) = files.iter().find(|file| file.1 == identity) {
-            let (path, first, second) = (path.to_owned(), (*first).to_owned(), name.to_owned());
+        let (Some(path), Some(identity)) = (sink.path(), sink.identity()?) else { continue };
+        if let Some((_, first)) = files.iter().find(|(known, _)| *known == identity) {
+            let (path, first, second) = (path.to_owned(), (*first).to_owned(), sink.name().to_owned());
             return Err(EgressError::PathTwice { path, first, second });
         }
-        files.push((name, identity));
+        files.push((identity, sink.name()));
     }
     Ok(())
 }

@@ -65,10 +65,21 @@ impl Sink {
         Ok(Self { name: spec.name, framing, output, buffer: Vec::new(), buffered, written })
     }
 
-    /// The name, the path, and what tells its file from others; `None` if it has no file.
-    pub(super) fn file(&self) -> Result<Option<(&str, &Path, (u64, u64))>, EgressError> {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn path(&self) -> Option<&Path> {
+        match &self.output {
+            Output::File { path, .. } => Some(path),
+            Output::Console { .. } | Output::Counter => None,
+        }
+    }
+
+    /// What tells its file from others; `None` if it has no file.
+    pub(super) fn identity(&self) -> Result<Option<(u64, u64)>, EgressError> {
         let Output::File { path, file, .. } = &self.output else { return Ok(None) };
-        Ok(Some((&self.name, path, file.identity().map_err(io(path, "look at"))?)))
+        file.identity().map(Some).map_err(io(path, "look at"))
     }
 
     pub(super) fn push(&mut self, record: &[u8]) {
@@ -100,10 +111,7 @@ impl Sink {
     }
 
     pub(super) fn is_known_to(&self, mark: &Mark) -> bool {
-        match &self.output {
-            Output::File { path, .. } => mark.length(&self.name, path).is_some(),
-            Output::Console { .. } | Output::Counter => true,
-        }
+        self.path().is_none_or(|path| mark.length(&self.name, path).is_some())
     }
 
     /// Writes everything behind the mark: after a failed fsync nobody knows which of it is there.
