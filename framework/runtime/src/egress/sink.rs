@@ -6,7 +6,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use statefn_core::{Encoding, codec::put_bytes};
+use statefn_core::{Encoding, address::ShardId, codec::put_bytes};
 
 use super::{
     Place, SinkSpec, Written,
@@ -26,6 +26,8 @@ pub(super) struct Sink {
     buffer: Vec<u8>,
     buffered: Written,
     written: Written,
+    /// By shard: what the mark says that it has.
+    taken: Vec<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -56,13 +58,19 @@ impl Sink {
             (Encoding::Protobuf, Place::Console) => Framing::Base64Line,
             (Encoding::Protobuf, Place::File(_) | Place::Counter) => Framing::Delimited,
         };
+        // An egress that is new, or comes back, has no records in what all others have taken.
+        let taken = match &spec.place {
+            Place::File(path) => mark.file(&spec.name, path).map(|file| larger(&file.taken, &mark.taken)),
+            Place::Console | Place::Counter => None,
+        };
+        let taken = taken.unwrap_or_else(|| mark.taken.clone());
         let output = match spec.place {
             Place::File(path) => open_file(disk, &spec.name, path, mark)?,
             Place::Console => Output::Console { printed: 0 },
             Place::Counter => Output::Counter,
         };
         let (buffered, written) = (Written::default(), Written::default());
-        Ok(Self { name: spec.name, framing, output, buffer: Vec::new(), buffered, written })
+        Ok(Self { name: spec.name, framing, output, buffer: Vec::new(), buffered, written, taken })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -82,7 +90,11 @@ impl Sink {
         file.identity().map(Some).map_err(io(path, "look at"))
     }
 
-    pub(super) fn push(&mut self, record: &[u8]) {
+    /// Buffers a record, but for one that stands already.
+    pub(super) fn push(&mut self, shard: ShardId, epoch: u64, record: &[u8]) {
+        if epoch <= self.taken[shard as usize] {
+            return;
+        }
         let before = self.buffer.len();
         match self.framing {
             Framing::Line => {
@@ -111,7 +123,7 @@ impl Sink {
     }
 
     pub(super) fn is_known_to(&self, mark: &Mark) -> bool {
-        self.path().is_none_or(|path| mark.length(&self.name, path).is_some())
+        self.path().is_none_or(|path| mark.file(&self.name, path).is_some())
     }
 
     /// Writes everything behind the mark: after a failed fsync nobody knows which of it is there.
@@ -133,15 +145,26 @@ impl Sink {
         }
     }
 
-    /// Enters the length that the file has with the buffer.
-    pub(super) fn enter_into(&self, mark: &mut Mark) {
+    /// What it has, once it has the buffer of all epochs that have ended.
+    pub(super) fn taken_with_buffer(&self, ended: &[u64]) -> Vec<u64> {
+        larger(&self.taken, ended)
+    }
+
+    /// What the mark says that it has.
+    pub(super) fn taken(&self) -> &[u64] {
+        &self.taken
+    }
+
+    /// Enters the length that the file has, with the buffer.
+    pub(super) fn enter_into(&self, mark: &mut Mark, taken: Vec<u64>) {
         if let Output::File { path, marked, .. } = &self.output {
-            mark.set_length(&self.name, path, marked + self.buffer.len() as u64);
+            mark.set_file(&self.name, path, marked + self.buffer.len() as u64, taken);
         }
     }
 
     /// The mark covers the buffer now.
-    pub(super) fn forget_buffer(&mut self) {
+    pub(super) fn forget_buffer(&mut self, taken: Vec<u64>) {
+        self.taken = taken;
         match &mut self.output {
             Output::File { marked, .. } => *marked += self.buffer.len() as u64,
             Output::Console { printed } => *printed = 0,
@@ -161,7 +184,7 @@ fn open_file(disk: &dyn Disk, egress: &str, path: PathBuf, mark: &Mark) -> Resul
     };
     let length = file.length().map_err(io(&path, "look at"))?;
     let egress = egress.to_owned();
-    let marked = match mark.length(&egress, &path) {
+    let marked = match mark.file(&egress, &path).map(|file| file.length) {
         Some(marked) if length < marked => return Err(EgressError::Shorter { path, egress, length, marked }),
         Some(marked) => marked,
         None if length > 0 => return Err(EgressError::Foreign { path, egress, length }),
@@ -171,6 +194,11 @@ fn open_file(disk: &dyn Disk, egress: &str, path: PathBuf, mark: &Mark) -> Resul
         file.cut(marked).map_err(io(&path, "cut"))?;
     }
     Ok(Output::File { path, file, marked })
+}
+
+/// The larger epoch of each shard.
+fn larger(one: &[u64], other: &[u64]) -> Vec<u64> {
+    one.iter().zip(other).map(|(one, other)| *one.max(other)).collect()
 }
 
 /// Prints what was not printed yet, and counts it even if it fails on the way.
@@ -221,8 +249,9 @@ mod tests {
     #[test]
     fn protobuf_records_are_base64_on_the_console() {
         let spec = SinkSpec { name: "sales".into(), encoding: Encoding::Protobuf, place: Place::Console };
-        let mut sink = Sink::open(&crate::egress::disk::RealDisk, spec, &Mark::default()).expect("opens");
-        sink.push(&[0xff, 0]);
+        let mut sink = Sink::open(&crate::egress::disk::RealDisk, spec, &Mark { taken: vec![0], ..Mark::default() })
+            .expect("opens");
+        sink.push(0, 1, &[0xff, 0]);
         assert_eq!(sink.buffer, b"/wA=\n");
     }
 }

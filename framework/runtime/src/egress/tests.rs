@@ -375,18 +375,62 @@ fn fixture() -> FaultyDisk {
 fn version_1_of_the_mark_is_read() {
     let disk = fixture();
     let (_, mark) = MarkFiles::open(&disk, Path::new("data"), SHARDS).expect("is read");
-    let file = |egress: &str, path: &str, length| MarkedFile { egress: egress.into(), path: path.into(), length };
-    let files = vec![file("sales", FILES[0], 28), file("refunds", FILES[1], 0)];
-    assert_eq!(mark, Mark { sequence: 4, taken: vec![2, 0, 700], files });
+    let file = |egress: &str, path: &str, length, taken: [u64; 3]| {
+        let (egress, path, taken) = (egress.into(), path.into(), taken.to_vec());
+        MarkedFile { egress, path, length, taken }
+    };
+    let files = vec![file("sales", FILES[0], 28, [2, 0, 700]), file("refunds", FILES[1], 0, [1, 0, 700])];
+    assert_eq!(mark, Mark { sequence: 4, taken: vec![1, 0, 700], files });
     let mut egress = FileEgress::open_on(&disk, Path::new("data"), sinks(), SHARDS).expect("opens");
-    egress.write(1, 1, 0, b"{\"cents\":3}");
-    egress.end_epoch(1, 1);
+    feed(&mut egress, 0, 2, &[(0, "{\"cents\":20000}"), (1, "{}")]);
+    feed(&mut egress, 0, 3, &[(0, "{\"cents\":3}")]);
     egress.sync().expect("syncs");
-    let lines = disk.durable(FILES[0]);
-    assert_eq!(
-        String::from_utf8_lossy(&lines),
-        "{\"cents\":1}\n{\"cents\":200000}\n{\"cents\":3}\n".replace("200000", "20000")
-    );
+    assert_eq!(disk.durable(FILES[0]), b"{\"cents\":1}\n{\"cents\":20000}\n{\"cents\":3}\n");
+    assert_eq!(disk.durable(FILES[1]), b"{}\n");
+}
+
+#[test]
+fn version_1_of_the_mark_is_written() {
+    let disk = FaultyDisk::default();
+    let mut egress = FileEgress::open_on(&disk, Path::new("data"), sinks(), SHARDS).expect("opens");
+    feed(&mut egress, 0, 1, &[(0, "{\"cents\":1}")]);
+    egress.sync().expect("syncs");
+    feed(&mut egress, 2, 700, &[]);
+    egress.sync().expect("syncs");
+    feed(&mut egress, 0, 2, &[(0, "{\"cents\":20000}"), (1, "{}")]);
+    disk.0.lock().expect("alone").faults = [u8::MAX, 0].into();
+    egress.sync().expect_err("the second file cannot be written");
+    for name in ["data/egress.mark.0", "data/egress.mark.1"] {
+        assert_eq!(disk.durable(name), fixture().durable(name), "{name}");
+    }
+}
+
+#[test]
+fn an_egress_that_cannot_be_written_does_not_stop_another() {
+    let disk = FaultyDisk::default();
+    let open = || FileEgress::open_on(&disk, Path::new("data"), sinks(), SHARDS).expect("opens");
+    let mut egress = open();
+    for epoch in 1..3 {
+        feed(&mut egress, 0, epoch, &[(0, "sale"), (1, "refund")]);
+        disk.0.lock().expect("alone").faults = [0].into();
+        egress.sync().expect_err("the first file cannot be written");
+    }
+    assert_eq!((disk.durable(FILES[0]), disk.durable(FILES[1])), (b"".to_vec(), b"refund\nrefund\n".to_vec()));
+    assert_eq!((egress.taken(0), egress.is_behind()), (0, true));
+    disk.crash();
+    let mut egress = open();
+    for epoch in 1..4 {
+        feed(&mut egress, 0, epoch, &[(0, "sale"), (1, "refund")]);
+        egress.sync().expect("goes on");
+    }
+    assert_eq!(egress.taken(0), 3);
+    assert_eq!(disk.durable(FILES[0]), b"sale\n".repeat(3));
+    assert_eq!(disk.durable(FILES[1]), b"refund\n".repeat(3));
+}
+
+fn feed(egress: &mut FileEgress, shard: u32, epoch: u64, records: &[(usize, &str)]) {
+    records.iter().for_each(|(sink, record)| egress.write(shard, epoch, *sink, record.as_bytes()));
+    egress.end_epoch(shard, epoch);
 }
 
 #[test]
@@ -419,21 +463,4 @@ fn a_newer_mark_is_refused() {
         error.to_string(),
         "`data/egress.mark.1` has the format version 2, this program reads up to 1: run the newer program"
     );
-}
-
-#[test]
-fn version_1_of_the_mark_is_written() {
-    let disk = FaultyDisk::default();
-    let mut egress = FileEgress::open_on(&disk, Path::new("data"), sinks(), SHARDS).expect("opens");
-    let records: [(u32, u64, &[u8]); 3] = [(0, 1, b"{\"cents\":1}"), (0, 2, b"{\"cents\":20000}"), (2, 700, b"")];
-    for (shard, epoch, record) in records {
-        if !record.is_empty() {
-            egress.write(shard, epoch, 0, record);
-        }
-        egress.end_epoch(shard, epoch);
-        egress.sync().expect("syncs");
-    }
-    for name in ["data/egress.mark.0", "data/egress.mark.1"] {
-        assert_eq!(disk.durable(name), fixture().durable(name), "{name}");
-    }
 }
