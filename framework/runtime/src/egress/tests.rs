@@ -248,12 +248,11 @@ impl Model {
                 let egress = self.open();
                 let epoch = egress.restart(*shard) + 1;
                 egress.write(*shard, epoch, 0, b"an epoch that does not end");
-                let from = egress.restart(*shard);
-                self.replay(*shard, from);
+                self.catch_up(*shard);
             }
             Step::Again(shard) => {
                 let from = self.open().taken(*shard);
-                self.replay(*shard, from);
+                self.replay(*shard, from, u64::MAX);
             }
         }
         if self.disk.is_down() {
@@ -264,7 +263,7 @@ impl Model {
         }
     }
 
-    /// The egress; opened again and again if it is closed, and fed with what it has not taken.
+    /// The egress; opened again and again if it is closed, and fed with half of what it lacks.
     fn open(&mut self) -> &mut FileEgress {
         while self.egress.is_none() {
             match FileEgress::open_on(&self.disk, Path::new("data"), sinks(), SHARDS) {
@@ -277,7 +276,8 @@ impl Model {
                 let Some(egress) = &self.egress else { break };
                 let taken = egress.taken(shard);
                 assert!(taken >= self.trimmed[shard as usize], "shard {shard}: what was taken stays taken");
-                self.replay(shard, taken);
+                let lacks = self.journals[shard as usize].len() as u64 - taken;
+                self.replay(shard, taken, taken + lacks / 2);
             }
         }
         self.egress.as_mut().expect("it was opened above")
@@ -288,13 +288,22 @@ impl Model {
         let epoch = self.journals[shard as usize].len() as u64 + 1;
         let line = |(place, egress): (usize, &usize)| (*egress, format!("{shard}/{epoch}/{place}"));
         self.journals[shard as usize].push(egresses.iter().enumerate().map(line).collect());
-        self.replay(shard, epoch - 1);
+        self.catch_up(shard);
     }
 
-    fn replay(&mut self, shard: u32, from: u64) {
+    /// Feeds the egress with what it was not given in this process.
+    fn catch_up(&mut self, shard: u32) {
+        let from = self.open().restart(shard);
+        self.replay(shard, from, u64::MAX);
+    }
+
+    fn replay(&mut self, shard: u32, from: u64, to: u64) {
         let egress = self.egress.as_mut().expect("only an open egress is fed");
         for (place, records) in self.journals[shard as usize].iter().enumerate().skip(from as usize) {
             let epoch = place as u64 + 1;
+            if epoch > to {
+                break;
+            }
             records.iter().for_each(|(sink, record)| egress.write(shard, epoch, *sink, record.as_bytes()));
             egress.end_epoch(shard, epoch);
         }
@@ -308,6 +317,7 @@ impl Model {
     /// Each line stands exactly once, and those of a shard in its order.
     fn check(&mut self) {
         self.disk.heal();
+        (0..SHARDS).for_each(|shard| self.catch_up(shard));
         self.open().sync().expect("the disk is good now");
         self.crash();
         self.open();
