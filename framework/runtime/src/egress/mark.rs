@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! magic "sfegress" | crc32c u32 over all behind it | version u8 | length of the body u32 | body
-//! body: sequence | count of shards, each: taken epoch | count of files, each: egress, path, length
+//! body: sequence | count of shards, each: taken epoch
+//!       | count of files, each: egress, path, length, and for each shard how many epochs it is ahead
 //! ```
-//! Fixed numbers are little-endian, those of the body are varints.
+//! Fixed numbers are little-endian, those of the body are varints. A file is ahead where another
+//! egress could not be written: what it has taken is not written to it again.
 //!
 //! There are two copies, and the marks alternate between them: a write that is torn by a crash
 //! damages the older mark only. The good copy with the higher sequence counts.
@@ -32,7 +34,7 @@ const COPIES: [&str; 2] = ["egress.mark.0", "egress.mark.1"];
 pub(super) struct Mark {
     /// Rises with each mark.
     pub(super) sequence: u64,
-    /// By shard.
+    /// By shard: what all egresses have.
     pub(super) taken: Vec<u64>,
     /// All files that were ever begun, by egress and path.
     pub(super) files: Vec<MarkedFile>,
@@ -44,20 +46,23 @@ pub(super) struct MarkedFile {
     /// As the settings have it, so that a data directory and its files can be moved together.
     pub(super) path: Vec<u8>,
     pub(super) length: u64,
+    /// By shard: what this file has.
+    pub(super) taken: Vec<u64>,
 }
 
 impl Mark {
-    /// The length of a file; `None` if it was not begun.
-    pub(super) fn length(&self, egress: &str, path: &Path) -> Option<u64> {
+    /// A file; `None` if it was not begun.
+    pub(super) fn file(&self, egress: &str, path: &Path) -> Option<&MarkedFile> {
         let path = path.as_os_str().as_bytes();
-        self.files.iter().find(|file| file.egress == egress && file.path == path).map(|file| file.length)
+        self.files.iter().find(|file| file.egress == egress && file.path == path)
     }
 
-    pub(super) fn set_length(&mut self, egress: &str, path: &Path, length: u64) {
-        let path = path.as_os_str().as_bytes();
-        match self.files.iter_mut().find(|file| file.egress == egress && file.path == path) {
-            Some(file) => file.length = length,
-            None => self.files.push(MarkedFile { egress: egress.to_owned(), path: path.to_owned(), length }),
+    pub(super) fn set_file(&mut self, egress: &str, path: &Path, length: u64, taken: Vec<u64>) {
+        let (egress, path) = (egress.to_owned(), path.as_os_str().as_bytes().to_owned());
+        let new = MarkedFile { egress, path, length, taken };
+        match self.files.iter_mut().find(|file| file.egress == new.egress && file.path == new.path) {
+            Some(file) => *file = new,
+            None => self.files.push(new),
         }
     }
 
@@ -71,6 +76,10 @@ impl Mark {
             put_bytes(&mut body, file.egress.as_bytes());
             put_bytes(&mut body, &file.path);
             put_varint(&mut body, file.length);
+            for (file, all) in file.taken.iter().zip(&self.taken) {
+                // A file of an egress that the app no longer has stays behind: that is forgotten.
+                put_varint(&mut body, file.saturating_sub(*all));
+            }
         }
         let length = u32::try_from(body.len()).expect("names and numbers of an app stay below 4 GiB");
         let mut checked = vec![VERSION];
@@ -91,7 +100,12 @@ impl Mark {
         }
         for _ in 0..reader.varint()? {
             let (egress, path) = (reader.text()?.to_owned(), reader.bytes()?.to_owned());
-            mark.files.push(MarkedFile { egress, path, length: reader.varint()? });
+            let length = reader.varint()?;
+            let mut taken = mark.taken.clone();
+            for epoch in &mut taken {
+                *epoch = epoch.checked_add(reader.varint()?).ok_or(Truncated)?;
+            }
+            mark.files.push(MarkedFile { egress, path, length, taken });
         }
         Ok(mark)
     }

@@ -10,6 +10,8 @@
 //! mark   { length of each file, epoch of each shard }
 //! ```
 //!
+//! An egress that cannot be written falls behind the others, which the mark says too.
+//!
 //! After a crash each file is cut at its mark and the epochs behind the mark are written again from
 //! the journal. The mark is what makes a line stand, so each line stands exactly once.
 //!
@@ -152,12 +154,14 @@ impl FileEgress {
         let mut egress = Self { sinks, shards: progress.collect(), marks, mark };
         // Before a new file gets its first line a mark must know it, or that line would be foreign.
         if egress.sinks.iter().any(|sink| !sink.is_known_to(&egress.mark)) {
-            egress.make_mark()?;
+            let all = vec![true; egress.sinks.len()];
+            egress.make_mark(&all)?;
         }
         Ok(egress)
     }
 
-    /// The epoch up to which the records of a shard are durable; the journal is needed behind it.
+    /// The epoch up to which the records of a shard are durable in all egresses; the journal is
+    /// needed behind it.
     ///
     /// # Panics
     /// If there is no such shard.
@@ -220,7 +224,7 @@ impl FileEgress {
         assert!(open.records.is_empty() || open.epoch == epoch, "epoch {} is open, not {epoch}", open.epoch);
         for &(egress, length) in &open.records {
             let (record, rest) = bytes.split_at(length);
-            self.sinks[egress].push(record);
+            self.sinks[egress].push(shard, epoch, record);
             bytes = rest;
         }
         open.begin(0);
@@ -251,36 +255,57 @@ impl FileEgress {
 
     /// Makes all ended epochs durable; then they are [`taken`](Self::taken).
     ///
-    /// It blocks for the fsyncs: one for each file that got lines, one for the mark.
+    /// It blocks for the fsyncs: one for each file that got lines, one for the mark. An egress that
+    /// cannot be written does not stop the others: their lines stand, and only `taken` waits for it.
     ///
     /// # Errors
-    /// If the operating system says no, such as on a full disk. Nothing is taken then, everything
+    /// The first one, if the operating system says no, such as on a full disk. What does not stand
     /// is kept in memory, and calling it again goes on.
     pub fn sync(&mut self) -> Result<(), EgressError> {
         if !self.is_behind() {
             return Ok(());
         }
-        for sink in &mut self.sinks {
-            sink.write_out()?;
+        let mut outcomes: Vec<_> = self.sinks.iter_mut().map(Sink::write_out).collect();
+        for (sink, outcome) in self.sinks.iter().zip(&mut outcomes) {
+            if outcome.is_ok() {
+                *outcome = sink.make_durable();
+            }
         }
-        for sink in &self.sinks {
-            sink.make_durable()?;
-        }
-        self.make_mark()
+        let ready: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
+        self.make_mark(&ready)?;
+        outcomes.into_iter().collect()
     }
 
-    fn make_mark(&mut self) -> Result<(), EgressError> {
+    /// Makes a mark durable that covers the buffers of those sinks that are ready.
+    fn make_mark(&mut self, ready: &[bool]) -> Result<(), EgressError> {
+        let ended: Vec<_> = self.shards.iter().map(|shard| shard.ended).collect();
+        let reached = |(sink, ready): (&Sink, &bool)| match ready {
+            true => sink.taken_with_buffer(&ended),
+            false => sink.taken().to_vec(),
+        };
+        let reached: Vec<_> = self.sinks.iter().zip(ready).map(reached).collect();
         let mut mark = self.mark.clone();
-        mark.sequence += 1;
-        mark.taken = self.shards.iter().map(|shard| shard.ended).collect();
-        for sink in &self.sinks {
-            sink.enter_into(&mut mark);
+        mark.taken = least(&reached, &ended);
+        for ((sink, _), taken) in self.sinks.iter().zip(ready).zip(&reached).filter(|((_, ready), _)| **ready) {
+            sink.enter_into(&mut mark, taken.clone());
         }
+        if mark == self.mark {
+            return Ok(());
+        }
+        mark.sequence += 1;
         self.marks.write(&mark)?;
         self.mark = mark;
-        self.sinks.iter_mut().for_each(Sink::forget_buffer);
+        for ((sink, _), taken) in self.sinks.iter_mut().zip(ready).zip(reached).filter(|((_, ready), _)| **ready) {
+            sink.forget_buffer(taken);
+        }
         Ok(())
     }
+}
+
+/// Of each shard the epoch that all sinks have; if there is none, what has ended.
+fn least(reached: &[Vec<u64>], ended: &[u64]) -> Vec<u64> {
+    let of_shard = |shard: usize| reached.iter().map(|sink| sink[shard]).min().unwrap_or(ended[shard]);
+    (0..ended.len()).map(of_shard).collect()
 }
 
 impl std::fmt::Debug for FileEgress {
@@ -302,14 +327,14 @@ fn check_paths(sinks: &[SinkSpec]) -> Result<(), EgressError> {
 
 /// Two paths can lead to one file.
 fn check_files(sinks: &[Sink]) -> Result<(), EgressError> {
-    let mut files: Vec<(&str, (u64, u64))> = Vec::new();
+    let mut files: Vec<((u64, u64), &str)> = Vec::new();
     for sink in sinks {
-        let Some((name, path, identity)) = sink.file()? else { continue };
-        if let Some((first, _)) = files.iter().find(|file| file.1 == identity) {
-            let (path, first, second) = (path.to_owned(), (*first).to_owned(), name.to_owned());
+        let (Some(path), Some(identity)) = (sink.path(), sink.identity()?) else { continue };
+        if let Some((_, first)) = files.iter().find(|(known, _)| *known == identity) {
+            let (path, first, second) = (path.to_owned(), (*first).to_owned(), sink.name().to_owned());
             return Err(EgressError::PathTwice { path, first, second });
         }
-        files.push((name, identity));
+        files.push((identity, sink.name()));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use statefn_core::{Encoding, codec::put_bytes};
+use statefn_core::{Encoding, address::ShardId, codec::put_bytes};
 
 use super::{
     Place, SinkSpec, Written,
@@ -26,6 +26,8 @@ pub(super) struct Sink {
     buffer: Vec<u8>,
     buffered: Written,
     written: Written,
+    /// By shard: what the mark says that it has.
+    taken: Vec<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -56,22 +58,43 @@ impl Sink {
             (Encoding::Protobuf, Place::Console) => Framing::Base64Line,
             (Encoding::Protobuf, Place::File(_) | Place::Counter) => Framing::Delimited,
         };
+        // An egress that is new, or comes back, has no records in what all others have taken.
+        let taken = match &spec.place {
+            Place::File(path) => mark.file(&spec.name, path).map(|file| larger(&file.taken, &mark.taken)),
+            Place::Console | Place::Counter => None,
+        };
+        let taken = taken.unwrap_or_else(|| mark.taken.clone());
         let output = match spec.place {
             Place::File(path) => open_file(disk, &spec.name, path, mark)?,
             Place::Console => Output::Console { printed: 0 },
             Place::Counter => Output::Counter,
         };
         let (buffered, written) = (Written::default(), Written::default());
-        Ok(Self { name: spec.name, framing, output, buffer: Vec::new(), buffered, written })
+        Ok(Self { name: spec.name, framing, output, buffer: Vec::new(), buffered, written, taken })
     }
 
-    /// The name, the path, and what tells its file from others; `None` if it has no file.
-    pub(super) fn file(&self) -> Result<Option<(&str, &Path, (u64, u64))>, EgressError> {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn path(&self) -> Option<&Path> {
+        match &self.output {
+            Output::File { path, .. } => Some(path),
+            Output::Console { .. } | Output::Counter => None,
+        }
+    }
+
+    /// What tells its file from others; `None` if it has no file.
+    pub(super) fn identity(&self) -> Result<Option<(u64, u64)>, EgressError> {
         let Output::File { path, file, .. } = &self.output else { return Ok(None) };
-        Ok(Some((&self.name, path, file.identity().map_err(io(path, "look at"))?)))
+        file.identity().map(Some).map_err(io(path, "look at"))
     }
 
-    pub(super) fn push(&mut self, record: &[u8]) {
+    /// Buffers a record, but for one that stands already.
+    pub(super) fn push(&mut self, shard: ShardId, epoch: u64, record: &[u8]) {
+        if epoch <= self.taken[shard as usize] {
+            return;
+        }
         let before = self.buffer.len();
         match self.framing {
             Framing::Line => {
@@ -100,10 +123,7 @@ impl Sink {
     }
 
     pub(super) fn is_known_to(&self, mark: &Mark) -> bool {
-        match &self.output {
-            Output::File { path, .. } => mark.length(&self.name, path).is_some(),
-            Output::Console { .. } | Output::Counter => true,
-        }
+        self.path().is_none_or(|path| mark.file(&self.name, path).is_some())
     }
 
     /// Writes everything behind the mark: after a failed fsync nobody knows which of it is there.
@@ -112,9 +132,8 @@ impl Sink {
             Output::File { path, file, marked } => {
                 write_all_at(file.as_ref(), &self.buffer, *marked).map_err(io(path, "write"))
             }
-            Output::Console { printed } => {
-                print(&self.buffer, printed).map_err(io(Path::new("standard output"), "write"))
-            }
+            Output::Console { printed } => print(&mut io::stdout().lock(), &self.buffer, printed)
+                .map_err(io(Path::new("standard output"), "write")),
             Output::Counter => Ok(()),
         }
     }
@@ -126,15 +145,26 @@ impl Sink {
         }
     }
 
-    /// Enters the length that the file has with the buffer.
-    pub(super) fn enter_into(&self, mark: &mut Mark) {
+    /// What it has, once it has the buffer of all epochs that have ended.
+    pub(super) fn taken_with_buffer(&self, ended: &[u64]) -> Vec<u64> {
+        larger(&self.taken, ended)
+    }
+
+    /// What the mark says that it has.
+    pub(super) fn taken(&self) -> &[u64] {
+        &self.taken
+    }
+
+    /// Enters the length that the file has, with the buffer.
+    pub(super) fn enter_into(&self, mark: &mut Mark, taken: Vec<u64>) {
         if let Output::File { path, marked, .. } = &self.output {
-            mark.set_length(&self.name, path, marked + self.buffer.len() as u64);
+            mark.set_file(&self.name, path, marked + self.buffer.len() as u64, taken);
         }
     }
 
     /// The mark covers the buffer now.
-    pub(super) fn forget_buffer(&mut self) {
+    pub(super) fn forget_buffer(&mut self, taken: Vec<u64>) {
+        self.taken = taken;
         match &mut self.output {
             Output::File { marked, .. } => *marked += self.buffer.len() as u64,
             Output::Console { printed } => *printed = 0,
@@ -154,7 +184,7 @@ fn open_file(disk: &dyn Disk, egress: &str, path: PathBuf, mark: &Mark) -> Resul
     };
     let length = file.length().map_err(io(&path, "look at"))?;
     let egress = egress.to_owned();
-    let marked = match mark.length(&egress, &path) {
+    let marked = match mark.file(&egress, &path).map(|file| file.length) {
         Some(marked) if length < marked => return Err(EgressError::Shorter { path, egress, length, marked }),
         Some(marked) => marked,
         None if length > 0 => return Err(EgressError::Foreign { path, egress, length }),
@@ -166,9 +196,13 @@ fn open_file(disk: &dyn Disk, egress: &str, path: PathBuf, mark: &Mark) -> Resul
     Ok(Output::File { path, file, marked })
 }
 
+/// The larger epoch of each shard.
+fn larger(one: &[u64], other: &[u64]) -> Vec<u64> {
+    one.iter().zip(other).map(|(one, other)| *one.max(other)).collect()
+}
+
 /// Prints what was not printed yet, and counts it even if it fails on the way.
-fn print(buffer: &[u8], printed: &mut usize) -> io::Result<()> {
-    let mut console = io::stdout().lock();
+fn print(console: &mut impl Write, buffer: &[u8], printed: &mut usize) -> io::Result<()> {
     while *printed < buffer.len() {
         match console.write(&buffer[*printed..]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -178,4 +212,46 @@ fn print(buffer: &[u8], printed: &mut usize) -> io::Result<()> {
         }
     }
     console.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes two bytes at a time, and fails at every third.
+    struct Terminal(Vec<u8>, u32);
+
+    impl Write for Terminal {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1 += 1;
+            if self.1.is_multiple_of(3) {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let length = bytes.len().min(2);
+            self.0.extend_from_slice(&bytes[..length]);
+            Ok(length)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_the_console_has_is_not_printed_again() {
+        let (mut terminal, mut printed, mut failures) = (Terminal(Vec::new(), 0), 0, 0);
+        while print(&mut terminal, b"{\"cents\":1}\n", &mut printed).is_err() {
+            failures += 1;
+        }
+        assert_eq!((terminal.0.as_slice(), failures), (&b"{\"cents\":1}\n"[..], 2));
+    }
+
+    #[test]
+    fn protobuf_records_are_base64_on_the_console() {
+        let spec = SinkSpec { name: "sales".into(), encoding: Encoding::Protobuf, place: Place::Console };
+        let mut sink = Sink::open(&crate::egress::disk::RealDisk, spec, &Mark { taken: vec![0], ..Mark::default() })
+            .expect("opens");
+        sink.push(0, 1, &[0xff, 0]);
+        assert_eq!(sink.buffer, b"/wA=\n");
+    }
 }

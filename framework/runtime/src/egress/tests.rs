@@ -248,12 +248,11 @@ impl Model {
                 let egress = self.open();
                 let epoch = egress.restart(*shard) + 1;
                 egress.write(*shard, epoch, 0, b"an epoch that does not end");
-                let from = egress.restart(*shard);
-                self.replay(*shard, from);
+                self.catch_up(*shard);
             }
             Step::Again(shard) => {
                 let from = self.open().taken(*shard);
-                self.replay(*shard, from);
+                self.replay(*shard, from, u64::MAX);
             }
         }
         if self.disk.is_down() {
@@ -264,7 +263,7 @@ impl Model {
         }
     }
 
-    /// The egress; opened again and again if it is closed, and fed with what it has not taken.
+    /// The egress; opened again and again if it is closed, and fed with half of what it lacks.
     fn open(&mut self) -> &mut FileEgress {
         while self.egress.is_none() {
             match FileEgress::open_on(&self.disk, Path::new("data"), sinks(), SHARDS) {
@@ -277,7 +276,8 @@ impl Model {
                 let Some(egress) = &self.egress else { break };
                 let taken = egress.taken(shard);
                 assert!(taken >= self.trimmed[shard as usize], "shard {shard}: what was taken stays taken");
-                self.replay(shard, taken);
+                let lacks = self.journals[shard as usize].len() as u64 - taken;
+                self.replay(shard, taken, taken + lacks / 2);
             }
         }
         self.egress.as_mut().expect("it was opened above")
@@ -288,13 +288,22 @@ impl Model {
         let epoch = self.journals[shard as usize].len() as u64 + 1;
         let line = |(place, egress): (usize, &usize)| (*egress, format!("{shard}/{epoch}/{place}"));
         self.journals[shard as usize].push(egresses.iter().enumerate().map(line).collect());
-        self.replay(shard, epoch - 1);
+        self.catch_up(shard);
     }
 
-    fn replay(&mut self, shard: u32, from: u64) {
+    /// Feeds the egress with what it was not given in this process.
+    fn catch_up(&mut self, shard: u32) {
+        let from = self.open().restart(shard);
+        self.replay(shard, from, u64::MAX);
+    }
+
+    fn replay(&mut self, shard: u32, from: u64, to: u64) {
         let egress = self.egress.as_mut().expect("only an open egress is fed");
         for (place, records) in self.journals[shard as usize].iter().enumerate().skip(from as usize) {
             let epoch = place as u64 + 1;
+            if epoch > to {
+                break;
+            }
             records.iter().for_each(|(sink, record)| egress.write(shard, epoch, *sink, record.as_bytes()));
             egress.end_epoch(shard, epoch);
         }
@@ -308,6 +317,7 @@ impl Model {
     /// Each line stands exactly once, and those of a shard in its order.
     fn check(&mut self) {
         self.disk.heal();
+        (0..SHARDS).for_each(|shard| self.catch_up(shard));
         self.open().sync().expect("the disk is good now");
         self.crash();
         self.open();
@@ -375,18 +385,62 @@ fn fixture() -> FaultyDisk {
 fn version_1_of_the_mark_is_read() {
     let disk = fixture();
     let (_, mark) = MarkFiles::open(&disk, Path::new("data"), SHARDS).expect("is read");
-    let file = |egress: &str, path: &str, length| MarkedFile { egress: egress.into(), path: path.into(), length };
-    let files = vec![file("sales", FILES[0], 28), file("refunds", FILES[1], 0)];
-    assert_eq!(mark, Mark { sequence: 4, taken: vec![2, 0, 700], files });
+    let file = |egress: &str, path: &str, length, taken: [u64; 3]| {
+        let (egress, path, taken) = (egress.into(), path.into(), taken.to_vec());
+        MarkedFile { egress, path, length, taken }
+    };
+    let files = vec![file("sales", FILES[0], 28, [2, 0, 700]), file("refunds", FILES[1], 0, [1, 0, 700])];
+    assert_eq!(mark, Mark { sequence: 4, taken: vec![1, 0, 700], files });
     let mut egress = FileEgress::open_on(&disk, Path::new("data"), sinks(), SHARDS).expect("opens");
-    egress.write(1, 1, 0, b"{\"cents\":3}");
-    egress.end_epoch(1, 1);
+    feed(&mut egress, 0, 2, &[(0, "{\"cents\":20000}"), (1, "{}")]);
+    feed(&mut egress, 0, 3, &[(0, "{\"cents\":3}")]);
     egress.sync().expect("syncs");
-    let lines = disk.durable(FILES[0]);
-    assert_eq!(
-        String::from_utf8_lossy(&lines),
-        "{\"cents\":1}\n{\"cents\":200000}\n{\"cents\":3}\n".replace("200000", "20000")
-    );
+    assert_eq!(disk.durable(FILES[0]), b"{\"cents\":1}\n{\"cents\":20000}\n{\"cents\":3}\n");
+    assert_eq!(disk.durable(FILES[1]), b"{}\n");
+}
+
+#[test]
+fn version_1_of_the_mark_is_written() {
+    let disk = FaultyDisk::default();
+    let mut egress = FileEgress::open_on(&disk, Path::new("data"), sinks(), SHARDS).expect("opens");
+    feed(&mut egress, 0, 1, &[(0, "{\"cents\":1}")]);
+    egress.sync().expect("syncs");
+    feed(&mut egress, 2, 700, &[]);
+    egress.sync().expect("syncs");
+    feed(&mut egress, 0, 2, &[(0, "{\"cents\":20000}"), (1, "{}")]);
+    disk.0.lock().expect("alone").faults = [u8::MAX, 0].into();
+    egress.sync().expect_err("the second file cannot be written");
+    for name in ["data/egress.mark.0", "data/egress.mark.1"] {
+        assert_eq!(disk.durable(name), fixture().durable(name), "{name}");
+    }
+}
+
+#[test]
+fn an_egress_that_cannot_be_written_does_not_stop_another() {
+    let disk = FaultyDisk::default();
+    let open = || FileEgress::open_on(&disk, Path::new("data"), sinks(), SHARDS).expect("opens");
+    let mut egress = open();
+    for epoch in 1..3 {
+        feed(&mut egress, 0, epoch, &[(0, "sale"), (1, "refund")]);
+        disk.0.lock().expect("alone").faults = [0].into();
+        egress.sync().expect_err("the first file cannot be written");
+    }
+    assert_eq!((disk.durable(FILES[0]), disk.durable(FILES[1])), (b"".to_vec(), b"refund\nrefund\n".to_vec()));
+    assert_eq!((egress.taken(0), egress.is_behind()), (0, true));
+    disk.crash();
+    let mut egress = open();
+    for epoch in 1..4 {
+        feed(&mut egress, 0, epoch, &[(0, "sale"), (1, "refund")]);
+        egress.sync().expect("goes on");
+    }
+    assert_eq!(egress.taken(0), 3);
+    assert_eq!(disk.durable(FILES[0]), b"sale\n".repeat(3));
+    assert_eq!(disk.durable(FILES[1]), b"refund\n".repeat(3));
+}
+
+fn feed(egress: &mut FileEgress, shard: u32, epoch: u64, records: &[(usize, &str)]) {
+    records.iter().for_each(|(sink, record)| egress.write(shard, epoch, *sink, record.as_bytes()));
+    egress.end_epoch(shard, epoch);
 }
 
 #[test]
@@ -419,25 +473,4 @@ fn a_newer_mark_is_refused() {
         error.to_string(),
         "`data/egress.mark.1` has the format version 2, this program reads up to 1: run the newer program"
     );
-}
-
-#[test]
-fn zz_make_fixture() {
-    let disk = FaultyDisk::default();
-    let sink = sinks();
-    let mut egress = FileEgress::open_on(&disk, Path::new("data"), sink, SHARDS).expect("opens");
-    egress.write(0, 1, 0, b"{\"cents\":1}");
-    egress.end_epoch(0, 1);
-    egress.sync().unwrap();
-    egress.write(0, 2, 0, b"{\"cents\":20000}");
-    egress.end_epoch(0, 2);
-    egress.sync().unwrap();
-    egress.end_epoch(2, 700);
-    egress.sync().unwrap();
-    for name in ["egress.mark.0", "egress.mark.1"] {
-        std::fs::write(format!("tests/fixtures/egress-v1/{name}"), disk.durable(&format!("data/{name}"))).unwrap();
-    }
-    let mut lines = disk.durable(FILES[0]);
-    lines.extend_from_slice(b"{\"cents\":7}\n{\"ce");
-    std::fs::write("tests/fixtures/egress-v1/sales.jsonl", lines).unwrap();
 }

@@ -82,7 +82,7 @@ pub enum SourceError {
         reason: String,
     },
     /// The header lacks a column that the message needs, or has it twice.
-    #[error("the header of `{}` has the column `{column}` {}, and the messages of the ingress `{ingress}` need it once; its columns are: {}; correct the header, or rename the field with `#[serde(rename = \"..\")]`", path.display(), if *.doubled { "twice" } else { "not" }, columns.join(", "))]
+    #[error("the header of `{}` {} the column `{column}`, which the messages of the ingress `{ingress}` need; its columns are: {}; correct the header, or rename the field with `#[serde(rename = \"..\")]`", path.display(), if *.doubled { "has twice" } else { "lacks" }, columns.join(", "))]
     Column {
         /// The file.
         path: PathBuf,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use statefn_core::{
     dead_letter::DeadLetter,
     ingress::{Batches, ErasedIngress, RawRecord},
-    limits::MESSAGE_BYTES_MAX,
+    limits::{DEAD_LETTER_BYTES_MAX, MESSAGE_BYTES_MAX},
     message::Row,
     shard::frame::Position,
 };
@@ -74,7 +74,8 @@ pub(super) struct Bad {
 
 impl Bad {
     pub(super) fn new(reason: String, bytes: &[u8]) -> Self {
-        Self { reason, start: bytes.to_vec(), bytes_total: bytes.len() as u64 }
+        let start = bytes[..bytes.len().min(DEAD_LETTER_BYTES_MAX)].to_vec();
+        Self { reason, start, bytes_total: bytes.len() as u64 }
     }
 
     pub(super) fn too_long(what: &str, start: Vec<u8>, bytes_total: u64) -> Self {
@@ -293,12 +294,11 @@ impl Reading {
 
     /// Before the first good record: a column that the header lacks makes every record bad.
     fn check_columns(&self, ingress: &dyn ErasedIngress, reason: &str) -> Result<(), SourceError> {
-        let Framing::Csv(rows) = &self.framing else { return Ok(()) };
+        let (Framing::Csv(rows), false) = (&self.framing, self.is_proven) else { return Ok(()) };
         let columns = rows.columns();
         let named = |prefix| reason.strip_prefix(prefix).and_then(|rest: &str| rest.strip_suffix('`'));
         let missing = named("missing field `").filter(|name| !columns.iter().any(|column| column == name));
         let (column, doubled) = match (missing, named("duplicate field `")) {
-            _ if self.is_proven => return Ok(()),
             (Some(column), _) => (column.to_owned(), false),
             (None, Some(column)) => (column.to_owned(), true),
             (None, None) => return Ok(()),
