@@ -13,7 +13,7 @@ pub use statefn_macros::{Message, Reject, State, contract, function};
 pub mod prelude {
     pub use crate::{
         Address, Context, Due, Egress, EventTime, Failed, Fault, Ingress, IntoKey, Key, Message, ProcessingTime,
-        Reject, Router, State,
+        Reject, Router, State, contract, function,
     };
 }
 
