@@ -72,6 +72,11 @@ pub enum Access {
 }
 
 /// A function's handler of `M`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not handle `{M}`",
+    label = "`{Self}` has no handler for `{M}`",
+    note = "add to its `#[function]` impl: `#[on] fn name(&mut self, msg: &{M})`"
+)]
 pub trait Handles<M: Message>: Function + Accepts<M> {
     /// Whether it can change anything.
     const ACCESS: Access;
@@ -187,6 +192,7 @@ pub const fn assert_covers<C: Covers<F>, F: Function>() {}
 /// # Panics
 /// At compile time, if two of the names are equal.
 #[doc(hidden)]
+#[track_caller]
 pub const fn assert_distinct(names: &[&str]) {
     let mut i = 0;
     while i < names.len() {
@@ -239,7 +245,10 @@ impl<M: Message> Incoming<M> {
             }
         }
     }
+}
 
+// Without the bound `M: Message`, so that a type that is no message is not reported here again.
+impl<M> Incoming<M> {
     /// The message.
     ///
     /// # Panics

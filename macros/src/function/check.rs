@@ -293,7 +293,7 @@ fn check_context(parameter: &PatType, receiver: Option<Access>, problems: &mut P
 fn check_message(parameter: &PatType, problems: &mut Problems) -> Option<(Type, Passing)> {
     let name = match &*parameter.pat {
         Pat::Ident(pat) => pat.ident.to_string(),
-        _ => "_".to_owned(),
+        _ => "msg".to_owned(),
     };
     match &*parameter.ty {
         Type::Reference(reference) if reference.mutability.is_some() => {

@@ -14,7 +14,7 @@ struct Receipt;
 #[function(name = "bank/account")]
 impl Account {
     #[on]
-    fn deposit(&mut self, msg: &Deposit) -> Receipt {
+    fn deposit(&mut self, _: &Deposit) -> Receipt {
         Receipt
     }
 }

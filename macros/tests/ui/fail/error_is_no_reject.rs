@@ -15,7 +15,7 @@ struct Broke;
 #[function(name = "bank/account")]
 impl Account {
     #[on]
-    fn transfer(&mut self, msg: &Transfer) -> Result<(), Broke> {
+    fn transfer(&mut self, _: &Transfer) -> Result<(), Broke> {
         Err(Broke)
     }
 }

@@ -11,7 +11,7 @@ struct Account<T> {
 #[function(name = "bank/account")]
 impl<T> Account<T> {
     #[on]
-    fn deposit(&mut self, msg: &Deposit) {}
+    fn deposit(&mut self, _: &Deposit) {}
 }
 
 fn main() {}

@@ -12,7 +12,7 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on]
-    async fn deposit(&mut self, msg: &Deposit) {}
+    async fn deposit(&mut self, _: &Deposit) {}
 }
 
 fn main() {}

@@ -13,7 +13,7 @@ struct Account {
 impl Account {
     #[cfg(unix)]
     #[on]
-    fn deposit(&mut self, msg: &Deposit) {}
+    fn deposit(&mut self, _: &Deposit) {}
 }
 
 fn main() {}

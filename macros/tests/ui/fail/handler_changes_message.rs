@@ -12,7 +12,9 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on]
-    fn deposit(&mut self, msg: &mut Deposit) {}
+    fn deposit(&mut self, msg: &mut Deposit) {
+        msg.cents = 0;
+    }
 }
 
 fn main() {}

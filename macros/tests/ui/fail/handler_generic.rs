@@ -12,7 +12,7 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on]
-    fn handle<M: Message>(&mut self, msg: &M) {}
+    fn handle<M: Message>(&mut self, _: &M) {}
 }
 
 fn main() {}

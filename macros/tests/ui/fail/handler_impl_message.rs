@@ -12,7 +12,7 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on]
-    fn handle(&mut self, msg: impl Message) {}
+    fn handle(&mut self, _: impl Message) {}
 }
 
 fn main() {}

@@ -12,7 +12,7 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on]
-    fn deposit(self, msg: &Deposit) {}
+    fn deposit(self, _: &Deposit) {}
 }
 
 fn main() {}

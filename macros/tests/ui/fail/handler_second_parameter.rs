@@ -12,7 +12,7 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on]
-    fn deposit(&mut self, msg: &Deposit, cents: u64) {}
+    fn deposit(&mut self, _: &Deposit, _: u64) {}
 }
 
 fn main() {}

@@ -12,7 +12,7 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on]
-    fn deposit(&mut self, ctx: &mut Context<Self>) {}
+    fn deposit(&mut self, _: &mut Context<Self>) {}
 }
 
 fn main() {}

@@ -12,7 +12,7 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on]
-    fn deposit(&mut self, msg: &Deposit, ctx: &mut Context<Self>, cents: u64) {}
+    fn deposit(&mut self, _: &Deposit, _: &mut Context<Self>, _: u64) {}
 }
 
 fn main() {}

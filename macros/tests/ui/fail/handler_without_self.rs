@@ -12,7 +12,7 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on]
-    fn deposit(msg: &Deposit) {}
+    fn deposit(_: &Deposit) {}
 }
 
 fn main() {}

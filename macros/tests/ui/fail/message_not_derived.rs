@@ -15,7 +15,7 @@ struct Payment;
 #[function(name = "bank/account")]
 impl Account {
     #[on]
-    fn pay(&mut self, msg: &Payment) {}
+    fn pay(&mut self, _: &Payment) {}
 }
 
 fn main() {}

@@ -13,7 +13,7 @@ struct Account {
 impl Account {
     #[on]
     #[on_timer]
-    fn deposit(&mut self, msg: &Deposit) {}
+    fn deposit(&mut self, _: &Deposit) {}
 }
 
 fn main() {}

@@ -12,10 +12,10 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on_reply]
-    fn reserved(&mut self, answer: Reserved) {}
+    fn reserved(&mut self, _: Reserved) {}
 
     #[on_close]
-    fn close(&mut self, window: Window) {}
+    fn close(&mut self, _: Window) {}
 }
 
 fn main() {}

@@ -12,7 +12,7 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on(bogus)]
-    fn deposit(&mut self, msg: &Deposit) {}
+    fn deposit(&mut self, _: &Deposit) {}
 }
 
 fn main() {}

@@ -12,7 +12,7 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on]
-    fn balance(&self, _: &GetBalance, ctx: &mut Context<Self>) -> u64 {
+    fn balance(&self, _: &GetBalance, _: &mut Context<Self>) -> u64 {
         self.balance_cents
     }
 }

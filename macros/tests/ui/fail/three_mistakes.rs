@@ -12,7 +12,7 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on]
-    async fn deposit(&mut self, msg: &Deposit) {}
+    async fn deposit(&mut self, _: &Deposit) {}
 
     #[on]
     fn transfer(&mut self) -> Result<(), Overdrawn> {
@@ -25,7 +25,7 @@ impl Account {
     }
 
     #[on_timer]
-    fn expired(&self, timer: &HoldExpired) {}
+    fn expired(&self, _: &HoldExpired) {}
 }
 
 fn main() {}

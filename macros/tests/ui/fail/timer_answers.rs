@@ -12,7 +12,7 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on_timer]
-    fn expired(&mut self, timer: &HoldExpired) -> Result<(), Overdrawn> {
+    fn expired(&mut self, _: &HoldExpired) -> Result<(), Overdrawn> {
         Ok(())
     }
 }

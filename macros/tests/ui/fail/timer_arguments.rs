@@ -12,7 +12,7 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on_timer(in_event_time_order)]
-    fn expired(&mut self, timer: &HoldExpired) {}
+    fn expired(&mut self, _: &HoldExpired) {}
 }
 
 fn main() {}

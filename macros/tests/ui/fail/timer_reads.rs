@@ -12,7 +12,7 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on_timer]
-    fn expired(&self, timer: &HoldExpired) {}
+    fn expired(&self, _: &HoldExpired) {}
 }
 
 fn main() {}

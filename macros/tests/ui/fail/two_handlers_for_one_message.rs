@@ -17,7 +17,7 @@ impl Account {
     }
 
     #[on]
-    fn deposit_again(&mut self, msg: Deposit) {}
+    fn deposit_again(&mut self, _: Deposit) {}
 }
 
 fn main() {}

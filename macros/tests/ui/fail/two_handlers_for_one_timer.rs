@@ -12,10 +12,10 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on_timer]
-    fn expired(&mut self, timer: &HoldExpired) {}
+    fn expired(&mut self, _: &HoldExpired) {}
 
     #[on_timer]
-    fn expired_again(&mut self, timer: &HoldExpired) {}
+    fn expired_again(&mut self, _: &HoldExpired) {}
 }
 
 fn main() {}
