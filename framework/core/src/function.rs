@@ -4,6 +4,9 @@
 //! implemented by functions (by the macro, or by hand). `MessageTo`, `TargetOf`, `TimerOf` and
 //! `HandledBy` say the same from the side of the message, so that the compiler infers the type
 //! that the user wrote and a mistake is reported with its real name.
+//!
+//! The first family does not ask for `M: Message`: whoever registers or sends `M` does, and a type
+//! that is no message is not reported once more for each impl that names it.
 
 use crate::{
     context::Context,
@@ -26,7 +29,7 @@ pub trait Target: Sized + 'static {
 }
 
 /// A target that takes messages of type `M`.
-pub trait Accepts<M: Message>: Target {
+pub trait Accepts<M>: Target {
     /// What the handler returns.
     type Return: HandlerReturn;
     /// The place of `M` in [`Target::MESSAGES`].
@@ -77,7 +80,7 @@ pub enum Access {
     label = "`{Self}` has no handler for `{M}`",
     note = "add to its `#[function]` impl: `#[on] fn name(&mut self, msg: &{M})`"
 )]
-pub trait Handles<M: Message>: Function + Accepts<M> {
+pub trait Handles<M>: Function + Accepts<M> {
     /// Whether it can change anything.
     const ACCESS: Access;
     /// Whether messages wait for the watermark and come in the order of their event time.
@@ -88,7 +91,7 @@ pub trait Handles<M: Message>: Function + Accepts<M> {
 }
 
 /// A function's handler of timers with payload `T`.
-pub trait HandlesTimer<T: Message>: Function {
+pub trait HandlesTimer<T>: Function {
     /// The place of `T` among the function's timers.
     const INDEX: u16;
 
