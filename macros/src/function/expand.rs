@@ -72,7 +72,7 @@ fn function_impl(function: &Function) -> TokenStream {
     let timers = function.timers.iter().map(|handler| &handler.message);
     // What is no egress is reported where it is listed.
     let emits =
-        emits.iter().map(|path| quote_spanned!(place_of(&path)=> ::statefn::__private::Egress::declaration(&#path)));
+        emits.iter().map(|path| quote_spanned!(place_of(path)=> ::statefn::__private::Egress::declaration(&#path)));
     quote! {
         #[automatically_derived]
         impl ::statefn::__private::Function for #ty {
@@ -99,7 +99,7 @@ fn handles(ty: &Type, index: usize, handler: &Handler) -> TokenStream {
     let context = context(handler);
     let call = call(handler, quote!(msg));
     // A type that is no message is reported where it is taken, what cannot be returned at the return type.
-    let accepts = quote_spanned! {place_of(&message)=>
+    let accepts = quote_spanned! {place_of(message)=>
         #[automatically_derived]
         impl ::statefn::__private::Accepts<#message> for #ty {
             type Return = #output;
@@ -181,7 +181,7 @@ fn assertions(function: &Function) -> TokenStream {
     let covers = match &function.name {
         Name::Own { .. } => quote!(),
         Name::Contract(contract) => {
-            quote_spanned!(place_of(&contract)=> const _: () = ::statefn::__private::assert_covers::<#contract, #ty>();)
+            quote_spanned!(place_of(contract)=> const _: () = ::statefn::__private::assert_covers::<#contract, #ty>();)
         }
     };
     quote! {
