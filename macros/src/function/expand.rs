@@ -9,12 +9,14 @@ use crate::text::place_of;
 
 /// Prints the impls of a function.
 pub(super) fn expand(function: &Function) -> TokenStream {
-    let parts = [address(function), target(function), function_impl(function)];
+    let address = function.has_address.then(|| address(function));
+    let parts = [target(function), function_impl(function)];
     let messages = function.messages.iter().enumerate().map(|(index, handler)| handles(&function.ty, index, handler));
     let timers = function.timers.iter().enumerate().map(|(index, handler)| handles_timer(&function.ty, index, handler));
     let sends = function.sends.iter().enumerate().map(|(slot, target)| sends_to(&function.ty, slot, target));
     let assertions = function.is_complete.then(|| assertions(function));
     quote! {
+        #address
         #(#parts)*
         #(#messages)*
         #(#timers)*
