@@ -22,7 +22,460 @@ pub use statefn_core::{
     Never, ProcessingTime, Reject, State, Wire,
     ingress::{Ingress, Router},
 };
-pub use statefn_macros::{Message, Reject, State, contract, function};
+
+/// Makes the methods of an impl block the handlers of a stateful function.
+///
+/// The struct is the state of one key, its methods are what happens to it. The impl block stays as
+/// you write it, but for the markers `#[on]` and `#[on_timer]`; the other methods are yours.
+///
+/// # Arguments
+///
+/// | argument | meaning |
+/// |---|---|
+/// | `name = "namespace/name"` | The stable name; it is part of what is on disk. Required, unless `implements` is given. |
+/// | `key = Type` | The identity of one instance, a [`Key`]; `String` if not given. |
+/// | `sends(A, Self, path::B)` | Every function, or contract of one, that it sends to. |
+/// | `emits(STATIC, path::STATIC)` | Every [`Egress`] that it emits to. |
+/// | `implements = path::Contract` | The [`contract!`] that it covers; name and key come from there. |
+///
+/// # Handlers
+///
+/// `#[on]` makes a method the handler of its message, `#[on(in_event_time_order)]` lets the message
+/// wait for the watermark, so that the messages of a key come in the order of their event time, and
+/// `#[on_timer]` makes it the handler of timers with that payload. A handler takes
+///
+/// - `&mut self`, or `&self` if it only reads (a timer handler always takes `&mut self`),
+/// - its message, by reference (`msg: &Deposit`: no copy) or by value (`msg: Deposit`),
+/// - and, if it wants one, `ctx: &mut Context<Self>`. With `&self` that is `ctx: &Context<Self>`,
+///   and everything with an effect needs `&mut`: a read cannot send.
+///
+/// It returns nothing, an answer, or `Result<answer, error>`, where the error is a [`Reject`] type,
+/// a [`Fault`], or [`Failed`] for both. A timer handler returns nothing or `Result<(), Fault>`.
+///
+/// # Examples
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use statefn::prelude::*;
+///
+/// #[derive(Default, Clone, Serialize, Deserialize, State)]
+/// pub struct Account { balance_cents: u64 }
+///
+/// #[derive(Clone, Serialize, Deserialize, Message)]
+/// #[message(name = "deposit")]
+/// pub struct Deposit { pub cents: u64 }
+///
+/// #[derive(Clone, Serialize, Deserialize, Message)]
+/// #[message(name = "transfer")]
+/// pub struct Transfer { pub to: String, pub cents: u64 }
+///
+/// #[derive(Debug, Serialize, Deserialize, Reject)]
+/// #[reject(code = "overdrawn")]
+/// pub struct Overdrawn { pub missing_cents: u64 }
+///
+/// #[function(name = "bank/account", sends(Self))]
+/// impl Account {
+///     #[on]
+///     fn deposit(&mut self, msg: &Deposit) {
+///         self.balance_cents += msg.cents;
+///     }
+///
+///     #[on]
+///     fn transfer(&mut self, msg: &Transfer, ctx: &mut Context<Self>) -> Result<(), Overdrawn> {
+///         self.take(msg.cents)?;
+///         ctx.send(Account::at(&msg.to), Deposit { cents: msg.cents });
+///         Ok(())
+///     }
+///
+///     fn take(&mut self, cents: u64) -> Result<(), Overdrawn> {
+///         let rest = self.balance_cents.checked_sub(cents);
+///         self.balance_cents = rest.ok_or(Overdrawn { missing_cents: cents - self.balance_cents })?;
+///         Ok(())
+///     }
+/// }
+///
+/// let mut account = Account::default();
+/// account.deposit(&Deposit { cents: 10 });
+/// assert_eq!(account.take(15).unwrap_err().missing_cents, 5);
+/// assert_eq!(format!("{:?}", Account::at("alice")), r#"bank/account/"alice""#);
+/// ```
+///
+/// # Expanded code
+///
+/// Beside the impl block above stands this, with longer paths:
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use statefn::{__private::*, prelude::*};
+/// # #[derive(Default, Clone, Serialize, Deserialize, State)]
+/// # pub struct Account { balance_cents: u64 }
+/// # #[derive(Clone, Serialize, Deserialize, Message)]
+/// # #[message(name = "deposit")]
+/// # pub struct Deposit { pub cents: u64 }
+/// # #[derive(Clone, Serialize, Deserialize, Message)]
+/// # #[message(name = "transfer")]
+/// # pub struct Transfer { pub to: String, pub cents: u64 }
+/// # #[derive(Debug, Serialize, Deserialize, Reject)]
+/// # #[reject(code = "overdrawn")]
+/// # pub struct Overdrawn { pub missing_cents: u64 }
+/// # impl Account {
+/// #     fn deposit(&mut self, msg: &Deposit) { self.balance_cents += msg.cents; }
+/// #     fn transfer(&mut self, msg: &Transfer, ctx: &mut Context<Self>) -> Result<(), Overdrawn> {
+/// #         ctx.send(Account::at(&msg.to), Deposit { cents: msg.cents });
+/// #         Ok(())
+/// #     }
+/// # }
+/// impl Account {
+///     pub fn at(key: impl IntoKey<String>) -> Address<Self> {
+///         Address::new(key)
+///     }
+/// }
+///
+/// impl Target for Account {
+///     const NAME: &'static str = "bank/account";
+///     const MESSAGES: &'static [&'static str] = &[<Deposit as Message>::NAME, <Transfer as Message>::NAME];
+///     type Key = String;
+/// }
+///
+/// impl Function for Account {
+///     const SENDS: &'static [TargetDeclaration] = &[TargetDeclaration::of::<Self>()];
+///     fn emits() -> Vec<EgressDeclaration> {
+///         vec![]
+///     }
+///     fn handlers(handlers: &mut Handlers<Self>) {
+///         handlers.on::<Deposit>();
+///         handlers.on::<Transfer>();
+///     }
+/// }
+///
+/// // For each handler of a message:
+/// impl Accepts<Deposit> for Account {
+///     type Return = ();
+///     const INDEX: u16 = 0;
+/// }
+/// impl Handles<Deposit> for Account {
+///     const ACCESS: Access = Access::Write;
+///     const IN_EVENT_TIME_ORDER: bool = false;
+///     fn handle(&mut self, msg: &mut Incoming<Deposit>, _ctx: &mut Context<'_, Self>) {
+///         Self::deposit(self, msg.get())
+///     }
+/// }
+/// # impl Accepts<Transfer> for Account {
+/// #     type Return = Result<(), Overdrawn>;
+/// #     const INDEX: u16 = 1;
+/// # }
+/// # impl Handles<Transfer> for Account {
+/// #     const ACCESS: Access = Access::Write;
+/// #     const IN_EVENT_TIME_ORDER: bool = false;
+/// #     fn handle(&mut self, msg: &mut Incoming<Transfer>, ctx: &mut Context<'_, Self>) -> Result<(), Overdrawn> {
+/// #         Self::transfer(self, msg.get(), ctx)
+/// #     }
+/// # }
+///
+/// // For each target in `sends`:
+/// impl SendsTo<Self> for Account {
+///     const SLOT: u16 = 0;
+/// }
+///
+/// // Two messages of one name do not compile:
+/// const _: () = assert_distinct(<Account as Target>::MESSAGES);
+/// ```
+///
+/// A timer handler is an `impl HandlesTimer<T>` with its own `INDEX` and `fire`. With `implements`,
+/// `NAME` and `Key` are those of the contract, and `assert_covers::<Contract, Account>()` is checked.
+#[doc(inline)]
+pub use statefn_macros::function;
+
+/// Declares what a function takes and answers, without its implementation.
+///
+/// Put it into a crate of its own: others send to the contract and need not know the function, and
+/// the function that says `#[function(implements = ..)]` does not compile where it does not cover
+/// it. A contract has addresses as a function has.
+///
+/// # Arguments
+///
+/// `visibility Name = "namespace/name", key = Type;` and then the messages, `;` between them, each
+/// as `Message` or `Message -> what its handler returns`. `key` is `String` if it is not given. Doc
+/// comments before the visibility are those of the type.
+///
+/// An implementation may take more messages, in any order, and may return `Result<A, Failed<E>>`
+/// where the contract says `Result<A, E>`.
+///
+/// # Examples
+///
+/// ```
+/// mod bank_api {
+///     use serde::{Deserialize, Serialize};
+///     use statefn::prelude::*;
+///
+///     #[derive(Clone, Serialize, Deserialize, Message)]
+///     #[message(name = "deposit")]
+///     pub struct Deposit { pub cents: u64 }
+///
+///     #[derive(Clone, Serialize, Deserialize, Message)]
+///     #[message(name = "get-balance")]
+///     pub struct GetBalance;
+///
+///     statefn::contract! {
+///         /// One account.
+///         pub Account = "bank/account", key = u64;
+///         Deposit;
+///         GetBalance -> u64
+///     }
+/// }
+///
+/// use bank_api::{Deposit, GetBalance};
+/// use serde::{Deserialize, Serialize};
+/// use statefn::prelude::*;
+///
+/// #[derive(Default, Clone, Serialize, Deserialize, State)]
+/// struct Account { balance_cents: u64 }
+///
+/// #[function(implements = bank_api::Account)]
+/// impl Account {
+///     #[on]
+///     fn deposit(&mut self, msg: &Deposit) { self.balance_cents += msg.cents; }
+///     #[on]
+///     fn balance(&self, _: &GetBalance) -> u64 { self.balance_cents }
+/// }
+///
+/// assert_eq!(format!("{:?}", bank_api::Account::at(7)), "bank/account/7");
+/// ```
+///
+/// # Expanded code
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use statefn::{__private::*, prelude::*};
+/// # #[derive(Clone, Serialize, Deserialize, Message)]
+/// # #[message(name = "deposit")]
+/// # pub struct Deposit { pub cents: u64 }
+/// # #[derive(Clone, Serialize, Deserialize, Message)]
+/// # #[message(name = "get-balance")]
+/// # pub struct GetBalance;
+/// /// One account.
+/// #[derive(Debug)]
+/// pub enum Account {}
+///
+/// impl Account {
+///     pub fn at(key: impl IntoKey<u64>) -> Address<Self> {
+///         Address::new(key)
+///     }
+/// }
+///
+/// impl Target for Account {
+///     const NAME: &'static str = "bank/account";
+///     const MESSAGES: &'static [&'static str] = &[<Deposit as Message>::NAME, <GetBalance as Message>::NAME];
+///     type Key = u64;
+/// }
+///
+/// // For each message:
+/// impl Accepts<GetBalance> for Account {
+///     type Return = u64;
+///     const INDEX: u16 = 1;
+/// }
+/// # impl Accepts<Deposit> for Account {
+/// #     type Return = ();
+/// #     const INDEX: u16 = 0;
+/// # }
+///
+/// // What an implementation has to have:
+/// impl<F> Covers<F> for Account
+/// where
+///     F: Function<Key = u64>
+///         + Handles<Deposit>
+///         + Accepts<Deposit, Return: HandlerReturn<Answer = (), Rejection = statefn::Never>>
+///         + Handles<GetBalance>
+///         + Accepts<GetBalance, Return: HandlerReturn<Answer = u64, Rejection = statefn::Never>>,
+/// {
+/// }
+///
+/// const _: () = assert_distinct(<Account as Target>::MESSAGES);
+/// ```
+#[doc(inline)]
+pub use statefn_macros::contract;
+
+/// Makes a struct or an enum a message: what is sent, set as a timer, emitted, or answered.
+///
+/// # Arguments
+///
+/// | argument | meaning |
+/// |---|---|
+/// | `name = ".."` | The stable name; it is part of what is on disk. Required. |
+/// | `prost` | The encoding is protobuf, by the type's `prost::Message`; without it JSON, by serde. |
+///
+/// # Examples
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use statefn::prelude::*;
+///
+/// #[derive(Clone, Serialize, Deserialize, Message)]
+/// #[message(name = "deposit")]
+/// struct Deposit { cents: u64 }
+///
+/// #[derive(Clone, PartialEq, prost::Message, Message)]
+/// #[message(name = "sale", prost)]
+/// struct Sale {
+///     #[prost(uint64, tag = "1")]
+///     cents: u64,
+/// }
+///
+/// let mut bytes = Vec::new();
+/// statefn::Wire::encode(&Deposit { cents: 5 }, &mut bytes);
+/// assert_eq!(bytes, br#"{"cents":5}"#);
+/// ```
+///
+/// # Expanded code
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use statefn::__private::*;
+/// # #[derive(Clone, Serialize, Deserialize)]
+/// # struct Deposit { cents: u64 }
+/// impl Wire for Deposit {
+///     fn encode(&self, out: &mut Vec<u8>) {
+///         encode_json(self, out);
+///     }
+///     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+///         decode_json(bytes)
+///     }
+///     fn decode_row(row: Row<'_>) -> Result<Self, DecodeError> {
+///         decode_row(row)
+///     }
+/// }
+///
+/// impl Message for Deposit {
+///     const NAME: &'static str = "deposit";
+///     const ENCODING: Encoding = Encoding::Json;
+/// }
+/// ```
+///
+/// With `prost` the calls are `encode_prost`, `decode_prost` and `decode_prost_into`, which keeps
+/// the buffers of the message before, and `ENCODING` is `Protobuf`.
+#[doc(inline)]
+pub use statefn_macros::Message;
+
+/// Makes a struct or an enum a rejection: a handler's answer "no".
+///
+/// # Arguments
+///
+/// | argument | meaning |
+/// |---|---|
+/// | `code = ".."` | A stable code for programs. Required. |
+/// | `status = 409` | The HTTP status that a caller over HTTP gets, 400 to 499; 409 if not given. |
+///
+/// On an enum both may stand on the enum, on its variants, or on both: the variant's counts.
+///
+/// # Examples
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use statefn::prelude::*;
+///
+/// #[derive(Debug, Serialize, Deserialize, Reject)]
+/// #[reject(code = "overdrawn")]
+/// struct Overdrawn { missing_cents: u64 }
+///
+/// #[derive(Debug, Serialize, Deserialize, Reject)]
+/// #[reject(status = 422)]
+/// enum Refused {
+///     #[reject(code = "closed", status = 410)]
+///     Closed,
+///     #[reject(code = "too-much")]
+///     TooMuch { limit_cents: u64 },
+/// }
+///
+/// let overdrawn = Overdrawn { missing_cents: 5 };
+/// assert_eq!((overdrawn.code(), overdrawn.status()), ("overdrawn", 409));
+/// assert_eq!(Refused::Closed.status(), 410);
+/// assert_eq!(Refused::TooMuch { limit_cents: 1 }.status(), 422);
+/// ```
+///
+/// # Expanded code
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use statefn::__private::*;
+/// # #[derive(Debug, Serialize, Deserialize)]
+/// # struct Overdrawn { missing_cents: u64 }
+/// impl Wire for Overdrawn {
+///     fn encode(&self, out: &mut Vec<u8>) {
+///         encode_json(self, out);
+///     }
+///     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+///         decode_json(bytes)
+///     }
+/// }
+///
+/// impl Reject for Overdrawn {
+///     fn code(&self) -> &'static str {
+///         "overdrawn"
+///     }
+///     fn status(&self) -> u16 {
+///         409
+///     }
+/// }
+/// ```
+#[doc(inline)]
+pub use statefn_macros::Reject;
+
+/// Makes a struct the state of one key.
+///
+/// Also needed are `Default` (a key that has no state yet), `Clone` (a handler that may reject runs
+/// on a copy) and serde's `Serialize` and `Deserialize`. A state is stored as MessagePack with named
+/// fields, so a field can go, and one can come if it has `#[serde(default)]`.
+///
+/// The derive also tells the fields to those who read states without the type. Options of serde
+/// under which their names would be wrong, such as `rename_all` and `flatten`, are refused.
+///
+/// # Arguments
+///
+/// `#[state(version = 2)]` is the version of the layout, from 1, which it is if not given. A program
+/// refuses a state of a newer version than its own.
+///
+/// # Examples
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use statefn::prelude::*;
+///
+/// #[derive(Default, Clone, Serialize, Deserialize, State)]
+/// #[state(version = 2)]
+/// struct Account {
+///     balance_cents: u64,
+///     #[serde(default)]
+///     open_holds: Vec<u64>,
+/// }
+///
+/// let types: Vec<_> = Account::FIELDS.iter().map(|field| (field.name, field.ty)).collect();
+/// assert_eq!(types, [("balance_cents", "u64"), ("open_holds", "Vec<u64>")]);
+/// ```
+///
+/// # Expanded code
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use statefn::__private::*;
+/// # #[derive(Default, Clone, Serialize, Deserialize)]
+/// # struct Account { balance_cents: u64, open_holds: Vec<u64> }
+/// impl State for Account {
+///     const FIELDS: &'static [Field] = &[
+///         Field { name: "balance_cents", ty: "u64" },
+///         Field { name: "open_holds", ty: "Vec<u64>" },
+///     ];
+///     const VERSION: u32 = 2;
+///
+///     fn encode_state(&self, out: &mut Vec<u8>) {
+///         encode_state(self, Self::VERSION, out);
+///     }
+///     fn decode_state(bytes: &[u8]) -> Result<Self, DecodeError> {
+///         decode_state(bytes, Self::VERSION)
+///     }
+/// }
+/// ```
+#[doc(inline)]
+pub use statefn_macros::State;
 
 /// What most files of an app need.
 pub mod prelude {

@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: generic messages. A name stands for one layout of bytes.
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::quote;
 use syn::{DeriveInput, LitStr};
 
@@ -63,7 +63,7 @@ fn check(item: DeriveInput, name: Option<LitStr>, is_prost: bool, problems: &mut
 fn expand(message: &Message) -> TokenStream {
     let Message { ident, name, is_prost } = message;
     let (wire, encoding) = if *is_prost { (wire_by_prost(ident), "Protobuf") } else { (wire_by_json(ident), "Json") };
-    let encoding = Ident::new(encoding, ident.span());
+    let encoding = Ident::new(encoding, Span::call_site());
     quote! {
         #wire
 

@@ -1,20 +1,26 @@
 //! `#[derive(State)]`: the encoding of a state and the descriptor of its fields.
 //!
 //! The descriptor names the fields as they stand in the encoding, so `#[serde(rename = "..")]` and
-//! `#[serde(skip)]` count.
+//! `#[serde(skip)]` count, and options that would make it wrong are refused.
 //!
 //! Deliberately absent: enums, which have no fields to describe (put one into a field), and generic
 //! structs, because a stored state has to be readable without knowing the type parameters.
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Ident, Literal, TokenStream};
 use quote::quote;
-use syn::{Attribute, Data, DeriveInput, Field, LitInt, LitStr, Meta, Token, ext::IdentExt, punctuated::Punctuated};
+use syn::{
+    Attribute, Data, DeriveInput, Expr, ExprLit, Field, Fields, Lit, LitInt, Meta, Token, ext::IdentExt,
+    punctuated::Punctuated,
+};
 
 use crate::{
     arguments::{each_attribute_argument, unknown},
     problems::Problems,
     text::text_of,
 };
+
+/// Options of serde after which the encoding has other names, or no fields at all.
+const HIDING: [&str; 6] = ["rename_all", "flatten", "transparent", "from", "try_from", "into"];
 
 /// What the derive needs to know.
 struct State {
@@ -53,7 +59,7 @@ fn parse(item: DeriveInput, problems: &mut Problems) -> Option<State> {
 }
 
 fn check(item: DeriveInput, version: Option<LitInt>, problems: &mut Problems) -> Option<State> {
-    let DeriveInput { ident, generics, data, .. } = item;
+    let DeriveInput { attrs, ident, generics, data, .. } = item;
     let version = version.map_or(1, |version| check_version(&version, problems));
     if !generics.params.is_empty() {
         let text = "a state cannot be generic, it is read without its type: give the struct concrete fields";
@@ -62,12 +68,12 @@ fn check(item: DeriveInput, version: Option<LitInt>, problems: &mut Problems) ->
     }
     match data {
         Data::Struct(data) => {
-            let fields = data.fields.iter().enumerate().filter_map(|(place, field)| described(place, field)).collect();
+            serde_options(&attrs, problems);
+            let fields = described(&data.fields, problems);
             Some(State { ident, version, fields })
         }
         Data::Enum(data) => {
-            let text = format_args!("a state is a struct: put the enum into a field, `struct State {{ is: {ident} }}`")
-                .to_string();
+            let text = format!("a state is a struct: put the enum into a field, `struct State {{ is: {ident} }}`");
             problems.add(data.enum_token, text);
             None
         }
@@ -88,35 +94,61 @@ fn check_version(version: &LitInt, problems: &mut Problems) -> u32 {
     }
 }
 
-fn described(place: usize, field: &Field) -> Option<Described> {
-    let options: Vec<Meta> =
-        field.attrs.iter().filter(|attribute| attribute.path().is_ident("serde")).flat_map(options).collect();
-    if options.iter().any(|option| option.path().is_ident("skip") || option.path().is_ident("skip_serializing")) {
-        return None;
+fn described(fields: &Fields, problems: &mut Problems) -> Vec<Described> {
+    let mut kept = Vec::new();
+    for (place, field) in fields.iter().enumerate() {
+        let options = serde_options(&field.attrs, problems);
+        if !options.iter().any(is_skip) {
+            kept.push(Described { name: name_of(place, field, &options), ty: text_of(&field.ty) });
+        }
     }
-    let written = field.ident.as_ref().map_or_else(|| place.to_string(), |ident| ident.unraw().to_string());
-    let name = options.iter().find_map(renamed).unwrap_or(written);
-    Some(Described { name, ty: text_of(&field.ty) })
+    kept
 }
 
-/// The options of a `#[serde(..)]`; what serde itself will refuse gives none.
+/// Returns what `#[serde(..)]` says, and reports what would make the descriptor wrong.
+fn serde_options(attributes: &[Attribute], problems: &mut Problems) -> Vec<Meta> {
+    let attributes = attributes.iter().filter(|attribute| attribute.path().is_ident("serde"));
+    let options: Vec<Meta> = attributes.flat_map(options).collect();
+    for option in &options {
+        let name = text_of(option.path());
+        if HIDING.contains(&name.as_str()) || (name == "rename" && renamed(option).is_none()) {
+            let text = format_args!(
+                "`#[serde({name})]` is not supported on a state, its fields are described by their names: give \
+                 fields a `#[serde(rename = \"..\")]` each"
+            );
+            problems.add(option, text);
+        }
+    }
+    options
+}
+
+/// The options of one attribute; what serde itself will refuse gives none.
 fn options(attribute: &Attribute) -> Vec<Meta> {
     let parsed = attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated);
     parsed.map(|options| options.into_iter().collect()).unwrap_or_default()
 }
 
+fn is_skip(option: &Meta) -> bool {
+    ["skip", "skip_serializing"].iter().any(|skip| option.path().is_ident(skip))
+}
+
+fn name_of(place: usize, field: &Field, options: &[Meta]) -> String {
+    let written = || field.ident.as_ref().map_or_else(|| place.to_string(), |ident| ident.unraw().to_string());
+    options.iter().find_map(renamed).unwrap_or_else(written)
+}
+
+/// Returns the name that `rename = ".."` gives.
 fn renamed(option: &Meta) -> Option<String> {
     let Meta::NameValue(pair) = option else { return None };
-    let name: LitStr =
-        pair.path.is_ident("rename").then(|| syn::parse2(quote::ToTokens::to_token_stream(&pair.value)).ok())??;
-    Some(name.value())
+    let Expr::Lit(ExprLit { lit: Lit::Str(name), .. }) = &pair.value else { return None };
+    pair.path.is_ident("rename").then(|| name.value())
 }
 
 fn expand(state: &State) -> TokenStream {
     let State { ident, version, fields } = state;
     let names = fields.iter().map(|field| &field.name);
     let types = fields.iter().map(|field| &field.ty);
-    let version = proc_macro2::Literal::u32_unsuffixed(*version);
+    let version = Literal::u32_unsuffixed(*version);
     quote! {
         #[automatically_derived]
         impl ::statefn::__private::State for #ident {

@@ -1,7 +1,16 @@
-//! Tokens as the text that a person would write.
+//! What a person would say of tokens: how they read, and where they stand.
 
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
 use quote::ToTokens;
+use syn::spanned::Spanned;
+
+/// Returns where the tokens stand, for printed code about which errors should point there.
+///
+/// Names in that code still mean what they mean in the other printed code; tokens that come out of
+/// a macro by example would bring their own scope.
+pub(crate) fn place_of(tokens: impl ToTokens) -> Span {
+    tokens.span().resolved_at(Span::call_site())
+}
 
 /// Returns the tokens as text: `Vec<u64>`, where their own `to_string` gives `Vec < u64 >`.
 pub(crate) fn text_of(tokens: impl ToTokens) -> String {

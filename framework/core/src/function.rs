@@ -4,6 +4,9 @@
 //! implemented by functions (by the macro, or by hand). `MessageTo`, `TargetOf`, `TimerOf` and
 //! `HandledBy` say the same from the side of the message, so that the compiler infers the type
 //! that the user wrote and a mistake is reported with its real name.
+//!
+//! The first family does not ask for `M: Message`: whoever registers or sends `M` does, and a type
+//! that is no message is not reported once more for each impl that names it.
 
 use crate::{
     context::Context,
@@ -26,7 +29,7 @@ pub trait Target: Sized + 'static {
 }
 
 /// A target that takes messages of type `M`.
-pub trait Accepts<M: Message>: Target {
+pub trait Accepts<M>: Target {
     /// What the handler returns.
     type Return: HandlerReturn;
     /// The place of `M` in [`Target::MESSAGES`].
@@ -72,7 +75,12 @@ pub enum Access {
 }
 
 /// A function's handler of `M`.
-pub trait Handles<M: Message>: Function + Accepts<M> {
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not handle `{M}`",
+    label = "`{Self}` has no handler for `{M}`",
+    note = "add to its `#[function]` impl: `#[on] fn name(&mut self, msg: &{M})`"
+)]
+pub trait Handles<M>: Function + Accepts<M> {
     /// Whether it can change anything.
     const ACCESS: Access;
     /// Whether messages wait for the watermark and come in the order of their event time.
@@ -83,7 +91,7 @@ pub trait Handles<M: Message>: Function + Accepts<M> {
 }
 
 /// A function's handler of timers with payload `T`.
-pub trait HandlesTimer<T: Message>: Function {
+pub trait HandlesTimer<T>: Function {
     /// The place of `T` among the function's timers.
     const INDEX: u16;
 
@@ -181,6 +189,7 @@ pub const fn assert_covers<C: Covers<F>, F: Function>() {}
 /// # Panics
 /// At compile time, if two of the names are equal.
 #[doc(hidden)]
+#[track_caller]
 pub const fn assert_distinct(names: &[&str]) {
     let mut i = 0;
     while i < names.len() {
@@ -233,7 +242,10 @@ impl<M: Message> Incoming<M> {
             }
         }
     }
+}
 
+// Without the bound `M: Message`, so that a type that is no message is not reported here again.
+impl<M> Incoming<M> {
     /// The message.
     ///
     /// # Panics

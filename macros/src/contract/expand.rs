@@ -2,9 +2,9 @@
 
 use proc_macro2::{Literal, TokenStream};
 use quote::{quote, quote_spanned};
-use syn::spanned::Spanned;
 
 use super::{check::Contract, parse::Message};
+use crate::text::place_of;
 
 /// Prints the type of a contract and its impls.
 pub(super) fn expand(contract: &Contract) -> TokenStream {
@@ -63,8 +63,8 @@ fn accepts(contract: &Contract, index: usize, message: &Message) -> TokenStream 
     let ident = &contract.ident;
     let Message { ty, output } = message;
     let index = Literal::usize_unsuffixed(index);
-    // An answer or error that cannot be returned is reported at the return type.
-    quote_spanned! {output.span()=>
+    // A type that is no message is reported where it stands, what cannot be returned at the return type.
+    quote_spanned! {place_of(ty)=>
         #[automatically_derived]
         impl ::statefn::__private::Accepts<#ty> for #ident {
             type Return = #output;
@@ -75,8 +75,9 @@ fn accepts(contract: &Contract, index: usize, message: &Message) -> TokenStream 
 
 fn covers(contract: &Contract) -> TokenStream {
     let Contract { ident, key, .. } = contract;
+    // What is not covered is reported with the message that it is about.
     let bounds = contract.messages.iter().map(|Message { ty, output }| {
-        quote! {
+        quote_spanned! {place_of(ty)=>
             ::statefn::__private::Handles<#ty> + ::statefn::__private::Accepts<
                 #ty,
                 Return: ::statefn::__private::HandlerReturn<

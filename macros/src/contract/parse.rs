@@ -37,17 +37,25 @@ pub(super) fn parse(input: TokenStream, problems: &mut Problems) -> Option<Input
 
 fn parse_contract(input: ParseStream<'_>, problems: &mut Problems) -> syn::Result<Input> {
     let attributes = input.call(Attribute::parse_outer)?;
-    let visibility = input.parse()?;
-    let ident = input.parse()?;
-    input.parse::<Token![=]>()?;
-    let name = input.parse()?;
-    input.parse::<Option<Token![,]>>()?;
+    let (visibility, ident, name) = parse_head(input).map_err(|error| {
+        let text = "a contract begins with its type and its name: `pub Account = \"bank/account\";`";
+        syn::Error::new(error.span(), text)
+    })?;
     let key = parse_key(until_semicolon(input)?, problems);
     let mut messages = Vec::new();
     while !input.is_empty() {
         messages.extend(problems.ok(syn::parse2(until_semicolon(input)?)));
     }
     Ok(Input { attributes, visibility, ident, name, key, messages })
+}
+
+fn parse_head(input: ParseStream<'_>) -> syn::Result<(Visibility, Ident, LitStr)> {
+    let visibility = input.parse()?;
+    let ident = input.parse()?;
+    input.parse::<Token![=]>()?;
+    let name = input.parse()?;
+    input.parse::<Option<Token![,]>>()?;
+    Ok((visibility, ident, name))
 }
 
 fn parse_key(arguments: TokenStream, problems: &mut Problems) -> Option<Type> {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use proc_macro2::{Ident, Span};
 use quote::ToTokens;
 use syn::{
-    FnArg, ItemImpl, LitStr, Pat, PatType, Path, Receiver, ReceiverKind, ReturnType, Safety, Signature, Type,
+    FnArg, ImplItem, ItemImpl, LitStr, Pat, PatType, Path, Receiver, ReceiverKind, ReturnType, Safety, Signature, Type,
     TypeReference, parse_quote, parse_quote_spanned,
 };
 
@@ -22,6 +22,8 @@ use crate::{
 pub(super) struct Function {
     pub(super) ty: Type,
     pub(super) name: Name,
+    /// `at` is printed: no method of the user's has that name.
+    pub(super) has_address: bool,
     pub(super) sends: Vec<Path>,
     pub(super) emits: Vec<Path>,
     pub(super) messages: Vec<Handler>,
@@ -57,6 +59,7 @@ pub(super) enum Passing {
 /// Returns the function with all that is sound of it, or `None` if nothing can be printed.
 pub(super) fn check(input: Input, block: &ItemImpl, problems: &mut Problems) -> Option<Function> {
     let is_inherent = check_block(block, problems);
+    let has_address = check_no_method_is_at(block, problems);
     let ty = (*block.self_ty).clone();
     let name = check_name(&input.arguments, &ty, problems);
     let sends = check_sends(input.arguments.sends, &ty, problems);
@@ -73,7 +76,7 @@ pub(super) fn check(input: Input, block: &ItemImpl, problems: &mut Problems) -> 
     let messages = without_repeats(messages, "handler", problems);
     let timers = without_repeats(timers, "timer handler", problems);
     let is_complete = problems.count() == 0;
-    is_inherent.then_some(Function { ty, name, sends, emits, messages, timers, is_complete })
+    is_inherent.then_some(Function { ty, name, has_address, sends, emits, messages, timers, is_complete })
 }
 
 fn check_block(block: &ItemImpl, problems: &mut Problems) -> bool {
@@ -86,6 +89,17 @@ fn check_block(block: &ItemImpl, problems: &mut Problems) -> bool {
         problems.add(&block.generics, text);
     }
     block.trait_.is_none() && block.generics.params.is_empty()
+}
+
+/// Returns whether the name of what the macro adds to the type is free.
+fn check_no_method_is_at(block: &ItemImpl, problems: &mut Problems) -> bool {
+    let methods =
+        block.items.iter().filter_map(|item| if let ImplItem::Fn(method) = item { Some(method) } else { None });
+    let at = methods.map(|method| &method.sig.ident).find(|ident| *ident == "at");
+    if let Some(at) = at {
+        problems.add(at, "`at` is the address that `#[function]` adds: give the method another name");
+    }
+    at.is_none()
 }
 
 /// A name that is missing or bad is reported; the rest is printed with what there is, so that other
@@ -293,7 +307,7 @@ fn check_context(parameter: &PatType, receiver: Option<Access>, problems: &mut P
 fn check_message(parameter: &PatType, problems: &mut Problems) -> Option<(Type, Passing)> {
     let name = match &*parameter.pat {
         Pat::Ident(pat) => pat.ident.to_string(),
-        _ => "_".to_owned(),
+        _ => "msg".to_owned(),
     };
     match &*parameter.ty {
         Type::Reference(reference) if reference.mutability.is_some() => {

@@ -1,19 +1,22 @@
 //! Prints what `check` found sound.
 
-use proc_macro2::{Literal, TokenStream};
+use proc_macro2::{Literal, Span, TokenStream};
 use quote::{quote, quote_spanned};
-use syn::{Ident, Type, spanned::Spanned};
+use syn::{Ident, Type};
 
 use super::check::{Function, Handler, Name, Passing};
+use crate::text::place_of;
 
 /// Prints the impls of a function.
 pub(super) fn expand(function: &Function) -> TokenStream {
-    let parts = [address(function), target(function), function_impl(function)];
+    let address = function.has_address.then(|| address(function));
+    let parts = [target(function), function_impl(function)];
     let messages = function.messages.iter().enumerate().map(|(index, handler)| handles(&function.ty, index, handler));
     let timers = function.timers.iter().enumerate().map(|(index, handler)| handles_timer(&function.ty, index, handler));
     let sends = function.sends.iter().enumerate().map(|(slot, target)| sends_to(&function.ty, slot, target));
     let assertions = function.is_complete.then(|| assertions(function));
     quote! {
+        #address
         #(#parts)*
         #(#messages)*
         #(#timers)*
@@ -69,6 +72,9 @@ fn function_impl(function: &Function) -> TokenStream {
     let Function { ty, sends, emits, .. } = function;
     let messages = function.messages.iter().map(|handler| &handler.message);
     let timers = function.timers.iter().map(|handler| &handler.message);
+    // What is no egress is reported where it is listed.
+    let emits =
+        emits.iter().map(|path| quote_spanned!(place_of(path)=> ::statefn::__private::Egress::declaration(&#path)));
     quote! {
         #[automatically_derived]
         impl ::statefn::__private::Function for #ty {
@@ -77,7 +83,7 @@ fn function_impl(function: &Function) -> TokenStream {
             ];
 
             fn emits() -> ::std::vec::Vec<::statefn::__private::EgressDeclaration> {
-                ::std::vec![#(::statefn::__private::Egress::declaration(&#emits)),*]
+                ::std::vec![#(#emits),*]
             }
 
             fn handlers(handlers: &mut ::statefn::__private::Handlers<Self>) {
@@ -91,11 +97,11 @@ fn function_impl(function: &Function) -> TokenStream {
 fn handles(ty: &Type, index: usize, handler: &Handler) -> TokenStream {
     let Handler { message, output, is_read, in_event_time_order, .. } = handler;
     let index = Literal::usize_unsuffixed(index);
-    let access = Ident::new(if *is_read { "Read" } else { "Write" }, message.span());
+    let access = Ident::new(if *is_read { "Read" } else { "Write" }, Span::call_site());
     let context = context(handler);
     let call = call(handler, quote!(msg));
-    // An answer or error that cannot be returned is reported at the return type.
-    let accepts = quote_spanned! {output.span()=>
+    // A type that is no message is reported where it is taken, what cannot be returned at the return type.
+    let accepts = quote_spanned! {place_of(message)=>
         #[automatically_derived]
         impl ::statefn::__private::Accepts<#message> for #ty {
             type Return = #output;
@@ -126,8 +132,7 @@ fn handles_timer(ty: &Type, index: usize, handler: &Handler) -> TokenStream {
     let index = Literal::usize_unsuffixed(index);
     let context = context(handler);
     let call = call(handler, quote!(timer));
-    // What cannot be returned is reported at the return type.
-    let returned = quote_spanned!(handler.output.span()=> ::statefn::__private::TimerReturn::into_result(#call));
+    let returned = quote_spanned!(place_of(&handler.output)=> ::statefn::__private::TimerReturn::into_result(#call));
     quote! {
         #[automatically_derived]
         impl ::statefn::__private::HandlesTimer<#message> for #ty {
@@ -157,7 +162,8 @@ fn call(handler: &Handler, incoming: TokenStream) -> TokenStream {
         Passing::Value => quote!(#incoming.take()),
     };
     let context = handler.takes_context.then(|| quote!(, ctx));
-    quote!(Self::#method(self, #message #context))
+    // What the method returns is reported at its return type.
+    quote_spanned!(place_of(&handler.output)=> Self::#method(self, #message #context))
 }
 
 fn sends_to(ty: &Type, slot: usize, target: &syn::Path) -> TokenStream {
@@ -177,7 +183,7 @@ fn assertions(function: &Function) -> TokenStream {
     let covers = match &function.name {
         Name::Own { .. } => quote!(),
         Name::Contract(contract) => {
-            quote_spanned!(contract.span()=> const _: () = ::statefn::__private::assert_covers::<#contract, #ty>();)
+            quote_spanned!(place_of(contract)=> const _: () = ::statefn::__private::assert_covers::<#contract, #ty>();)
         }
     };
     quote! {

@@ -1,0 +1,18 @@
+// A handler is a method.
+
+#[path = "../bank.rs"]
+mod bank;
+use bank::*;
+
+#[derive(Default, Clone, Serialize, Deserialize, State)]
+struct Account {
+    balance_cents: u64,
+}
+
+#[function(name = "bank/account")]
+impl Account {
+    #[on]
+    fn deposit(_: &Deposit) {}
+}
+
+fn main() {}

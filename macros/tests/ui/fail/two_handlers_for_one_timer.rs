@@ -1,0 +1,21 @@
+// A timer payload has one handler.
+
+#[path = "../bank.rs"]
+mod bank;
+use bank::*;
+
+#[derive(Default, Clone, Serialize, Deserialize, State)]
+struct Account {
+    balance_cents: u64,
+}
+
+#[function(name = "bank/account")]
+impl Account {
+    #[on_timer]
+    fn expired(&mut self, _: &HoldExpired) {}
+
+    #[on_timer]
+    fn expired_again(&mut self, _: &HoldExpired) {}
+}
+
+fn main() {}

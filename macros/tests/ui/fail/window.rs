@@ -1,0 +1,20 @@
+// Windows are not supported yet.
+
+#[path = "../bank.rs"]
+mod bank;
+use bank::*;
+
+#[derive(Default, Clone, Serialize, Deserialize, State)]
+struct Account {
+    balance_cents: u64,
+}
+
+#[function(name = "bank/account", window = Windows::tumbling(60))]
+impl Account {
+    #[on]
+    fn deposit(&mut self, msg: &Deposit) {
+        self.balance_cents += msg.cents;
+    }
+}
+
+fn main() {}
