@@ -8,7 +8,6 @@ pub use statefn_core::{
     ingress::{Ingress, Router},
 };
 
-
 /// What most files of an app need.
 pub mod prelude {
     pub use crate::{

@@ -53,7 +53,8 @@ pub(super) fn check_is_ours(directory: &Path, entries: &[Entry]) -> Result<(), O
         return Ok(());
     }
     let unfinished = format!("{FILE_NAME}{TEMPORARY_SUFFIX}");
-    let mut foreign = entries.iter().map(|entry| &entry.name).filter(|name| **name != LOCK_NAME && **name != unfinished);
+    let mut foreign =
+        entries.iter().map(|entry| &entry.name).filter(|name| **name != LOCK_NAME && **name != unfinished);
     match foreign.next() {
         None => Ok(()),
         Some(found) => Err(OpenError::Foreign { directory: directory.to_owned(), found: found.clone() }),

@@ -108,9 +108,13 @@ impl EmbeddedLog {
         Self::open_on(Box::new(RealDisk), directory.as_ref(), options)
     }
 
-    pub(super) fn open_on(disk: Box<dyn Disk>, directory: &Path, options: &Options) -> Result<(Self, Report), OpenError> {
+    pub(super) fn open_on(
+        disk: Box<dyn Disk>,
+        directory: &Path,
+        options: &Options,
+    ) -> Result<(Self, Report), OpenError> {
         assert!(options.shards > 0, "a log needs at least one shard");
-        disk::ensure_directory(&*disk, directory).map_err(OpenError::at(directory))?;
+        disk::ensure_root(&*disk, directory).map_err(OpenError::at(directory))?;
         let entries = disk.entries(directory).map_err(OpenError::at(directory))?;
         identity::check_is_ours(directory, &entries)?;
         let lock = disk.lock(&directory.join(identity::LOCK_NAME)).map_err(OpenError::at(directory))?;

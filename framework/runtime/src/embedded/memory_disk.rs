@@ -126,9 +126,7 @@ impl MemoryDisk {
     /// Changes the bytes of a file behind the back of everybody.
     pub(super) fn tamper(&self, path: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.lock_state();
-        let Some(Node::File(index)) = state.names.get(Path::new(path)).copied() else {
-            panic!("no file {path}")
-        };
+        let Some(Node::File(index)) = state.names.get(Path::new(path)).copied() else { panic!("no file {path}") };
         change(&mut state.files[index].seen);
         state.files[index].durable = state.files[index].seen.clone();
     }
@@ -368,11 +366,7 @@ struct MemoryFile {
 
 impl MemoryFile {
     /// Begins an operation; one that fails while the process lives has a part of its effect.
-    fn begin(
-        &self,
-        operation: Operation,
-        partly: impl FnOnce(&mut State),
-    ) -> io::Result<MutexGuard<'_, State>> {
+    fn begin(&self, operation: Operation, partly: impl FnOnce(&mut State)) -> io::Result<MutexGuard<'_, State>> {
         begin(&self.state, self.generation, operation).inspect_err(|_| {
             let mut state = self.state.lock().expect("no test thread panicked with it");
             if state.generation == self.generation {

@@ -100,7 +100,8 @@ impl Recovery<'_> {
         let tip = Point::origin(self.options.shards);
         let header = Header { log_id: self.log_id, number: 1, previous_end: 0, start: tip.clone() };
         let path = self.directory.join(segment::file_name(1));
-        let active = create_segment(self.disk, &path, &header, self.options.segment_bytes).map_err(OpenError::at(&path))?;
+        let active =
+            create_segment(self.disk, &path, &header, self.options.segment_bytes).map_err(OpenError::at(&path))?;
         let durable = Durable { segment: 1, sequence: 0, end: tip.position };
         let superblock = Superblock::create(self.disk, superblock_path, self.log_id, durable)
             .map_err(OpenError::at(superblock_path))?;
@@ -135,8 +136,7 @@ impl Recovery<'_> {
             return Err(OpenError::damaged(&path, 0, "the file is missing, and so is every other segment"));
         };
         let mut tip = first.header.start.clone();
-        let mut report =
-            Report { created: false, segments: found.len() as u64, bytes: 0, records: 0, cut: None };
+        let mut report = Report { created: false, segments: found.len() as u64, bytes: 0, records: 0, cut: None };
         let mut segments = VecDeque::new();
         let mut last_group = None;
         for (index, Found { path, file, header }) in found.iter().enumerate() {
@@ -247,13 +247,7 @@ impl Recovery<'_> {
     }
 
     /// Makes durable what was read, as far as the superblock does not say that it is.
-    fn settle(
-        &self,
-        active: &dyn DiskFile,
-        last_group: Option<u64>,
-        tip: &Point,
-        durable: Durable,
-    ) -> io::Result<()> {
+    fn settle(&self, active: &dyn DiskFile, last_group: Option<u64>, tip: &Point, durable: Durable) -> io::Result<()> {
         if let Some(from) = last_group.filter(|_| tip.sequence - 1 > durable.sequence) {
             let mut bytes = vec![0; (tip.position - from) as usize];
             if read_full_at(active, &mut bytes, from)? < bytes.len() {

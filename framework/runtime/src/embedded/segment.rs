@@ -389,13 +389,7 @@ pub(super) fn examine_rest(file: &dyn DiskFile, log_id: u64, point: &Point) -> i
 }
 
 /// Returns where in the chunk at `from` a good group of the log begins that is later than `point`.
-fn later_group_in(
-    file: &dyn DiskFile,
-    log_id: u64,
-    point: &Point,
-    chunk: &[u8],
-    from: u64,
-) -> io::Result<Option<u64>> {
+fn later_group_in(file: &dyn DiskFile, log_id: u64, point: &Point, chunk: &[u8], from: u64) -> io::Result<Option<u64>> {
     for (index, word) in chunk.chunks_exact(GROUP_ALIGNMENT).enumerate() {
         let at = from + (index * GROUP_ALIGNMENT) as u64;
         if &word[..4] == GROUP_MAGIC && is_later_group(file, log_id, point, at)? {

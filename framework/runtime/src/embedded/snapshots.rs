@@ -50,7 +50,7 @@ impl FileSnapshots {
     }
 
     pub(super) fn open_on(disk: Box<dyn Disk>, directory: &Path) -> Result<Self, OpenError> {
-        disk::ensure_directory(&*disk, directory).map_err(OpenError::at(directory))?;
+        disk::ensure_root(&*disk, directory).map_err(OpenError::at(directory))?;
         let place = Self { disk, directory: directory.to_owned() };
         let files = place.files().map_err(OpenError::at(directory))?;
         for name in files.iter().filter(|name| name.ends_with(TEMPORARY_SUFFIX)) {
@@ -101,7 +101,10 @@ impl Snapshots for FileSnapshots {
             return Ok(None);
         };
         check_file(&file).map_err(|wrong| {
-            format!("the snapshot `{}` is damaged: {wrong}; start from an older one or restore it from a copy", path.display())
+            format!(
+                "the snapshot `{}` is damaged: {wrong}; start from an older one or restore it from a copy",
+                path.display()
+            )
         })?;
         file.drain(..HEADER_BYTES);
         Ok(Some(file))
