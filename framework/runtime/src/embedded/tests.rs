@@ -21,6 +21,11 @@ const IDENTITY: &str = "/data/log/statefn.json";
 /// The length of a segment's header.
 const HEADER: usize = 4096;
 
+/// Does something to a disk behind the back of the log.
+type Prepare = fn(&MemoryDisk);
+/// Does something to the bytes of a file.
+type Damage = fn(&mut Vec<u8>);
+
 fn options() -> Options {
     Options::new("test", 3).segment_bytes(8192)
 }
@@ -136,7 +141,6 @@ fn a_log_goes_on_where_it_was_left() {
 
 #[test]
 fn a_log_that_cannot_be_opened_says_what_to_do() {
-    type Prepare = fn(&MemoryDisk);
     let cases: [(&str, Prepare, &[&str]); 13] = [
         ("a good one", |_| {}, &[]),
         ("no identity", |disk| disk.lose_file(IDENTITY), &["/data/log", "no `statefn.json`", "choose an empty"]),
@@ -246,7 +250,7 @@ fn a_write_that_a_crash_cut_short_is_left_behind() {
 
 #[test]
 fn damage_in_a_segment_that_is_not_the_last_is_noticed() {
-    let cases: [(&str, fn(&MemoryDisk)); 4] = [
+    let cases: [(&str, Prepare); 4] = [
         ("a bad last group", |disk| disk.tamper(SEGMENT_1, |bytes| *bytes.last_mut().unwrap() ^= 1)),
         ("a cut file", |disk| disk.tamper(SEGMENT_1, |bytes| bytes.truncate(5000))),
         ("a missing file", |disk| disk.lose_file(SEGMENT_2)),
@@ -467,7 +471,7 @@ fn a_snapshot_is_whole_or_not_there() {
 
 #[test]
 fn a_damaged_snapshot_is_an_error() {
-    let cases: [(&str, fn(&mut Vec<u8>)); 4] = [
+    let cases: [(&str, Damage); 4] = [
         ("checksum", |bytes| bytes[30] ^= 1),
         ("holds 3 bytes of 8", |bytes| bytes.truncate(27)),
         ("its header alone", |bytes| bytes.truncate(5)),
@@ -485,8 +489,7 @@ fn a_damaged_snapshot_is_an_error() {
 
 #[test]
 fn names_that_lead_elsewhere_are_refused() {
-    let disk = disk();
-    let mut place = FileSnapshots::open_on(Box::new(disk.clone()), Path::new("/snapshots")).unwrap();
+    let mut place = FileSnapshots::open_on(Box::new(disk()), Path::new("/snapshots")).unwrap();
     for name in
         ["", "..", "../a", "a/../b", "/a", "a/", "a//b", ".", "A", "a b", "a\0", "ä", "a~.tmp", &"a".repeat(201)]
     {
