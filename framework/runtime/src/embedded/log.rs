@@ -138,7 +138,7 @@ impl EmbeddedLog {
             tip,
             active,
             superblock,
-            removal_is_pending: true,
+            removal_is_pending: false,
             buffer: Vec::new(),
             _lock: lock,
         };
@@ -388,7 +388,8 @@ impl Log for EmbeddedLog {
     }
 
     /// Only notes the point, in memory; segment files are removed, the oldest first, when every
-    /// record in them is before the points of their partitions.
+    /// record in them is before the points of their partitions. After an open, give the points
+    /// again. The segment that is written is never removed.
     fn trim(&mut self, partition: Partition, before: Offset) -> Result<(), String> {
         let point = &mut self.trim_points[partition as usize];
         *point = before.min(self.tip.next[partition as usize]).max(*point);

@@ -283,16 +283,51 @@ fn bytes_that_go_bad_while_the_log_is_open_are_noticed_by_a_read() {
 
 #[test]
 fn records_that_hold_a_copy_of_the_log_do_not_look_like_a_later_group() {
+    // Two more groups are written, copied, and forgotten by the disk.
     let mut disk = disk_with_three(3);
-    let mut copy = Vec::new();
-    disk.tamper(SEGMENT_1, |bytes| copy = bytes[HEADER..HEADER + 3 * GROUP].to_vec());
-    let (mut log, _) = open(&disk);
-    append(&mut log, 0, &copy).unwrap();
-    disk.kill();
     let begin = HEADER + 3 * GROUP;
-    disk.tamper(SEGMENT_1, |bytes| bytes[begin + 30] ^= 1);
+    let (mut segment, mut superblock, mut later_groups) = (Vec::new(), Vec::new(), Vec::new());
+    disk.tamper(SEGMENT_1, |bytes| segment = bytes.clone());
+    disk.tamper(SUPERBLOCK, |bytes| superblock = bytes.clone());
+    let (mut log, _) = open(&disk);
+    append(&mut log, 0, &[1; 100]).unwrap();
+    append(&mut log, 0, &[2; 100]).unwrap();
+    disk.kill();
+    disk.tamper(SEGMENT_1, |bytes| later_groups = std::mem::replace(bytes, segment)[begin..begin + 2 * GROUP].to_vec());
+    disk.tamper(SUPERBLOCK, |bytes| *bytes = superblock);
+
+    let (mut log, _) = open(&disk);
+    append(&mut log, 0, &later_groups).unwrap();
+    disk.kill();
+    disk.tamper(SEGMENT_1, |bytes| bytes[begin + 50] ^= 1);
     let (_, report) = open(&disk);
     assert_eq!(report.cut.unwrap().offset, begin as u64);
+}
+
+#[test]
+fn a_rotation_notes_how_far_the_log_is_durable() {
+    let mut disk = disk();
+    let (mut log, _) = open(&disk);
+    append(&mut log, 0, &[1; 100]).unwrap();
+    append(&mut log, 0, &[2; 5000]).unwrap();
+    disk.kill();
+    disk.lose_file(SEGMENT_2);
+    disk.tamper(SEGMENT_1, |bytes| bytes.truncate(HEADER));
+    let error = try_open(&disk).err().expect("the first group is gone");
+    assert!(matches!(error, OpenError::LostRecords { found: 0, durable: 1, .. }), "{error}");
+}
+
+#[test]
+fn a_refused_group_is_cut_at_once_where_the_disk_allows_it() {
+    for seed in 0..50 {
+        let mut disk = MemoryDisk::new(seed);
+        let (mut log, _) = open(&disk);
+        append(&mut log, 0, b"acknowledged").unwrap();
+        disk.fail(0, Failure::Sync, 1);
+        append(&mut log, 0, b"refused").unwrap_err();
+        disk.crash();
+        assert_eq!(read(&mut open(&disk).0, 0), [b"acknowledged"]);
+    }
 }
 
 #[test]
