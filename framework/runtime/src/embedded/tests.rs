@@ -318,6 +318,25 @@ fn a_rotation_notes_how_far_the_log_is_durable() {
 }
 
 #[test]
+fn a_superblock_that_was_never_on_the_disk_does_not_cost_the_other_copy() {
+    for seed in 0..200 {
+        let mut disk = MemoryDisk::new(seed);
+        let (mut log, _) = open(&disk);
+        append(&mut log, 0, b"1").unwrap();
+        disk.fail(0, Failure::Sync, 1);
+        log.sync_superblock().unwrap_err();
+        // The next process reads what the failed sync left in the page cache, and dies as well.
+        disk.kill();
+        let (mut log, _) = open(&disk);
+        append(&mut log, 0, b"2").unwrap();
+        disk.fail(0, Failure::Input, 2);
+        log.sync_superblock().unwrap_err();
+        disk.crash();
+        assert_eq!(read(&mut open(&disk).0, 0), [b"1", b"2"]);
+    }
+}
+
+#[test]
 fn a_refused_group_is_cut_at_once_where_the_disk_allows_it() {
     for seed in 0..50 {
         let mut disk = MemoryDisk::new(seed);
