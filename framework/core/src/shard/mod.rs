@@ -303,6 +303,12 @@ impl Shard {
         self.parked.len()
     }
 
+    /// The snapshots that are kept, oldest first; all others of this shard are garbage.
+    #[must_use]
+    pub fn snapshots(&self) -> &[SnapshotMark] {
+        &self.snapshots
+    }
+
     /// How many bytes of messages to other shards are not acknowledged.
     #[must_use]
     pub fn unacknowledged_bytes(&self) -> usize {

@@ -16,13 +16,11 @@ impl Shard {
         self.drain();
         self.fire_processing_timers();
         for stage in 0..self.stages.len() {
-            if !self.is_drained() {
-                break;
+            if self.is_drained() {
+                self.reach(stage, board);
+                self.fire(stage);
             }
-            self.reach(stage, board);
-            self.fire(stage);
-        }
-        for stage in 0..self.stages.len() {
+            // The stages behind it see at once how far this one lets them.
             self.let_out(stage);
         }
     }

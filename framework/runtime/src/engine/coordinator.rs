@@ -1,7 +1,7 @@
 //! The coordinator of a run: starts its threads in the right order, waits for the end, stops them.
 
 use std::{
-    collections::hash_map::RandomState,
+    collections::{BTreeSet, hash_map::RandomState},
     hash::{BuildHasher, Hasher},
     path::Path,
     sync::{Arc, OnceLock, atomic::AtomicU64},
@@ -173,7 +173,21 @@ impl Opened {
                 Accepted::Again => return Err(RunError::Broken("somebody else writes to the log of this app".into())),
             }
         }
+        remove_unmarked(&mut *snapshots, &shards);
         Ok((log, Self { log: None, snapshots, egress, places, shards, options, _temporary: None }))
+    }
+}
+
+/// Removes snapshots without a mark: a crash came between the snapshot and its mark, or between
+/// the trim and the removal.
+fn remove_unmarked(snapshots: &mut dyn Snapshots, shards: &[Shard]) {
+    let kept: BTreeSet<&str> =
+        shards.iter().flat_map(|shard| shard.snapshots()).map(|mark| mark.name.as_str()).collect();
+    let removed = snapshots.list().and_then(|names| {
+        names.iter().filter(|name| !kept.contains(name.as_str())).try_for_each(|name| snapshots.remove(name))
+    });
+    if let Err(error) = removed {
+        tracing::warn!("snapshots that are not needed stay: {error}");
     }
 }
 
