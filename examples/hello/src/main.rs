@@ -123,6 +123,6 @@ mod tests {
 
         let letters = app.dead_letters();
         assert_eq!(letters.len(), 1);
-        assert_eq!((letters[0].error.as_str(), letters[0].text.as_deref()), ("overdrawn", Some(r#"{"to":"bob","cents":70}"#)));
+        assert_eq!(letters[0].error, r#"overdrawn: {"missing_cents":40}"#);
     }
 }

@@ -1,1 +1,3 @@
 //! Stub.
+
+#![forbid(unsafe_code)]

@@ -189,9 +189,8 @@ fn versions(file: &File, manifest: &Table) -> Vec<String> {
         })
     };
     let outside = dependencies(manifest).into_iter().filter(|(_, _, given)| !is_shared(given));
-    let told = outside.map(|(kind, name, _)| {
-        format!("{}: `{name}` in `[{kind}]` must be `{name}.workspace = true`", file.path)
-    });
+    let told = outside
+        .map(|(kind, name, _)| format!("{}: `{name}` in `[{kind}]` must be `{name}.workspace = true`", file.path));
     told.collect()
 }
 

@@ -25,35 +25,40 @@ pub(crate) fn tokens(file: &File) -> Vec<Token> {
 /// Where the texts of `pattern` stand one after the other.
 pub(crate) fn places<'t>(tokens: &'t [Token], pattern: &'t [&str]) -> impl Iterator<Item = usize> + 't {
     let windows = tokens.windows(pattern.len()).enumerate();
-    windows.filter(|(_, window)| window.iter().map(|token| &token.text).eq(pattern)).map(|(place, _)| place)
+    windows.filter(move |(_, window)| window.iter().map(|token| &token.text).eq(pattern)).map(|(place, _)| place)
 }
 
 fn flatten(stream: TokenStream, tokens: &mut Vec<Token>) {
     for tree in stream {
         let line = tree.span().start().line;
-        let mut push = |text: String, is_identifier| tokens.push(Token { text, line, is_identifier });
-        match tree {
-            TokenTree::Ident(name) => push(name.to_string(), true),
-            TokenTree::Literal(literal) => push(literal.to_string(), false),
-            TokenTree::Punct(punct) if punct.as_char() == ':' && punct.spacing() == Spacing::Joint => {
-                push("::".to_owned(), false);
+        let (text, is_identifier) = match tree {
+            TokenTree::Ident(name) => (name.to_string(), true),
+            TokenTree::Literal(literal) => (literal.to_string(), false),
+            TokenTree::Punct(colon) if colon.as_char() == ':' && colon.spacing() == Spacing::Joint => {
+                ("::".to_owned(), false)
             }
             // The second half of `::`, which stands already.
-            TokenTree::Punct(punct) if punct.as_char() == ':' && ends_in_path(tokens) => {}
-            TokenTree::Punct(punct) => push(punct.as_char().to_string(), false),
+            TokenTree::Punct(colon) if colon.as_char() == ':' && ends_in_path(tokens) => continue,
+            TokenTree::Punct(punct) => (punct.as_char().to_string(), false),
             TokenTree::Group(group) => {
-                let (open, close) = match group.delimiter() {
-                    Delimiter::Parenthesis => ("(", ")"),
-                    Delimiter::Brace => ("{", "}"),
-                    Delimiter::Bracket => ("[", "]"),
-                    Delimiter::None => ("", ""),
-                };
-                let end = group.span_close().start().line;
-                push(open.to_owned(), false);
+                let (open, close) = brackets(group.delimiter());
+                tokens.push(Token { text: open.to_owned(), line, is_identifier: false });
                 flatten(group.stream(), tokens);
+                let end = group.span_close().start().line;
                 tokens.push(Token { text: close.to_owned(), line: end, is_identifier: false });
+                continue;
             }
-        }
+        };
+        tokens.push(Token { text, line, is_identifier });
+    }
+}
+
+fn brackets(delimiter: Delimiter) -> (&'static str, &'static str) {
+    match delimiter {
+        Delimiter::Parenthesis => ("(", ")"),
+        Delimiter::Brace => ("{", "}"),
+        Delimiter::Bracket => ("[", "]"),
+        Delimiter::None => ("", ""),
     }
 }
 
