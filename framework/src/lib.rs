@@ -5,7 +5,7 @@
 mod app;
 mod cli;
 mod error;
-mod inspect;
+pub mod inspect;
 pub mod run;
 pub mod settings;
 pub mod testing;
