@@ -173,6 +173,7 @@ impl Shard {
         let header = self.header(Kind::Epoch, self.epoch + 1, self.crc);
         self.crc = frame::finish(&mut body, &header);
         self.epoch += 1;
+        self.now_sealed = self.now;
         let frame = Arc::new(body);
         self.effects.body = Vec::with_capacity(frame.len().min(1 << 20));
         frame::begin(&mut self.effects.body);
@@ -384,7 +385,7 @@ impl Shard {
             nonce: self.nonce,
             epoch: self.epoch,
             crc: self.crc,
-            now: self.now.0,
+            now: self.now_sealed.0,
             next_offset,
             pending_next: self.effects.pending_next,
             names: &self.names,
