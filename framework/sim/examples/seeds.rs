@@ -20,7 +20,12 @@ fn main() -> ExitCode {
             match run_plan(kind, plan) {
                 Ok((counts, _)) => report.add(&counts),
                 Err(failure) => {
-                    let line: String = failure.error.lines().next().unwrap_or_default().chars().take(160).collect();
+                    let line =
+                        failure.error.split(": found").next().unwrap_or_default().lines().next().unwrap_or_default();
+                    let line: String = line.chars().take(160).collect();
+                    if to - from == 1 {
+                        println!("{failure}");
+                    }
                     let line: String = line.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).collect();
                     failures.entry(line).or_insert((seed, 0)).1 += 1;
                 }

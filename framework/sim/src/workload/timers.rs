@@ -8,7 +8,11 @@
 //! So that there is one right answer, the times of different senders to one key differ, and what
 //! plain messages set has no name (they come in any order).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem::discriminant,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use statefn_core::{
@@ -16,7 +20,6 @@ use statefn_core::{
     ingress::{Ingress, bind},
     program::{FunctionSpec, ProgramSpec},
 };
-use std::time::Duration;
 
 use super::{End, Setup, Workload, same};
 use crate::random::Random;
@@ -298,63 +301,66 @@ fn first(key: i64) -> String {
 /// place among those of the same sender.
 type Arrival = (i64, bool, usize);
 
+/// The place of what is to come in the order of a key: time, timers behind messages, arrival.
+type Place = (i64, bool, u64);
+
 /// One key of the second stage, simulated alone.
 #[derive(Default)]
 struct Model {
     /// What is to come: by time, messages first, then by arrival.
-    pending: BTreeMap<(i64, bool, u64), Pending>,
-    named: BTreeMap<String, (i64, bool, u64)>,
+    pending: BTreeMap<Place, (Pending, bool)>,
+    named: BTreeMap<String, Place>,
     next: u64,
     lines: Vec<(What, i64, u64)>,
 }
 
+#[derive(Clone)]
 enum Pending {
     Ordered(u64, Vec<Task>),
     Ping(Ping),
     Named(String, Named),
-    Again(Again, bool),
+    Again(Again),
 }
 
 impl Model {
-    fn add(&mut self, time: i64, pending: Pending) -> (i64, bool, u64) {
+    fn add(&mut self, time: i64, pending: Pending, by: Option<&Pending>) -> Place {
         let place = (time, !matches!(pending, Pending::Ordered(..)), self.next);
         self.next += 1;
-        self.pending.insert(place, pending);
+        // A timer that a timer of its kind has set stays at the end of the input.
+        let is_rearmed = by.is_some_and(|by| discriminant(by) == discriminant(&pending));
+        self.pending.insert(place, (pending, is_rearmed));
         place
     }
 
     fn run(&mut self, last_event: i64) {
-        while let Some(((time, ..), pending)) = self.pending.pop_first() {
-            match pending {
-                Pending::Ordered(id, tasks) => self.call(What::Ordered, time, id, &tasks),
-                Pending::Ping(Ping { id, tasks }) => self.call(What::Timer, time, id, &tasks),
+        while let Some(((time, ..), (pending, is_rearmed))) = self.pending.pop_first() {
+            if is_rearmed && time > last_event {
+                continue;
+            }
+            let by = pending.clone();
+            let (what, id, tasks) = match pending {
+                Pending::Ordered(id, tasks) => (What::Ordered, id, tasks),
+                Pending::Ping(Ping { id, tasks }) => (What::Timer, id, tasks),
                 Pending::Named(name, Named { id, tasks }) => {
                     self.named.remove(&name);
-                    self.call(What::Timer, time, id, &tasks);
+                    (What::Timer, id, tasks)
                 }
-                Pending::Again(_, true) if time > last_event => {}
-                Pending::Again(again, _) => {
-                    self.lines.push((What::Timer, time, again.id));
-                    self.add(time + again.period, Pending::Again(again, true));
-                }
-            }
+                Pending::Again(again) => (What::Timer, again.id, vec![Task::Repeat { after: again.period, again }]),
+            };
+            self.lines.push((what, time, id));
+            self.run_tasks(time, &tasks, Some(&by));
         }
     }
 
-    fn call(&mut self, what: What, time: i64, id: u64, tasks: &[Task]) {
-        self.lines.push((what, time, id));
-        self.run_tasks(time, tasks);
-    }
-
-    fn run_tasks(&mut self, time: i64, tasks: &[Task]) {
+    fn run_tasks(&mut self, time: i64, tasks: &[Task], by: Option<&Pending>) {
         for task in tasks.iter().cloned() {
             match task {
-                Task::Set { after, ping } => _ = self.add(time + after, Pending::Ping(ping)),
-                Task::Repeat { after, again } => _ = self.add(time + after, Pending::Again(again, false)),
+                Task::Set { after, ping } => _ = self.add(time + after, Pending::Ping(ping), by),
+                Task::Repeat { after, again } => _ = self.add(time + after, Pending::Again(again), by),
                 Task::Cancel { name } => self.cancel(&name),
                 Task::SetAs { name, after, named } => {
                     self.cancel(&name);
-                    let place = self.add(time + after, Pending::Named(name.clone(), named));
+                    let place = self.add(time + after, Pending::Named(name.clone(), named), by);
                     self.named.insert(name, place);
                 }
             }
@@ -395,10 +401,10 @@ impl Timers {
             for ((time, ..), orders) in arrivals {
                 for Order { id, is_ordered, tasks, .. } in orders {
                     if is_ordered {
-                        model.add(time, Pending::Ordered(id, tasks));
+                        model.add(time, Pending::Ordered(id, tasks), None);
                     } else {
                         plain.insert((time, id));
-                        model.run_tasks(time, &tasks);
+                        model.run_tasks(time, &tasks, None);
                     }
                 }
             }
