@@ -477,6 +477,11 @@ pub use statefn_macros::Reject;
 #[doc(inline)]
 pub use statefn_macros::State;
 
+/// The code of the README, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
+
 /// What most files of an app need.
 pub mod prelude {
     pub use crate::{

@@ -77,8 +77,10 @@ async fn live(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Result<Outcome,
     let (switchboard, mut notices) = switchboard(plan, status);
     let opened = Opened::open(plan)?;
     let readers_stop = Stop::default();
+    // Writers that wait for a disk give up only when the run is over.
+    let halt = Stop::default();
     let works = works(plan, &opened.shards);
-    let running = Running::start(plan, opened, &switchboard, stop)?;
+    let running = Running::start(plan, opened, &switchboard, &halt)?;
     let mut readers = Vec::new();
     for work in works {
         readers.push(reader::start(work, Arc::clone(&switchboard), readers_stop.clone())?);
@@ -86,6 +88,7 @@ async fn live(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Result<Outcome,
     let outcome = wait(&switchboard, &mut notices, &mut readers, &readers_stop, stop).await;
     readers_stop.stop();
     readers.into_iter().for_each(join);
+    halt.stop();
     let is_written = running.stop().await;
     match outcome? {
         Outcome::Ended(End::Finished) if !is_written => Ok(Outcome::Ended(End::Stopped)),
@@ -234,14 +237,14 @@ struct Running {
 }
 
 impl Running {
-    fn start(plan: &Plan, opened: Opened, switchboard: &Arc<Switchboard>, stop: &Stop) -> Result<Self, RunError> {
+    fn start(plan: &Plan, opened: Opened, switchboard: &Arc<Switchboard>, halt: &Stop) -> Result<Self, RunError> {
         let Opened { log, snapshots, egress, places, shards, options, _temporary } = opened;
         let taken: Vec<u64> = (0..plan.shards).map(|shard| egress.taken(shard)).collect();
         let log = match log {
-            Some(log) => Some(log_writer::start(log, plan.segment_bytes, Arc::clone(switchboard), stop.clone())?),
+            Some(log) => Some(log_writer::start(log, plan.segment_bytes, Arc::clone(switchboard), halt.clone())?),
             None => None,
         };
-        let egress = egress_writer::start(egress, places, Arc::clone(switchboard), stop.clone())?;
+        let egress = egress_writer::start(egress, places, Arc::clone(switchboard), halt.clone())?;
         let snapshots = snapshot_writer::start(snapshots, Arc::clone(switchboard))?;
         let commit_interval_ms = i64::try_from(plan.commit_interval.as_millis()).unwrap_or(i64::MAX);
         let hosts = switchboard.states.len();
