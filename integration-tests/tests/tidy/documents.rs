@@ -5,8 +5,11 @@ use std::path::Path;
 use crate::{
     assert_none, assert_one,
     sources::ABBREVIATIONS,
-    workspace::{File, files, root},
+    workspace::{File, files, read, root},
 };
+
+/// The line that stands before a block of code which shows a source.
+const SHOWN: (&str, &str) = ("<!-- ", ".rs -->");
 
 #[test]
 fn links_lead_somewhere() {
@@ -19,6 +22,23 @@ fn links_lead_somewhere() {
 fn documents_are_written_out() {
     let problems: Vec<String> = files(".md").iter().flat_map(abbreviated).collect();
     assert_none("words in Markdown are written out", &problems);
+}
+
+#[test]
+fn shown_sources_are_the_sources() {
+    let source = |path: &str| root().join(path).is_file().then(|| read(path).text);
+    let problems: Vec<String> = files(".md").iter().flat_map(|file| outdated(file, source)).collect();
+    assert_none("a block of code behind `<!-- path.rs -->` is that file, but for its tests", &problems);
+}
+
+#[test]
+fn an_outdated_source_is_found() {
+    let source = |path: &str| (path == "a.rs").then(|| "fn a() {}\n\n#[cfg(test)]\nmod tests {}\n".to_owned());
+    let found = |text: &str| outdated(&File::new("a.md", text), source);
+    assert!(found("one\n<!-- a.rs -->\n```rust\nfn a() {}\n```\ntwo\n").is_empty());
+    assert_one(&found("one\n<!-- a.rs -->\n```rust\nfn a() { }\n```\n"), "a.md:2: `a.rs`");
+    assert_one(&found("<!-- a.rs -->\n"), "a.md:1: `a.rs`");
+    assert_one(&found("<!-- b.rs -->\n```rust\nfn a() {}\n```\n"), "`b.rs`");
 }
 
 #[test]
@@ -63,6 +83,21 @@ fn dead_links(file: &File, exists: impl Fn(&str) -> bool) -> Vec<String> {
             if !is_elsewhere && !resolve(&file.path, path).is_some_and(|path| exists(&path)) {
                 problems.push(format!("{}:{number}: `{link}` does not exist", file.path));
             }
+        }
+    }
+    problems
+}
+
+fn outdated(file: &File, source: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (place, line) in file.text.lines().enumerate() {
+        let Some(path) = line.strip_prefix(SHOWN.0).filter(|_| line.ends_with(SHOWN.1)) else { continue };
+        let path = path.trim_end_matches(" -->");
+        let block = file.text.lines().skip(place + 1).skip_while(|line| line.is_empty());
+        let block: Vec<&str> = block.skip(1).take_while(|line| *line != "```").collect();
+        let shown = source(path).map(|text| text.split("\n#[cfg(test)]").next().unwrap_or_default().trim().to_owned());
+        if shown.is_none_or(|shown| shown != block.join("\n")) {
+            problems.push(format!("{}:{}: `{path}` is not what is shown behind this", file.path, place + 1));
         }
     }
     problems

@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     collections::VecDeque,
-    io,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -395,6 +395,12 @@ impl Log for EmbeddedLog {
         *point = before.min(self.tip.next[partition as usize]).max(*point);
         while self.remove_oldest()? {}
         Ok(())
+    }
+}
+
+impl fmt::Debug for EmbeddedLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EmbeddedLog({})", self.directory.display())
     }
 }
 
