@@ -11,6 +11,7 @@
 //! Deliberately absent: the runtime. What drives the pipeline here is the world itself.
 
 #![forbid(unsafe_code)]
+#![allow(missing_debug_implementations, reason = "a world is looked into by its trace")]
 
 pub mod check;
 pub mod log;

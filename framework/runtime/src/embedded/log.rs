@@ -456,7 +456,7 @@ fn deliver(group: Group<'_>, at: &mut Point, each: &mut dyn FnMut(Partition, Off
     at.step_over(&group);
 }
 
-fn damaged(segment: &Segment, offset: u64, what: impl std::fmt::Display) -> ReadError {
+fn damaged(segment: &Segment, offset: u64, what: impl fmt::Display) -> ReadError {
     let path = segment.path.display();
     ReadError::Damaged(format!("`{path}` is damaged at byte {offset}: {what}; restore the directory from a copy"))
 }

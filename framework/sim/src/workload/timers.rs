@@ -465,8 +465,10 @@ impl Workload for Timers {
 }
 
 /// By key, what was told, in the order in which it was.
-fn lines_by_key(end: &End<'_>) -> Result<BTreeMap<String, Vec<(What, i64, u64)>>, String> {
-    let mut lines: BTreeMap<String, Vec<(What, i64, u64)>> = BTreeMap::new();
+type LinesByKey = BTreeMap<String, Vec<(What, i64, u64)>>;
+
+fn lines_by_key(end: &End<'_>) -> Result<LinesByKey, String> {
+    let mut lines = LinesByKey::new();
     for record in end.audit.shards.iter().flat_map(|shard| &shard.emitted) {
         if record.egress == end.program.dead_letters {
             return Err(format!("a dead letter: {}", String::from_utf8_lossy(&record.bytes)));
