@@ -421,7 +421,10 @@ impl Shard {
             handler: call.handler,
             hash: call.hash,
         };
-        if self.pending.wheel_time(&waiting) <= reached.0 {
+        // What is due before it and did not fire yet comes first.
+        let due = self.pending.wheel_time(&waiting);
+        let earliest = self.pending.earliest(usize::from(function.stage));
+        if due <= reached.0 && earliest.is_none_or(|earliest| earliest > due) {
             return false;
         }
         self.effects.pending_next += 1;
