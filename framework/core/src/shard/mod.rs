@@ -136,6 +136,8 @@ struct StageTime {
     outer: EventTime,
     /// `reached` and `out` as the last frame has them.
     sealed: (EventTime, EventTime),
+    /// `outer` as the progress record of the last frame has it; it stands in no frame.
+    outer_sealed: EventTime,
 }
 
 const UNKNOWN: StageTime = StageTime {
@@ -143,6 +145,7 @@ const UNKNOWN: StageTime = StageTime {
     out: EventTime::MIN,
     outer: EventTime::MIN,
     sealed: (EventTime::MIN, EventTime::MIN),
+    outer_sealed: EventTime::MIN,
 };
 
 #[derive(Debug, Clone, Copy, Default)]
