@@ -140,7 +140,7 @@ impl Shard {
             && self.in_flight.is_none()
             && !self.has_changes()
             && self.answers.is_empty()
-            && self.stages.iter().all(|stage| stage.reached == EventTime::MAX)
+            && self.stages.iter().all(|stage| stage.reached.min(stage.out) == EventTime::MAX)
             && self.outboxes.iter().all(Outbox::is_empty)
     }
 
