@@ -217,7 +217,8 @@ pub(super) struct Timers {
 impl Timers {
     pub(super) fn new(random: &mut Random) -> Self {
         let partitions = random.between(1, 3) as usize;
-        let lateness_ms = random.one_of(&[0, 8, 40, 200]);
+        // The keys of a partition differ by up to 3 ms.
+        let lateness_ms = random.one_of(&[4, 8, 40, 200]);
         let records = random.between(5, 60);
         let mut maker = Maker { random: random.fork(), next_id: 0 };
         let stretch = random.one_of(&[1, 5, 30]);
