@@ -136,3 +136,24 @@ fn abbreviated(file: &File) -> Vec<String> {
     }
     problems
 }
+
+/// The parts of README's first Rust block that do not stand in the program it is taken from.
+fn parts_missing_in(readme: &str, program: &str) -> Vec<String> {
+    let block = readme.split("```rust,ignore\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap_or_default();
+    let parts = block.trim().split("\n\n");
+    parts.filter(|part| !program.contains(part)).map(str::to_owned).collect()
+}
+
+#[test]
+fn readme_shows_the_code_of_hello() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("readable");
+    let missing = parts_missing_in(&read("README.md"), &read("examples/hello/src/main.rs"));
+    assert_eq!(missing, Vec::<String>::new(), "README shows code that examples/hello/src/main.rs does not have");
+}
+
+#[test]
+fn code_that_a_program_lacks_is_noticed() {
+    let readme = "text\n```rust,ignore\nfn a() {}\n\nfn b() {}\n```\n";
+    assert_eq!(parts_missing_in(readme, "fn a() {}\n"), ["fn b() {}"]);
+}
