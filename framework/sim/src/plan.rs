@@ -50,6 +50,8 @@ pub struct Plan {
     pub commit_interval_ms: i64,
     /// How long mail and appends take at most.
     pub delay_ms_max: i64,
+    /// How long an egress takes to write at most.
+    pub egress_ms_max: i64,
     /// How many records a worker reads in one stretch at most.
     pub stretch_max: i64,
     /// The faults.
@@ -80,6 +82,7 @@ impl Plan {
             snapshot_tail_bytes: r.one_of(&[1 << 20, 8_000, 2_000, 300]),
             commit_interval_ms: r.one_of(&[0, 0, 3, 20]),
             delay_ms_max: r.one_of(&[1, 4, 15, 60]),
+            egress_ms_max: r.one_of(&[0, 5, 50, 800]),
             stretch_max: r.one_of(&[1, 5, 30, 200]),
             faults: Faults::default(),
             calm_at: r.between(500, 4_000),

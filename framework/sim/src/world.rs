@@ -18,7 +18,7 @@
 //! Deliberately absent: what the functions do and which outcome is right, see `workload`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -71,6 +71,7 @@ enum Event {
     Mail(Life, Arc<Mail>),
     Progress(Life, Arc<Progress>),
     SnapshotTold(Life, ShardId, u64, Option<SnapshotMark>),
+    Flush(Life),
     EgressTaken(Life, ShardId, u64),
     News(Life, ShardId),
     Arrive(Flight),
@@ -89,6 +90,7 @@ impl Event {
             | Self::Mail(life, _)
             | Self::Progress(life, _)
             | Self::SnapshotTold(life, ..)
+            | Self::Flush(life)
             | Self::EgressTaken(life, ..)
             | Self::News(life, _) => Some(*life),
             Self::Arrive(_) | Self::Restart(_) | Self::Request | Self::Trouble | Self::Calm => None,
@@ -120,6 +122,8 @@ struct Worker {
     /// The shards that it believes it is named for.
     named: BTreeSet<ShardId>,
     claims: BTreeMap<ShardId, (u64, TakeOver)>,
+    /// What its egresses have not written yet; they write in order.
+    emissions: VecDeque<Emission>,
     paused_until: i64,
     clock_skew_ms: i64,
     turn: u64,
@@ -143,6 +147,8 @@ pub struct World<'a> {
     flights: usize,
     faults: Faults,
     is_calm: bool,
+    /// When everything was done for the first time.
+    done_at: Option<i64>,
 
     workers: Vec<Worker>,
     named: Vec<WorkerId>,
@@ -186,6 +192,7 @@ impl<'a> World<'a> {
             flights: 0,
             faults: plan.faults,
             is_calm: false,
+            done_at: None,
             workers: Vec::new(),
             named: Vec::new(),
             nonce: 0,
@@ -218,6 +225,7 @@ impl<'a> World<'a> {
                 pipeline: None,
                 named: BTreeSet::new(),
                 claims: BTreeMap::new(),
+                emissions: VecDeque::new(),
                 paused_until: 0,
                 clock_skew_ms,
                 turn: 0,
@@ -236,7 +244,7 @@ impl<'a> World<'a> {
     /// What went wrong first.
     pub fn run(mut self) -> Result<(Report, u64), String> {
         let end = self.now + self.plan.calm_at + DRAIN_MS_MAX;
-        while !self.is_done() {
+        while !self.is_done() || !self.has_lingered() {
             self.report.steps += 1;
             if self.report.steps > STEPS_MAX || self.now > end {
                 return Err(self.not_drained());
@@ -276,6 +284,7 @@ impl<'a> World<'a> {
                     self.pipeline(worker).snapshot_stored(shard, mark);
                 }
             }
+            Event::Flush((worker, _)) => self.flush(worker)?,
             Event::EgressTaken((worker, _), shard, epoch) => self.pipeline(worker).egress_taken(shard, epoch),
             Event::News((worker, _), shard) => self.news(worker, shard),
             Event::Arrive(flight) => self.arrive(flight)?,
@@ -387,6 +396,7 @@ impl World<'_> {
         known.turn_at = None;
         known.named.clear();
         known.claims.clear();
+        known.emissions.clear();
         let ms = self.random.between(1, 400);
         self.after(ms, Event::Restart(worker));
         if self.plan.is_embedded { self.tear() } else { Ok(()) }
@@ -468,9 +478,7 @@ impl World<'_> {
             Action::Emit(emission) => {
                 let changes = changes(&self.program, &emission.frame)?;
                 self.stores[emission.shard as usize].apply(emission.epoch, &changes)?;
-                self.emit(&emission)?;
-                let taken = self.sinks[emission.shard as usize].taken;
-                self.send(Event::EgressTaken(self.life(worker), emission.shard, taken));
+                self.emit(worker, emission)?;
             }
             Action::Progress(progress) => self.tell_progress(worker, &progress)?,
             Action::Answer(answer) => {
@@ -545,14 +553,28 @@ impl World<'_> {
         1
     }
 
-    fn emit(&mut self, emission: &Emission) -> Result<(), String> {
+    fn emit(&mut self, worker: WorkerId, emission: Emission) -> Result<(), String> {
         let committed = self.audit.shards[emission.shard as usize].image.epoch();
         if self.plan.looks_inside && emission.epoch > committed {
             return Err(format!("shard {} emits epoch {}, which is not committed", emission.shard, emission.epoch));
         }
-        match self.sinks[emission.shard as usize].take(emission)? {
-            true => self.report.emitted += emission.records.len() as u64,
-            false => self.report.emitted_again += 1,
+        self.workers[worker].emissions.push_back(emission);
+        let ms = self.random.between(0, self.plan.egress_ms_max);
+        self.after(ms, Event::Flush(self.life(worker)));
+        Ok(())
+    }
+
+    /// Lets the egresses of a worker write all they have, and its pipeline know with more delay.
+    fn flush(&mut self, worker: WorkerId) -> Result<(), String> {
+        for emission in std::mem::take(&mut self.workers[worker].emissions) {
+            let shard = emission.shard;
+            let sink = &mut self.sinks[shard as usize];
+            match sink.take(&emission)? {
+                true => self.report.emitted += emission.records.len() as u64,
+                false => self.report.emitted_again += 1,
+            }
+            let taken = sink.taken;
+            self.send(Event::EgressTaken(self.life(worker), shard, taken));
         }
         Ok(())
     }
@@ -704,7 +726,7 @@ impl World<'_> {
             missing.push(emission);
         });
         let mut take_over = take_over.map_err(|error| error.to_string())?;
-        missing.iter().try_for_each(|emission| self.emit(emission))?;
+        missing.into_iter().try_for_each(|emission| self.emit(worker, emission))?;
         self.nonce += 1;
         // The varints of nonces have all lengths.
         let nonce = self.nonce << 40 | self.random.below(1 << 40);
@@ -820,6 +842,12 @@ impl World<'_> {
         self.pipeline(worker).request(shard, &Request { id, calls }, now);
     }
 
+    /// Whether time went on long enough for the timers that wait for the clock, and then all was done.
+    fn has_lingered(&mut self) -> bool {
+        let done_at = *self.done_at.get_or_insert(self.now);
+        self.now >= done_at + self.workload.lingers_ms()
+    }
+
     fn is_done(&mut self) -> bool {
         if !self.is_calm || self.flights > 0 || !self.report.steps.is_multiple_of(16) {
             return false;
@@ -833,7 +861,8 @@ impl World<'_> {
                 return false;
             }
         }
-        self.workers.iter().flat_map(|worker| &worker.pipeline).all(Pipeline::is_finished)
+        self.workers.iter().all(|worker| worker.emissions.is_empty())
+            && self.workers.iter().flat_map(|worker| &worker.pipeline).all(Pipeline::is_finished)
             && self
                 .named
                 .iter()
