@@ -27,6 +27,8 @@ pub struct Faults {
     pub doubled: u32,
     /// A snapshot cannot be stored.
     pub snapshot: u32,
+    /// The newest snapshot of a shard can no longer be read, though its mark stands.
+    pub rot: u32,
 }
 
 /// What a world is like.
@@ -113,6 +115,7 @@ impl Faults {
             loss: up_to(300),
             doubled: up_to(300),
             snapshot: up_to(400),
+            rot: up_to(100),
         }
     }
 }

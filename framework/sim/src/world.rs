@@ -155,6 +155,8 @@ pub struct World<'a> {
     nonce: u64,
     log: SharedLog,
     snapshots: MemorySnapshots,
+    /// The shards whose newest snapshot was damaged once.
+    rotten: BTreeSet<usize>,
     sinks: Vec<Sink>,
     stores: Vec<MemoryStore>,
     audit: Audit,
@@ -198,6 +200,7 @@ impl<'a> World<'a> {
             nonce: 0,
             log: SharedLog::new(plan.shards),
             snapshots: MemorySnapshots::default(),
+            rotten: BTreeSet::new(),
             sinks: std::iter::repeat_with(Sink::default).take(shards).collect(),
             stores: vec![MemoryStore::default(); shards],
             audit: Audit::new(plan.shards),
@@ -290,7 +293,7 @@ impl<'a> World<'a> {
             Event::Arrive(flight) => self.arrive(flight)?,
             Event::Restart(worker) => self.restart(worker),
             Event::Request => self.request(),
-            Event::Trouble => self.trouble(),
+            Event::Trouble => self.trouble()?,
             Event::Calm => self.calm(),
         }
         Ok(())
@@ -606,7 +609,8 @@ impl World<'_> {
     fn append(&mut self, worker: WorkerId, shard: ShardId, nonce: u64, records: Vec<Bytes>) {
         let fate = Fate::draw(&mut self.random, self.faults.refused, self.faults.unknown);
         // The only process of an embedded world has nobody who could append after it gave up.
-        let fate = if self.plan.is_embedded && fate == Fate::Late { Fate::PartlyUnknown } else { fate };
+        let comes_again = matches!(fate, Fate::Late | Fate::Doubled);
+        let fate = if self.plan.is_embedded && comes_again { Fate::PartlyUnknown } else { fate };
         let flight = Flight { life: self.life(worker), shard, nonce, records, fate };
         if fate == Fate::Late {
             self.report.appends_unknown += 1;
@@ -624,6 +628,11 @@ impl World<'_> {
         let mut outcome = Outcome::Lost;
         match fate {
             Fate::Stands => outcome = Outcome::Stands(self.put_all(shard, &records)?),
+            Fate::Doubled => {
+                self.report.appends_doubled += 1;
+                outcome = Outcome::Stands(self.put_all(shard, &records)?);
+                self.put_all(shard, &records)?;
+            }
             Fate::Refused => self.report.appends_refused += 1,
             Fate::FailsUnknown => self.report.appends_unknown += 1,
             Fate::StandsUnknown => {
@@ -768,30 +777,69 @@ impl World<'_> {
 
 /// Troubles from outside, and their end.
 impl World<'_> {
-    fn trouble(&mut self) {
+    fn trouble(&mut self) -> Result<(), String> {
         if self.is_calm {
-            return;
+            return Ok(());
         }
         let ms = self.random.between(10, 100);
         self.after(ms, Event::Trouble);
         if self.random.chance(self.faults.pause) {
-            let worker = self.random.place(self.workers.len());
-            self.workers[worker].paused_until = self.now + self.random.between(20, 1_500);
-            self.report.pauses += 1;
+            self.pause();
         }
         if self.workers.len() > 1 && self.random.chance(self.faults.moved) {
             let shard = self.random.place(self.named.len());
-            let to = self.random.place(self.workers.len());
-            let from = std::mem::replace(&mut self.named[shard], to);
-            self.report.moves += 1;
-            for worker in [from, to] {
-                let is_slow = self.random.chance(self.faults.slow_news);
-                let ms = self.random.between(0, if is_slow { 2_000 } else { 30 });
-                if self.workers[worker].pipeline.is_some() {
-                    self.after(ms, Event::News(self.life(worker), shard as ShardId));
-                }
+            self.move_shard(shard);
+        }
+        if self.random.chance(self.faults.rot) {
+            return self.rot();
+        }
+        Ok(())
+    }
+
+    /// Stops a worker for a while; others may be given its shards, so that it wakes as a zombie.
+    fn pause(&mut self) {
+        let worker = self.random.place(self.workers.len());
+        self.workers[worker].paused_until = self.now + self.random.between(20, 1_500);
+        self.report.pauses += 1;
+        if self.workers.len() == 1 || !self.random.chance(500) {
+            return;
+        }
+        for shard in 0..self.named.len() {
+            if self.named[shard] == worker {
+                self.move_shard(shard);
             }
         }
+    }
+
+    fn move_shard(&mut self, shard: usize) {
+        let to = self.random.place(self.workers.len());
+        let from = std::mem::replace(&mut self.named[shard], to);
+        self.report.moves += 1;
+        for worker in [from, to] {
+            let is_slow = self.random.chance(self.faults.slow_news);
+            let ms = self.random.between(0, if is_slow { 2_000 } else { 30 });
+            if self.workers[worker].pipeline.is_some() {
+                self.after(ms, Event::News(self.life(worker), shard as ShardId));
+            }
+        }
+    }
+
+    /// Damages the newest snapshot of a shard, once, as all processes die; the older one of the two
+    /// that are kept is good, and those who start again notice.
+    fn rot(&mut self) -> Result<(), String> {
+        let shard = self.random.place(self.named.len());
+        let start = self.log.start(shard as ShardId);
+        let mut marks = self.audit.shards[shard].marks.clone();
+        marks.retain(|mark| mark.next_offset >= start);
+        marks.sort_by_key(|mark| mark.epoch);
+        marks.dedup_by_key(|mark| mark.epoch);
+        let [.., _, newest] = &marks[..] else { return Ok(()) };
+        if !self.rotten.insert(shard) {
+            return Ok(());
+        }
+        self.report.snapshots_rotten += 1;
+        self.snapshots.put(&newest.name, b"rotten")?;
+        (0..self.workers.len()).try_for_each(|worker| self.crash(worker))
     }
 
     fn calm(&mut self) {
