@@ -230,7 +230,7 @@ fn emission(program: &Program, image: &Image, frame: &FrameRef<'_>) -> Result<Em
             None => {
                 unknown = Err(Corrupt(format!(
                     "the journal holds records for the egress `{name}` that were not written yet, and the program no longer has it: register it until they are"
-                )))
+                )));
             }
         }
     })?;
