@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::{
     Emission, Options, Shard,
     frame::{self, FrameRef, Header, Kind, OpRef, SnapshotMark},
-    image::{Image, Verdict},
+    image::{Image, Verdict, snapshot_crc},
 };
 use crate::{
     address::ShardId,
@@ -312,7 +312,7 @@ fn load(snapshots: &mut dyn Snapshots, mark: &SnapshotMark) -> Result<Image, Cor
     let name = &mark.name;
     let bytes = snapshots.get(name).map_err(|error| Corrupt(format!("snapshot {name}: {error}")))?;
     let bytes = bytes.ok_or_else(|| Corrupt(format!("snapshot {name} is gone")))?;
-    if bytes.len() as u64 != mark.length || crc32c::crc32c(&bytes) != mark.crc {
+    if bytes.len() as u64 != mark.length || snapshot_crc(&bytes) != Some(mark.crc) {
         return Err(Corrupt(format!("snapshot {name} is not what its mark says")));
     }
     Image::decode(&bytes).map_err(|error| Corrupt(format!("snapshot {name}: {error}")))
