@@ -825,7 +825,8 @@ impl World<'_> {
     }
 
     /// Damages the newest snapshot of a shard, once, as all processes die; the older one of the two
-    /// that are kept is good, and those who start again notice.
+    /// that are kept is good. Those who start again notice, because they have to read it: it is not
+    /// behind what egresses have.
     fn rot(&mut self) -> Result<(), String> {
         let shard = self.random.place(self.named.len());
         let start = self.log.start(shard as ShardId);
@@ -834,7 +835,7 @@ impl World<'_> {
         marks.sort_by_key(|mark| mark.epoch);
         marks.dedup_by_key(|mark| mark.epoch);
         let [.., _, newest] = &marks[..] else { return Ok(()) };
-        if !self.rotten.insert(shard) {
+        if newest.epoch > self.sinks[shard].taken || !self.rotten.insert(shard) {
             return Ok(());
         }
         self.report.snapshots_rotten += 1;

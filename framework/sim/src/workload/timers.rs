@@ -114,6 +114,9 @@ struct Later {
 }
 message!(Later, "later");
 
+/// What a line tells besides its key: the kind of call, its time, its id.
+type Told = (What, i64, u64);
+
 /// What a call of the second stage tells.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 struct Line {
@@ -340,7 +343,7 @@ struct Model {
     pending: BTreeMap<Place, (Pending, bool)>,
     named: BTreeMap<String, Place>,
     next: u64,
-    lines: Vec<(What, i64, u64)>,
+    lines: Vec<Told>,
 }
 
 #[derive(Clone)]
@@ -451,7 +454,7 @@ impl Timers {
 /// What a key of the second stage has to tell.
 struct Expected {
     plain: BTreeSet<(i64, u64)>,
-    lines: Vec<(What, i64, u64)>,
+    lines: Vec<Told>,
 }
 
 impl Workload for Timers {
@@ -506,8 +509,8 @@ impl Workload for Timers {
 }
 
 /// By key, what was told, in the order in which it was.
-fn lines_by_key(end: &End<'_>) -> Result<BTreeMap<String, Vec<(What, i64, u64)>>, String> {
-    let mut lines: BTreeMap<String, Vec<(What, i64, u64)>> = BTreeMap::new();
+fn lines_by_key(end: &End<'_>) -> Result<BTreeMap<String, Vec<Told>>, String> {
+    let mut lines: BTreeMap<String, Vec<Told>> = BTreeMap::new();
     for record in end.audit.shards.iter().flat_map(|shard| &shard.emitted) {
         if record.egress == end.program.dead_letters {
             return Err(format!("a dead letter: {}", String::from_utf8_lossy(&record.bytes)));
@@ -518,7 +521,7 @@ fn lines_by_key(end: &End<'_>) -> Result<BTreeMap<String, Vec<(What, i64, u64)>>
     Ok(lines)
 }
 
-fn check_no_timer_is_early(key: &str, lines: &[(What, i64, u64)]) -> Result<(), String> {
+fn check_no_timer_is_early(key: &str, lines: &[Told]) -> Result<(), String> {
     let mut reached = i64::MIN;
     for (what, time, id) in lines {
         match what {
@@ -533,7 +536,7 @@ fn check_no_timer_is_early(key: &str, lines: &[(What, i64, u64)]) -> Result<(), 
 }
 
 /// Timers of one time may come in any order, as those that plain messages set do.
-fn in_any_order_of_timers(mut lines: Vec<(What, i64, u64)>) -> Vec<(What, i64, u64)> {
+fn in_any_order_of_timers(mut lines: Vec<Told>) -> Vec<Told> {
     for equal in lines.chunk_by_mut(|a, b| (a.0, a.1) == (b.0, b.1)) {
         if equal[0].0 == What::Timer {
             equal.sort_unstable();
