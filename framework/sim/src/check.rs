@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use statefn_core::{
     address::ShardId,
+    codec::{Reader, Truncated},
     ports::{
         log::{Log, Offset},
         snapshots::Snapshots,
@@ -47,6 +48,29 @@ pub struct Committed {
     pub seen: BTreeMap<ShardId, u64>,
     /// The messages that the next epoch begins with.
     pub carried: Vec<Posted>,
+    /// The snapshots whose marks stand.
+    pub marks: Vec<Marked>,
+}
+
+/// What a mark says of its snapshot.
+#[derive(Debug, Clone)]
+pub struct Marked {
+    /// The snapshot's name.
+    pub name: String,
+    /// The epoch whose state it holds.
+    pub epoch: u64,
+    /// The offset of the first record that it does not hold.
+    pub next_offset: Offset,
+}
+
+impl Marked {
+    /// Reads the body of a mark's frame: name, length, checksum, epoch, offset.
+    fn read(body: &[u8]) -> Result<Self, Truncated> {
+        let mut reader = Reader::new(body);
+        let name = reader.text()?.to_owned();
+        let _length_and_checksum = (reader.varint()?, reader.varint()?);
+        Ok(Self { name, epoch: reader.varint()?, next_offset: reader.varint()? })
+    }
 }
 
 /// A record for an egress, with its identity but for the shard.
@@ -86,7 +110,7 @@ impl Audit {
         record: &[u8],
         report: &mut Report,
     ) -> Result<Verdict, String> {
-        let Committed { image, changes, emitted, sent, seen, carried } = &mut self.shards[shard as usize];
+        let Committed { image, changes, emitted, sent, seen, carried, marks } = &mut self.shards[shard as usize];
         let mut unreadable = Ok(());
         let verdict = image.fold(offset, record, &mut |image, frame| {
             let mut changed = BTreeMap::new();
@@ -112,9 +136,12 @@ impl Audit {
         });
         unreadable.map_err(|error| error.to_string())?;
         let verdict = verdict.map_err(|error| error.to_string())?;
-        let kind = frame::parse(record).map_err(|error| error.to_string())?.header.kind;
-        report.parts += u64::from(kind == Kind::Part);
-        report.marks += u64::from(kind == Kind::Snapshot);
+        let frame = frame::parse(record).map_err(|error| error.to_string())?;
+        report.parts += u64::from(frame.header.kind == Kind::Part);
+        if frame.header.kind == Kind::Snapshot {
+            report.marks += 1;
+            marks.push(Marked::read(frame.body).map_err(|error| error.to_string())?);
+        }
         report.frames_void += u64::from(verdict == Verdict::Void);
         Ok(verdict)
     }

@@ -102,6 +102,8 @@ pub enum Fate {
     PartlyUnknown,
     /// It stands after its writer has given it up.
     Late,
+    /// It stands twice, as after a retry below the writer, who learns of the first.
+    Doubled,
 }
 
 impl Fate {
@@ -113,6 +115,6 @@ impl Fate {
         if !random.chance(unknown) {
             return Self::Stands;
         }
-        random.one_of(&[Self::StandsUnknown, Self::FailsUnknown, Self::PartlyUnknown, Self::Late])
+        random.one_of(&[Self::StandsUnknown, Self::FailsUnknown, Self::PartlyUnknown, Self::Late, Self::Doubled])
     }
 }

@@ -27,6 +27,8 @@ pub struct Faults {
     pub doubled: u32,
     /// A snapshot cannot be stored.
     pub snapshot: u32,
+    /// The newest snapshot of a shard can no longer be read, though its mark stands.
+    pub rot: u32,
 }
 
 /// What a world is like.
@@ -50,6 +52,8 @@ pub struct Plan {
     pub commit_interval_ms: i64,
     /// How long mail and appends take at most.
     pub delay_ms_max: i64,
+    /// How long an egress takes to write at most.
+    pub egress_ms_max: i64,
     /// How many records a worker reads in one stretch at most.
     pub stretch_max: i64,
     /// The faults.
@@ -76,16 +80,21 @@ impl Plan {
             shards: r.between(1, 6) as u32,
             is_embedded,
             record_bytes_max: r.one_of(&[usize::MAX, 2_000, 700, 500]),
-            epoch_calls_max: r.one_of(&[100_000, 40, 12, 4]),
+            epoch_calls_max: r.one_of(&[100_000, 40, 12, 4, 1]),
             snapshot_tail_bytes: r.one_of(&[1 << 20, 8_000, 2_000, 300]),
             commit_interval_ms: r.one_of(&[0, 0, 3, 20]),
             delay_ms_max: r.one_of(&[1, 4, 15, 60]),
+            egress_ms_max: r.one_of(&[0, 5, 50, 800]),
             stretch_max: r.one_of(&[1, 5, 30, 200]),
             faults: Faults::default(),
             calm_at: r.between(500, 4_000),
             rules: Rules::default(),
             looks_inside: true,
         };
+        if plan.epoch_calls_max == 1 {
+            // One call for each epoch takes an append for each call: let that be quick.
+            (plan.commit_interval_ms, plan.delay_ms_max) = (0, 1);
+        }
         plan.faults = Faults::draw(r);
         plan
     }
@@ -110,6 +119,7 @@ impl Faults {
             loss: up_to(300),
             doubled: up_to(300),
             snapshot: up_to(400),
+            rot: up_to(100),
         }
     }
 }

@@ -54,6 +54,8 @@ counts! {
     appends_late,
     /// Appends of which some records stand.
     appends_torn,
+    /// Appends that stand twice.
+    appends_doubled,
     /// Epoch frames that were committed.
     frames,
     /// Frames that were appended and are void.
@@ -66,6 +68,8 @@ counts! {
     snapshots,
     /// Snapshots that could not be stored.
     snapshots_failed,
+    /// Snapshots that could no longer be read though their mark stands.
+    snapshots_rotten,
     /// Marks of snapshots that stand.
     marks,
     /// Journals that were trimmed.

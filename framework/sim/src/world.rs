@@ -18,7 +18,7 @@
 //! Deliberately absent: what the functions do and which outcome is right, see `workload`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -71,6 +71,7 @@ enum Event {
     Mail(Life, Arc<Mail>),
     Progress(Life, Arc<Progress>),
     SnapshotTold(Life, ShardId, u64, Option<SnapshotMark>),
+    Flush(Life),
     EgressTaken(Life, ShardId, u64),
     News(Life, ShardId),
     Arrive(Flight),
@@ -89,6 +90,7 @@ impl Event {
             | Self::Mail(life, _)
             | Self::Progress(life, _)
             | Self::SnapshotTold(life, ..)
+            | Self::Flush(life)
             | Self::EgressTaken(life, ..)
             | Self::News(life, _) => Some(*life),
             Self::Arrive(_) | Self::Restart(_) | Self::Request | Self::Trouble | Self::Calm => None,
@@ -120,6 +122,8 @@ struct Worker {
     /// The shards that it believes it is named for.
     named: BTreeSet<ShardId>,
     claims: BTreeMap<ShardId, (u64, TakeOver)>,
+    /// What its egresses have not written yet; they write in order.
+    emissions: VecDeque<Emission>,
     paused_until: i64,
     clock_skew_ms: i64,
     turn: u64,
@@ -143,12 +147,16 @@ pub struct World<'a> {
     flights: usize,
     faults: Faults,
     is_calm: bool,
+    /// When everything was done for the first time.
+    done_at: Option<i64>,
 
     workers: Vec<Worker>,
     named: Vec<WorkerId>,
     nonce: u64,
     log: SharedLog,
     snapshots: MemorySnapshots,
+    /// The shards whose newest snapshot was damaged once.
+    rotten: BTreeSet<usize>,
     sinks: Vec<Sink>,
     stores: Vec<MemoryStore>,
     audit: Audit,
@@ -186,11 +194,13 @@ impl<'a> World<'a> {
             flights: 0,
             faults: plan.faults,
             is_calm: false,
+            done_at: None,
             workers: Vec::new(),
             named: Vec::new(),
             nonce: 0,
             log: SharedLog::new(plan.shards),
             snapshots: MemorySnapshots::default(),
+            rotten: BTreeSet::new(),
             sinks: std::iter::repeat_with(Sink::default).take(shards).collect(),
             stores: vec![MemoryStore::default(); shards],
             audit: Audit::new(plan.shards),
@@ -218,6 +228,7 @@ impl<'a> World<'a> {
                 pipeline: None,
                 named: BTreeSet::new(),
                 claims: BTreeMap::new(),
+                emissions: VecDeque::new(),
                 paused_until: 0,
                 clock_skew_ms,
                 turn: 0,
@@ -236,7 +247,7 @@ impl<'a> World<'a> {
     /// What went wrong first.
     pub fn run(mut self) -> Result<(Report, u64), String> {
         let end = self.now + self.plan.calm_at + DRAIN_MS_MAX;
-        while !self.is_done() {
+        while !self.is_done() || !self.has_lingered() {
             self.report.steps += 1;
             if self.report.steps > STEPS_MAX || self.now > end {
                 return Err(self.not_drained());
@@ -276,12 +287,13 @@ impl<'a> World<'a> {
                     self.pipeline(worker).snapshot_stored(shard, mark);
                 }
             }
+            Event::Flush((worker, _)) => self.flush(worker)?,
             Event::EgressTaken((worker, _), shard, epoch) => self.pipeline(worker).egress_taken(shard, epoch),
             Event::News((worker, _), shard) => self.news(worker, shard),
             Event::Arrive(flight) => self.arrive(flight)?,
             Event::Restart(worker) => self.restart(worker),
             Event::Request => self.request(),
-            Event::Trouble => self.trouble(),
+            Event::Trouble => self.trouble()?,
             Event::Calm => self.calm(),
         }
         Ok(())
@@ -387,6 +399,7 @@ impl World<'_> {
         known.turn_at = None;
         known.named.clear();
         known.claims.clear();
+        known.emissions.clear();
         let ms = self.random.between(1, 400);
         self.after(ms, Event::Restart(worker));
         if self.plan.is_embedded { self.tear() } else { Ok(()) }
@@ -468,9 +481,7 @@ impl World<'_> {
             Action::Emit(emission) => {
                 let changes = changes(&self.program, &emission.frame)?;
                 self.stores[emission.shard as usize].apply(emission.epoch, &changes)?;
-                self.emit(&emission)?;
-                let taken = self.sinks[emission.shard as usize].taken;
-                self.send(Event::EgressTaken(self.life(worker), emission.shard, taken));
+                self.emit(worker, emission)?;
             }
             Action::Progress(progress) => self.tell_progress(worker, &progress)?,
             Action::Answer(answer) => {
@@ -545,14 +556,28 @@ impl World<'_> {
         1
     }
 
-    fn emit(&mut self, emission: &Emission) -> Result<(), String> {
+    fn emit(&mut self, worker: WorkerId, emission: Emission) -> Result<(), String> {
         let committed = self.audit.shards[emission.shard as usize].image.epoch();
         if self.plan.looks_inside && emission.epoch > committed {
             return Err(format!("shard {} emits epoch {}, which is not committed", emission.shard, emission.epoch));
         }
-        match self.sinks[emission.shard as usize].take(emission)? {
-            true => self.report.emitted += emission.records.len() as u64,
-            false => self.report.emitted_again += 1,
+        self.workers[worker].emissions.push_back(emission);
+        let ms = self.random.between(0, self.plan.egress_ms_max);
+        self.after(ms, Event::Flush(self.life(worker)));
+        Ok(())
+    }
+
+    /// Lets the egresses of a worker write all they have, and its pipeline know with more delay.
+    fn flush(&mut self, worker: WorkerId) -> Result<(), String> {
+        for emission in std::mem::take(&mut self.workers[worker].emissions) {
+            let shard = emission.shard;
+            let sink = &mut self.sinks[shard as usize];
+            match sink.take(&emission)? {
+                true => self.report.emitted += emission.records.len() as u64,
+                false => self.report.emitted_again += 1,
+            }
+            let taken = sink.taken;
+            self.send(Event::EgressTaken(self.life(worker), shard, taken));
         }
         Ok(())
     }
@@ -584,7 +609,8 @@ impl World<'_> {
     fn append(&mut self, worker: WorkerId, shard: ShardId, nonce: u64, records: Vec<Bytes>) {
         let fate = Fate::draw(&mut self.random, self.faults.refused, self.faults.unknown);
         // The only process of an embedded world has nobody who could append after it gave up.
-        let fate = if self.plan.is_embedded && fate == Fate::Late { Fate::PartlyUnknown } else { fate };
+        let comes_again = matches!(fate, Fate::Late | Fate::Doubled);
+        let fate = if self.plan.is_embedded && comes_again { Fate::PartlyUnknown } else { fate };
         let flight = Flight { life: self.life(worker), shard, nonce, records, fate };
         if fate == Fate::Late {
             self.report.appends_unknown += 1;
@@ -602,6 +628,11 @@ impl World<'_> {
         let mut outcome = Outcome::Lost;
         match fate {
             Fate::Stands => outcome = Outcome::Stands(self.put_all(shard, &records)?),
+            Fate::Doubled => {
+                self.report.appends_doubled += 1;
+                outcome = Outcome::Stands(self.put_all(shard, &records)?);
+                self.put_all(shard, &records)?;
+            }
             Fate::Refused => self.report.appends_refused += 1,
             Fate::FailsUnknown => self.report.appends_unknown += 1,
             Fate::StandsUnknown => {
@@ -704,7 +735,7 @@ impl World<'_> {
             missing.push(emission);
         });
         let mut take_over = take_over.map_err(|error| error.to_string())?;
-        missing.iter().try_for_each(|emission| self.emit(emission))?;
+        missing.into_iter().try_for_each(|emission| self.emit(worker, emission))?;
         self.nonce += 1;
         // The varints of nonces have all lengths.
         let nonce = self.nonce << 40 | self.random.below(1 << 40);
@@ -746,30 +777,70 @@ impl World<'_> {
 
 /// Troubles from outside, and their end.
 impl World<'_> {
-    fn trouble(&mut self) {
+    fn trouble(&mut self) -> Result<(), String> {
         if self.is_calm {
-            return;
+            return Ok(());
         }
         let ms = self.random.between(10, 100);
         self.after(ms, Event::Trouble);
         if self.random.chance(self.faults.pause) {
-            let worker = self.random.place(self.workers.len());
-            self.workers[worker].paused_until = self.now + self.random.between(20, 1_500);
-            self.report.pauses += 1;
+            self.pause();
         }
         if self.workers.len() > 1 && self.random.chance(self.faults.moved) {
             let shard = self.random.place(self.named.len());
-            let to = self.random.place(self.workers.len());
-            let from = std::mem::replace(&mut self.named[shard], to);
-            self.report.moves += 1;
-            for worker in [from, to] {
-                let is_slow = self.random.chance(self.faults.slow_news);
-                let ms = self.random.between(0, if is_slow { 2_000 } else { 30 });
-                if self.workers[worker].pipeline.is_some() {
-                    self.after(ms, Event::News(self.life(worker), shard as ShardId));
-                }
+            self.move_shard(shard);
+        }
+        if self.random.chance(self.faults.rot) {
+            return self.rot();
+        }
+        Ok(())
+    }
+
+    /// Stops a worker for a while; others may be given its shards, so that it wakes as a zombie.
+    fn pause(&mut self) {
+        let worker = self.random.place(self.workers.len());
+        self.workers[worker].paused_until = self.now + self.random.between(20, 1_500);
+        self.report.pauses += 1;
+        if self.workers.len() == 1 || !self.random.chance(500) {
+            return;
+        }
+        for shard in 0..self.named.len() {
+            if self.named[shard] == worker {
+                self.move_shard(shard);
             }
         }
+    }
+
+    fn move_shard(&mut self, shard: usize) {
+        let to = self.random.place(self.workers.len());
+        let from = std::mem::replace(&mut self.named[shard], to);
+        self.report.moves += 1;
+        for worker in [from, to] {
+            let is_slow = self.random.chance(self.faults.slow_news);
+            let ms = self.random.between(0, if is_slow { 2_000 } else { 30 });
+            if self.workers[worker].pipeline.is_some() {
+                self.after(ms, Event::News(self.life(worker), shard as ShardId));
+            }
+        }
+    }
+
+    /// Damages the newest snapshot of a shard, once, as all processes die; the older one of the two
+    /// that are kept is good. Those who start again notice, because they have to read it: it is not
+    /// behind what egresses have.
+    fn rot(&mut self) -> Result<(), String> {
+        let shard = self.random.place(self.named.len());
+        let start = self.log.start(shard as ShardId);
+        let mut marks = self.audit.shards[shard].marks.clone();
+        marks.retain(|mark| mark.next_offset >= start);
+        marks.sort_by_key(|mark| mark.epoch);
+        marks.dedup_by_key(|mark| mark.epoch);
+        let [.., _, newest] = &marks[..] else { return Ok(()) };
+        if newest.epoch > self.sinks[shard].taken || !self.rotten.insert(shard) {
+            return Ok(());
+        }
+        self.report.snapshots_rotten += 1;
+        self.snapshots.put(&newest.name, b"rotten")?;
+        (0..self.workers.len()).try_for_each(|worker| self.crash(worker))
     }
 
     fn calm(&mut self) {
@@ -820,6 +891,12 @@ impl World<'_> {
         self.pipeline(worker).request(shard, &Request { id, calls }, now);
     }
 
+    /// Whether time went on long enough for the timers that wait for the clock, and then all was done.
+    fn has_lingered(&mut self) -> bool {
+        let done_at = *self.done_at.get_or_insert(self.now);
+        self.now >= done_at + self.workload.lingers_ms()
+    }
+
     fn is_done(&mut self) -> bool {
         if !self.is_calm || self.flights > 0 || !self.report.steps.is_multiple_of(16) {
             return false;
@@ -833,7 +910,8 @@ impl World<'_> {
                 return false;
             }
         }
-        self.workers.iter().flat_map(|worker| &worker.pipeline).all(Pipeline::is_finished)
+        self.workers.iter().all(|worker| worker.emissions.is_empty())
+            && self.workers.iter().flat_map(|worker| &worker.pipeline).all(Pipeline::is_finished)
             && self
                 .named
                 .iter()

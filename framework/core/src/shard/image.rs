@@ -433,6 +433,14 @@ fn read_parked(r: &mut Reader<'_>) -> Result<((NameId, Vec<u8>), Parked), crate:
     Ok((key, Parked { reason, queue }))
 }
 
+/// What a mark says of the bytes of its snapshot: the checksum at their end. The checksum of all
+/// bytes, that one included, would be the same for every snapshot.
+pub(crate) fn snapshot_crc(bytes: &[u8]) -> Option<u32> {
+    let (content, trailer) = bytes.split_last_chunk()?;
+    let crc = crc32c::crc32c(content);
+    (crc.to_le_bytes() == *trailer).then_some(crc)
+}
+
 /// The first part of a snapshot.
 pub(crate) struct SnapshotHead<'a> {
     pub(crate) shard: ShardId,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use super::{
     Answer, Shard,
     frame::{self, Header, Kind, MessageRef, Op, Position, SnapshotMark},
-    image::{SnapshotHead, SnapshotWriter, put_pair, put_parked, put_state, put_watermark},
+    image::{SnapshotHead, SnapshotWriter, put_pair, put_parked, put_state, put_watermark, snapshot_crc},
     outbox::{Mail, Outbox, Posted},
     progress::Progress,
     rules::Rule,
@@ -359,7 +359,7 @@ impl Shard {
         let mark = SnapshotMark {
             name: format!("shard-{}/{}-{:016x}", self.id, self.epoch, self.nonce),
             length: bytes.len() as u64,
-            crc: crc32c::crc32c(&bytes),
+            crc: snapshot_crc(&bytes).expect("a snapshot ends with its checksum"),
             epoch: self.epoch,
             next_offset,
         };

@@ -71,6 +71,12 @@ pub trait Workload {
         None
     }
 
+    /// How long time goes on after everything is done, in milliseconds: for timers that wait for
+    /// the clock, which nothing else waits for.
+    fn lingers_ms(&self) -> i64 {
+        0
+    }
+
     /// Looks at what is committed while the world runs.
     ///
     /// # Errors

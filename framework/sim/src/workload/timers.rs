@@ -26,8 +26,10 @@ use crate::random::Random;
 
 static LINES: Egress<Line> = Egress::new("lines");
 
-/// How many keys the first stage has; their times differ modulo this.
+/// How many keys the first stage has.
 const FIRST_KEYS: i64 = 4;
+/// Times of different senders, which are these keys and the ingress `direct`, differ modulo this.
+const SENDERS: i64 = FIRST_KEYS + 1;
 const SECOND_KEYS: u64 = 5;
 
 /// What a call of the second stage does besides its line.
@@ -98,11 +100,22 @@ struct Event {
 }
 message!(Event, "event");
 
+/// A record of the ingress that leads straight to the second stage.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Direct {
+    at: i64,
+    order: Order,
+}
+message!(Direct, "direct");
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Later {
     orders: Vec<Order>,
 }
 message!(Later, "later");
+
+/// What a line tells besides its key: the kind of call, its time, its id.
+type Told = (What, i64, u64);
 
 /// What a call of the second stage tells.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
@@ -211,6 +224,7 @@ fn ms(count: i64) -> Duration {
 /// See the module.
 pub(super) struct Timers {
     partitions: Vec<Vec<Event>>,
+    direct: Vec<Direct>,
     lateness_ms: i64,
 }
 
@@ -218,13 +232,16 @@ impl Timers {
     pub(super) fn new(random: &mut Random) -> Self {
         let partitions = random.between(1, 3) as usize;
         // The keys of a partition differ by up to 3 ms.
-        let lateness_ms = random.one_of(&[4, 8, 40, 200]);
+        let lateness_ms = random.one_of(&[5, 10, 40, 200]);
         let records = random.between(5, 60);
         let mut maker = Maker { random: random.fork(), next_id: 0 };
         let stretch = random.one_of(&[1, 5, 30]);
         let partitions =
             (0..partitions).map(|partition| maker.partition(partition, partitions, records, lateness_ms, stretch));
-        Self { partitions: partitions.collect(), lateness_ms }
+        let partitions = partitions.collect();
+        let direct_records = maker.random.between(0, 40);
+        let direct = maker.direct(direct_records, lateness_ms, stretch);
+        Self { partitions, direct, lateness_ms }
     }
 }
 
@@ -249,18 +266,32 @@ impl Maker {
         stretch: i64,
     ) -> Vec<Event> {
         let keys: Vec<i64> = (0..FIRST_KEYS).filter(|key| *key as usize % partitions == partition).collect();
-        let mut newest = self.random.between(-50, 50) * FIRST_KEYS;
+        let mut newest = self.random.between(-50, 50) * SENDERS;
         let mut events = Vec::new();
         for _ in 0..records {
-            newest += self.random.between(0, stretch) * FIRST_KEYS;
+            newest += self.random.between(0, stretch) * SENDERS;
             let Some(key) = keys.get(self.random.place(keys.len().max(1))) else { break };
-            let early = self.random.between(0, (lateness_ms / FIRST_KEYS - 1).max(0)) * FIRST_KEYS;
+            let early = self.early(lateness_ms);
             let now = self.orders();
             let timers = self.random.below(3);
-            let later = (0..timers).map(|_| (self.random.between(0, 20) * FIRST_KEYS, self.orders())).collect();
+            let later = (0..timers).map(|_| (self.random.between(0, 20) * SENDERS, self.orders())).collect();
             events.push(Event { at: newest - early + key, key: first(*key), now, later });
         }
         events
+    }
+
+    /// How far a record is behind the newest one.
+    fn early(&mut self, lateness_ms: i64) -> i64 {
+        self.random.between(0, (lateness_ms / SENDERS - 1).max(0)) * SENDERS
+    }
+
+    fn direct(&mut self, records: i64, lateness_ms: i64, stretch: i64) -> Vec<Direct> {
+        let mut newest = self.random.between(-50, 50) * SENDERS;
+        let records = (0..records).map(|_| {
+            newest += self.random.between(0, stretch) * SENDERS;
+            Direct { at: newest - self.early(lateness_ms) + FIRST_KEYS, order: self.order() }
+        });
+        records.collect()
     }
 
     fn orders(&mut self) -> Vec<Order> {
@@ -312,7 +343,7 @@ struct Model {
     pending: BTreeMap<Place, (Pending, bool)>,
     named: BTreeMap<String, Place>,
     next: u64,
-    lines: Vec<(What, i64, u64)>,
+    lines: Vec<Told>,
 }
 
 #[derive(Clone)]
@@ -391,11 +422,15 @@ impl Timers {
             add(event.at, false, &event.now);
             event.later.iter().for_each(|(after, orders)| add(event.at + after, true, orders));
         }
+        for (place, Direct { at, order }) in self.direct.iter().enumerate() {
+            arrivals.entry(order.to.clone()).or_default().insert((*at, false, place), vec![order.clone()]);
+        }
         arrivals
     }
 
     fn expected(&self) -> BTreeMap<String, Expected> {
-        let last_event = self.partitions.iter().flatten().map(|event| event.at).max().unwrap_or(i64::MIN);
+        let times = self.partitions.iter().flatten().map(|event| event.at);
+        let last_event = times.chain(self.direct.iter().map(|direct| direct.at)).max().unwrap_or(i64::MIN);
         let expect = |arrivals: BTreeMap<Arrival, Vec<Order>>| {
             let mut model = Model::default();
             let mut plain = BTreeSet::new();
@@ -419,30 +454,38 @@ impl Timers {
 /// What a key of the second stage has to tell.
 struct Expected {
     plain: BTreeSet<(i64, u64)>,
-    lines: Vec<(What, i64, u64)>,
+    lines: Vec<Told>,
 }
 
 impl Workload for Timers {
     fn setup(&self) -> Setup {
-        let ingress = Ingress::<Event>::new("events")
-            .event_time(|event| EventTime(event.at))
-            .lateness(ms(self.lateness_ms))
-            .to::<First>();
+        let lateness = ms(self.lateness_ms);
+        let events =
+            Ingress::<Event>::new("events").event_time(|event| EventTime(event.at)).lateness(lateness).to::<First>();
+        let direct = Ingress::<Direct>::new("directs")
+            .event_time(|direct| EventTime(direct.at))
+            .lateness(lateness)
+            .to::<Second>();
         let program = ProgramSpec {
             app: "timers".into(),
             functions: vec![FunctionSpec::of::<First>(), FunctionSpec::of::<Second>()],
-            ingresses: vec![ingress.spec()],
+            ingresses: vec![events.spec(), direct.spec()],
             egresses: vec![LINES.declaration()],
             ..ProgramSpec::default()
         };
-        let bind = bind(ingress, |event: Event, out| out.send(Address::<First>::new(&*event.key), event.clone()));
-        let encoded = |event: &Event| {
-            let mut bytes = Vec::new();
-            event.encode(&mut bytes);
-            bytes
-        };
-        let inputs = self.partitions.iter().map(|events| events.iter().map(encoded).collect()).collect();
-        Setup { program, ingresses: vec![Box::new(bind)], inputs: vec![inputs] }
+        let events = bind(events, |event: Event, out| out.send(Address::<First>::new(&*event.key), event.clone()));
+        let direct = bind(direct, |Direct { order, .. }, out| {
+            let Order { to, id, is_ordered, tasks } = order;
+            let to = Address::<Second>::new(to);
+            if is_ordered { out.send(to, Ordered { id, tasks }) } else { out.send(to, Plain { id, tasks }) }
+        });
+        let event_records = self.partitions.iter().map(|events| events.iter().map(encoded).collect()).collect();
+        let direct_records = self.direct.iter().map(encoded).collect();
+        Setup {
+            program,
+            ingresses: vec![Box::new(events), Box::new(direct)],
+            inputs: vec![event_records, vec![direct_records]],
+        }
     }
 
     fn check_end(&self, end: &End<'_>) -> Result<(), String> {
@@ -466,10 +509,8 @@ impl Workload for Timers {
 }
 
 /// By key, what was told, in the order in which it was.
-type LinesByKey = BTreeMap<String, Vec<(What, i64, u64)>>;
-
-fn lines_by_key(end: &End<'_>) -> Result<LinesByKey, String> {
-    let mut lines = LinesByKey::new();
+fn lines_by_key(end: &End<'_>) -> Result<BTreeMap<String, Vec<Told>>, String> {
+    let mut lines: BTreeMap<String, Vec<Told>> = BTreeMap::new();
     for record in end.audit.shards.iter().flat_map(|shard| &shard.emitted) {
         if record.egress == end.program.dead_letters {
             return Err(format!("a dead letter: {}", String::from_utf8_lossy(&record.bytes)));
@@ -480,7 +521,7 @@ fn lines_by_key(end: &End<'_>) -> Result<LinesByKey, String> {
     Ok(lines)
 }
 
-fn check_no_timer_is_early(key: &str, lines: &[(What, i64, u64)]) -> Result<(), String> {
+fn check_no_timer_is_early(key: &str, lines: &[Told]) -> Result<(), String> {
     let mut reached = i64::MIN;
     for (what, time, id) in lines {
         match what {
@@ -495,11 +536,17 @@ fn check_no_timer_is_early(key: &str, lines: &[(What, i64, u64)]) -> Result<(), 
 }
 
 /// Timers of one time may come in any order, as those that plain messages set do.
-fn in_any_order_of_timers(mut lines: Vec<(What, i64, u64)>) -> Vec<(What, i64, u64)> {
+fn in_any_order_of_timers(mut lines: Vec<Told>) -> Vec<Told> {
     for equal in lines.chunk_by_mut(|a, b| (a.0, a.1) == (b.0, b.1)) {
         if equal[0].0 == What::Timer {
             equal.sort_unstable();
         }
     }
     lines
+}
+
+fn encoded(record: &impl Wire) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    record.encode(&mut bytes);
+    bytes
 }
