@@ -186,12 +186,9 @@ fn watch_bar(running: &Running) {
         bar.set_position(status.read_permille());
         let records = status.totals().records;
         let rate = records as f64 / bar.elapsed().as_secs_f64().max(0.001);
-        let backlog = status.egress_backlog_bytes() / 1024;
-        bar.set_message(format!(
-            "{} records, {}/s, {backlog} KiB to write",
-            HumanCount(records),
-            HumanCount(rate as u64)
-        ));
+        let lag_ms = status.commit_latency().p50_us as f64 / 1_000.0;
+        let (records, rate) = (HumanCount(records), HumanCount(rate as u64));
+        bar.set_message(format!("{records} records, {rate}/s, committed after {lag_ms:.1} ms"));
         std::thread::park_timeout(PROGRESS_INTERVAL);
     }
     bar.finish_and_clear();

@@ -1,4 +1,8 @@
 //! Looking into the data of an app that is not running.
+//!
+//! Invariant: nothing is changed but a torn tail of the log, which opening it cuts.
+//!
+//! Deliberately absent: looking into an app that runs; it holds the lock of its data.
 
 use std::sync::Arc;
 
@@ -14,8 +18,32 @@ use statefn_runtime::embedded::{EmbeddedLog, FileSnapshots, Options as LogOption
 
 use crate::{App, Error};
 
-/// The opened data of an app.
-pub(crate) struct Inspection {
+/// The opened data of an app that is not running.
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use statefn::prelude::*;
+/// # #[derive(Default, Clone, Serialize, Deserialize, State)] struct Counter { count: u64 }
+/// # #[derive(Serialize, Deserialize, Message)] #[message(name = "word")] struct Word { text: String }
+/// # #[function(name = "words/counter")] impl Counter { #[on] fn word(&mut self, _: &Word) { self.count += 1; } }
+/// use statefn::inspect::Inspection;
+/// # let directory = tempfile::tempdir()?;
+/// # let data = directory.path();
+/// let app = || {
+///     App::new("words")
+///         .function::<Counter>()
+///         .ingress(
+///             Ingress::<Word>::new("words").generate(|n| (n < 3).then(|| Word { text: "a".into() })).to::<Counter>(),
+///             |word, out| out.send(Counter::at(&word.text), word),
+///         )
+///         .settings(Settings::new().data(data))
+/// };
+/// app().run()?;
+/// let mut inspection = Inspection::open(app())?;
+/// assert_eq!(inspection.states(None)?, [r#"{"function":"words/counter","key":"a","state":{"count":3}}"#]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Inspection {
     program: Arc<Program>,
     log: EmbeddedLog,
     snapshots: FileSnapshots,
@@ -23,7 +51,12 @@ pub(crate) struct Inspection {
 }
 
 impl Inspection {
-    pub(crate) fn open(app: App) -> Result<Self, Error> {
+    /// Opens the data that the app's settings name.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] if they name none, [`Error::Open`] if a process uses them or they are
+    /// damaged.
+    pub fn open(app: App) -> Result<Self, Error> {
         let (linked, settings, _) = app.take_parts();
         let program = linked?.program;
         let Some(data) = &settings.data else {
@@ -45,8 +78,12 @@ impl Inspection {
         Ok(replica.map_err(|error| Error::Stored(error.into()))?.image)
     }
 
-    /// A line of JSON for each key, in the order of shards, functions and keys.
-    pub(crate) fn states(&mut self, wanted: Option<&str>) -> Result<Vec<String>, Error> {
+    /// Returns a line of JSON for each key that has a state, in the order of shards, functions and
+    /// keys; of one function only, if `wanted` names it.
+    ///
+    /// # Errors
+    /// [`Error::Stored`] if what is stored is damaged.
+    pub fn states(&mut self, wanted: Option<&str>) -> Result<Vec<String>, Error> {
         let mut lines = Vec::new();
         for shard in 0..self.options.shards {
             let image = self.image(shard)?;
@@ -60,8 +97,11 @@ impl Inspection {
         Ok(lines)
     }
 
-    /// A line of JSON for each parked key.
-    pub(crate) fn parked(&mut self) -> Result<Vec<String>, Error> {
+    /// Returns a line of JSON for each parked key, with the reason and how many calls wait.
+    ///
+    /// # Errors
+    /// [`Error::Stored`] if what is stored is damaged.
+    pub fn parked(&mut self) -> Result<Vec<String>, Error> {
         let mut lines = Vec::new();
         for shard in 0..self.options.shards {
             for (function, key, parked) in self.image(shard)?.parked() {
@@ -74,8 +114,12 @@ impl Inspection {
         Ok(lines)
     }
 
-    /// A line for each shard that is whole.
-    pub(crate) fn check(&mut self) -> Result<Vec<String>, Error> {
+    /// Verifies every shard: that snapshot and journal fold, and that the program can read every
+    /// state, message and timer; returns a line for each shard and one at the end.
+    ///
+    /// # Errors
+    /// [`Error::Stored`] for the first shard that is not whole.
+    pub fn check(&mut self) -> Result<Vec<String>, Error> {
         let mut lines = Vec::new();
         for shard in 0..self.options.shards {
             let checked = TakeOver::check(&self.program, &self.options, shard, (&mut self.log, &mut self.snapshots));
@@ -93,6 +137,12 @@ impl Inspection {
         }
         lines.push(format!("{} shards are whole", self.options.shards));
         Ok(lines)
+    }
+}
+
+impl std::fmt::Debug for Inspection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Inspection({})", self.program.app)
     }
 }
 

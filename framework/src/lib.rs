@@ -5,7 +5,7 @@
 mod app;
 mod cli;
 mod error;
-mod inspect;
+pub mod inspect;
 pub mod run;
 pub mod settings;
 pub mod testing;
@@ -476,6 +476,11 @@ pub use statefn_macros::Reject;
 /// ```
 #[doc(inline)]
 pub use statefn_macros::State;
+
+/// The code of the README, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
 
 /// What most files of an app need.
 pub mod prelude {

@@ -52,13 +52,7 @@ impl Waiting {
     }
 }
 
-/// One instance of `F` in a test.
-///
-/// ```ignore
-/// let mut alice = Harness::<Account>::at("alice");
-/// alice.deliver(Deposit { cents: 100 }).unwrap();
-/// assert_eq!(alice.state().balance_cents, 100);
-/// ```
+/// One instance of `F` in a test; `statefn::testing` shows how to use it.
 pub struct Harness<F: Function> {
     host: Host<F>,
     key: Vec<u8>,
@@ -74,6 +68,14 @@ impl<F: Function> Harness<F> {
     #[must_use]
     pub fn at(key: impl IntoKey<F::Key>) -> Self {
         Self::with_resources(key, Resources::default())
+    }
+
+    /// The instance with this key and a state that it has already.
+    #[must_use]
+    pub fn with_state(key: impl IntoKey<F::Key>, state: F) -> Self {
+        let mut harness = Self::at(key);
+        harness.host.set_state(murmur2(&harness.key), &harness.key, state);
+        harness
     }
 
     /// The same with what `ctx.resource` is to find.

@@ -411,6 +411,16 @@ impl<F: Function> Host<F> {
         self.handlers.timers()
     }
 
+    /// Gives a key of this function a state.
+    ///
+    /// # Panics
+    /// If the bytes are no key of this function.
+    pub(crate) fn set_state(&mut self, hash: u32, key: &[u8], state: F) {
+        let place = self.table.slot(hash, key).expect("a key reads what it wrote");
+        self.table.slots[place as usize].state = state;
+        self.table.mark_dirty(place, true);
+    }
+
     /// The state of a key that is this function's, the default if it has none.
     ///
     /// # Panics

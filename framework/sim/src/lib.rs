@@ -1,1 +1,82 @@
-//! Stub.
+//! A seeded world that drives the core through crashes, zombies, lost and unknown appends.
+//!
+//! A seed decides a [`plan::Plan`] (how many workers and shards, which limits, which faults and
+//! how often) and everything that happens in the [`world::World`]; a [`workload`] brings a program,
+//! its input, and the answers it must give. So a seed reproduces a failure:
+//! `STATEFN_SEED=17 STATEFN_WORKLOAD=bank cargo test -p statefn-sim one_seed`.
+//!
+//! Invariants: one thread, no clock, no source of chance but the seed; the same seed gives the
+//! same trace.
+//!
+//! Deliberately absent: the runtime. What drives the pipeline here is the world itself.
+
+#![forbid(unsafe_code)]
+
+pub mod check;
+pub mod log;
+pub mod plan;
+pub mod random;
+pub mod report;
+pub mod workload;
+pub mod world;
+
+use std::{
+    fmt,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use self::{plan::Plan, report::Report, workload::Kind, world::World};
+
+/// A world in which something went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The workload.
+    pub workload: Kind,
+    /// The seed.
+    pub seed: u64,
+    /// What went wrong.
+    pub error: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { workload, seed, error } = self;
+        write!(
+            f,
+            "seed {seed} of the workload {workload}: {error}\nrun it by: STATEFN_SEED={seed} STATEFN_WORKLOAD={workload} cargo test -p statefn-sim one_seed"
+        )
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Runs the worlds of `seeds` and adds up their counts.
+///
+/// # Errors
+/// The first world in which something went wrong.
+pub fn run_seeds(workload: Kind, seeds: Range<u64>) -> Result<Report, Failure> {
+    let mut report = Report::default();
+    for seed in seeds {
+        report.add(&run_plan(workload, Plan::of(seed))?.0);
+    }
+    Ok(report)
+}
+
+/// Runs one world; returns its counts and a number that sums up all that happened in it.
+///
+/// # Errors
+/// What went wrong; a panic of the core is one of these things.
+pub fn run_plan(workload: Kind, plan: Plan) -> Result<(Report, u64), Failure> {
+    let seed = plan.seed;
+    let run = AssertUnwindSafe(|| {
+        let workload = workload.build(seed);
+        World::new(plan, &*workload)?.run()
+    });
+    let outcome = catch_unwind(run).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panicked: {}", text.unwrap_or_default()))
+    });
+    outcome.map_err(|error| Failure { workload, seed, error })
+}

@@ -201,6 +201,8 @@ pub struct Shard {
     epoch: u64,
     crc: u32,
     now: ProcessingTime,
+    /// The clock of the last sealed epoch.
+    now_sealed: ProcessingTime,
     next_offset: Offset,
     in_flight: Option<Sealed>,
 
@@ -301,6 +303,12 @@ impl Shard {
     #[must_use]
     pub fn parked_keys(&self) -> usize {
         self.parked.len()
+    }
+
+    /// The snapshots that are kept, oldest first; all others of this shard are garbage.
+    #[must_use]
+    pub fn snapshots(&self) -> &[SnapshotMark] {
+        &self.snapshots
     }
 
     /// How many bytes of messages to other shards are not acknowledged.
@@ -691,6 +699,7 @@ impl Shard {
             epoch: image.epoch,
             crc: image.crc,
             now: ProcessingTime(image.now),
+            now_sealed: ProcessingTime(image.now),
             next_offset: image.next_offset,
             in_flight: None,
             id,

@@ -178,6 +178,7 @@ impl Shard {
         self.counters.bytes += body.len() as u64;
         self.counters.emitted += self.effects.emitted.len() as u64;
         self.counters.messages += self.effects.sent.len() as u64;
+        self.now_sealed = self.now;
         let frame = Arc::new(body);
         self.effects.body = Vec::with_capacity(frame.len().min(1 << 20));
         frame::begin(&mut self.effects.body);
@@ -412,7 +413,7 @@ impl Shard {
             nonce: self.nonce,
             epoch: self.epoch,
             crc: self.crc,
-            now: self.now.0,
+            now: self.now_sealed.0,
             next_offset,
             pending_next: self.effects.pending_next,
             names: &self.names,
