@@ -213,7 +213,9 @@ impl<'a> Killing<'a> {
         }
         self.flights.ask(&self.copy, self.options.shards, "check")?;
         let positions = self.flights.ask(&self.copy, self.options.shards, "positions")?;
-        let position: Value = serde_json::from_str(positions.trim())?;
+        // Nothing is printed before the first input is committed.
+        let Some(position) = positions.lines().next() else { return Ok(Progress::default()) };
+        let position: Value = serde_json::from_str(position)?;
         let number = |name: &str| position[name].as_u64().ok_or_else(|| format!("no `{name}` in {position}"));
         let is_ended = position["is_ended"].as_bool().unwrap_or_default();
         Ok(Progress { records_min: number("records_min")?, records_max: number("records_max")?, is_ended })
