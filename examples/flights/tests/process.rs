@@ -232,14 +232,15 @@ fn bad_rows_become_dead_letters_and_the_others_are_counted() {
     lines.insert(300, row_with(&header, &first, &[("tailnum", &long_text)]));
     lines.insert(200, row_with(&header, &first, &[("tailnum", &long_key)]));
     lines.insert(100, row_with(&header, &first, &[("dep_delay", "soon")]));
+    lines.insert(60, row_with(&header, &first, &[("minute", "half past")]));
     lines.insert(50, "1,2,3".into());
-    let length = lines[303].len() + 1;
+    let length = lines[304].len() + 1;
     let input = place.write("flights.csv", text(&lines));
     let ended = place.must_run(&input);
     assert!(
         ended
             .errors
-            .contains("some records became dead letters; the egress `dead-letters` has them unreadable=4 rejected=0"),
+            .contains("some records became dead letters; the egress `dead-letters` has them unreadable=5 rejected=0"),
         "{}",
         ended.errors
     );
@@ -250,10 +251,11 @@ fn bad_rows_become_dead_letters_and_the_others_are_counted() {
         .collect();
     found.sort();
     let expected = [
-        (102, "column `dep_delay`: `soon`: invalid digit found in string".to_owned()),
-        (203, "a key for `flights/aircraft` has 1100 bytes; the limit is 1024".to_owned()),
-        (304, format!("the row has {length} bytes; the limit is 4194304")),
+        (103, "`soon`: invalid digit found in string".to_owned()),
+        (204, "a key for `flights/aircraft` has 1100 bytes; the limit is 1024".to_owned()),
+        (305, format!("the row has {length} bytes; the limit is 4194304")),
         (51, "the row has 3 fields, the header has 19; quote a value that holds a comma".to_owned()),
+        (62, "column `minute` holds \"half past\": invalid digit found in string".to_owned()),
     ];
     let expected = expected.map(|(line, error)| (format!("{}:line {line}", input.display()), error));
     assert_eq!(found, expected);
@@ -270,7 +272,7 @@ fn a_truncated_archive_is_read_up_to_its_end_and_the_whole_one_from_there() {
     let input = place.write("flights.csv.gz", &packed[..packed.len() * 2 / 3]);
     let ended = place.run(&input, &[]);
     let start =
-        format!("`{}` is truncated: it ends in the middle of the compressed data behind byte ", input.display());
+        format!("`{}` is truncated: it ends in the middle of its compressed data behind byte ", input.display());
     let rest = ended.error().strip_prefix(&start).expect(ended.error());
     let (byte, rest) = rest.split_once(' ').unwrap();
     assert_eq!(
@@ -401,14 +403,15 @@ fn signals_stop_a_run_cleanly_and_the_next_one_finishes_it() {
 fn a_run_waits_while_its_disk_takes_nothing() {
     let place = Place::new();
     let input = place.write("flights.csv", text(&first_rows(ROWS)));
-    let flights = place.command(&input, &["--set=ingress.flights.records_per_second=5000.0"]);
+    let flights = place.command(&input, &["--set=ingress.flights.records_per_second=2500.0"]);
     // A limit that is passed sends a signal, which would end the process.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(flights.get_program()).args(flights.get_args());
     command.current_dir(place.directory.path()).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(File::create(place.path("errors")).unwrap());
     let mut running = Running(command.spawn().unwrap());
-    running.until("at work", || place.path("data/carriers.jsonl").exists());
+    let output = place.path("data/carriers.jsonl");
+    running.until("writing", || fs::metadata(&output).is_ok_and(|file| file.len() > 0));
     let unlimited = prlimit(Some(running.pid()), Resource::Fsize, limit(64 << 10)).unwrap();
     running.until("waiting for its disk", || place.errors().contains("no input is taken until the log can be written"));
     prlimit(Some(running.pid()), Resource::Fsize, unlimited).unwrap();

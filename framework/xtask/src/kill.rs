@@ -72,6 +72,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Outcome {
     let temporary = tempfile::tempdir()?;
     let directory = options.keep.clone().unwrap_or_else(|| temporary.path().to_owned());
+    fs::create_dir_all(&directory)?;
     let flights = Flights::build()?;
     let mut killing = Killing::new(&flights, options, &directory);
     killing.run_uninterrupted()?;
