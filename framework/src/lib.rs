@@ -88,8 +88,10 @@ pub use statefn_core::{
 ///     }
 ///
 ///     fn take(&mut self, cents: u64) -> Result<(), Overdrawn> {
-///         let rest = self.balance_cents.checked_sub(cents);
-///         self.balance_cents = rest.ok_or(Overdrawn { missing_cents: cents - self.balance_cents })?;
+///         if cents > self.balance_cents {
+///             return Err(Overdrawn { missing_cents: cents - self.balance_cents });
+///         }
+///         self.balance_cents -= cents;
 ///         Ok(())
 ///     }
 /// }

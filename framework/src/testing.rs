@@ -144,6 +144,9 @@ impl TestApp {
     ///
     /// # Errors
     /// Everything that does not fit together, a line each.
+    ///
+    /// # Panics
+    /// If `shards` is 0.
     pub fn try_with_shards(app: App, shards: u32) -> Result<Self, LinkError> {
         assert!(shards > 0, "an app has at least one shard");
         let (linked, ..) = app.take_parts();

@@ -475,7 +475,7 @@ impl<F: Function> ErasedHost for Host<F> {
             // An encoded state is never empty, so no bytes mean that the state is gone.
             put_with(body, |body| {
                 if slot.exists {
-                    slot.state.encode_state(body)
+                    slot.state.encode_state(body);
                 }
             });
         }

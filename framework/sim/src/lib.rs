@@ -11,6 +11,7 @@
 //! Deliberately absent: the runtime. What drives the pipeline here is the world itself.
 
 #![forbid(unsafe_code)]
+#![allow(missing_debug_implementations, reason = "a world is looked into by its trace")]
 
 pub mod check;
 pub mod log;
@@ -25,6 +26,8 @@ use std::{
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
 };
+
+use statefn_core::shard::rules::{Rule, Rules};
 
 use self::{plan::Plan, report::Report, workload::Kind, world::World};
 
@@ -80,3 +83,26 @@ pub fn run_plan(workload: Kind, plan: Plan) -> Result<(Report, u64), Failure> {
     });
     outcome.map_err(|error| Failure { workload, seed, error })
 }
+
+/// Runs worlds whose core lacks a rule until one of them breaks; returns how many that took.
+///
+/// The worlds judge by what comes out in the end alone, so this says whether the workload's checks
+/// are worth anything. None means that the mutant survived all `seeds`.
+#[must_use]
+pub fn run_mutant(rule: Rule, workload: Kind, seeds: Range<u64>) -> Option<(u64, Failure)> {
+    for seed in seeds.clone() {
+        let plan = Plan { rules: Rules::without(rule), looks_inside: false, ..Plan::of(seed) };
+        if let Err(failure) = run_plan(workload, plan) {
+            return Some((seed - seeds.start + 1, failure));
+        }
+    }
+    None
+}
+
+/// The rules that can be switched off, each with the workload whose checks have to notice.
+pub const MUTANTS: [(Rule, Kind); 4] = [
+    (Rule::SeenDropsDuplicates, Kind::Sends),
+    (Rule::PublishAfterConfirm, Kind::Sends),
+    (Rule::AnswerAfterConfirm, Kind::Bank),
+    (Rule::WatermarkAfterMessages, Kind::Timers),
+];

@@ -76,7 +76,7 @@ impl Plan {
             shards: r.between(1, 6) as u32,
             is_embedded,
             record_bytes_max: r.one_of(&[usize::MAX, 2_000, 700, 500]),
-            epoch_calls_max: r.one_of(&[100_000, 40, 12, 4, 1]),
+            epoch_calls_max: r.one_of(&[100_000, 40, 12, 4]),
             snapshot_tail_bytes: r.one_of(&[1 << 20, 8_000, 2_000, 300]),
             commit_interval_ms: r.one_of(&[0, 0, 3, 20]),
             delay_ms_max: r.one_of(&[1, 4, 15, 60]),

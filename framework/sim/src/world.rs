@@ -53,7 +53,7 @@ use crate::{
 };
 
 /// How many events a world may have; one that has more does not come to an end.
-const STEPS_MAX: u64 = 400_000;
+const STEPS_MAX: u64 = 1_000_000;
 /// How long after the faults, in virtual milliseconds, everything has to be done.
 const DRAIN_MS_MAX: i64 = 120_000;
 /// After how many committed frames the workload looks at the whole.

@@ -60,3 +60,37 @@ fn difference(found: &ByKey, expected: &ByKey) -> Option<String> {
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes an output of carriers, all others empty, and compares it with three lines of two keys.
+    fn check(lines: &[&str]) -> Result<usize, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let (found, expected) = (directory.path().join("found"), directory.path().join("expected"));
+        for (directory, lines) in [(&found, lines), (&expected, &["AA 1", "AA 2", "UA 1"])] {
+            fs::create_dir(directory).unwrap();
+            OUTPUTS.iter().for_each(|(output, _)| fs::write(directory.join(format!("{output}.jsonl")), "").unwrap());
+            let lines = lines.iter().map(|line| line.split_once(' ').unwrap());
+            let lines = lines.map(|(carrier, day)| format!("{{\"carrier\":\"{carrier}\",\"day\":{day}}}\n"));
+            fs::write(directory.join("carriers.jsonl"), lines.collect::<String>()).unwrap();
+        }
+        compare(&found, &expected).map(|facts| facts.len()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn lines_of_different_keys_may_change_places_and_nothing_else_may() {
+        assert_eq!(check(&["AA 1", "AA 2", "UA 1"]), Ok(OUTPUTS.len()));
+        assert_eq!(check(&["UA 1", "AA 1", "AA 2"]), Ok(OUTPUTS.len()));
+        for (lines, place) in [
+            (&["AA 2", "AA 1", "UA 1"][..], "key \"AA\", line 0"),
+            (&["AA 1", "AA 2", "AA 2", "UA 1"], "key \"AA\", line 2"),
+            (&["AA 1", "UA 1"], "key \"AA\", line 1"),
+            (&["AA 1", "AA 2", "UA 1", "DL 1"], "key \"DL\", line 0"),
+        ] {
+            let error = check(lines).unwrap_err();
+            assert!(error.starts_with(&format!("the output `carriers` differs: {place}")), "{error}");
+        }
+    }
+}

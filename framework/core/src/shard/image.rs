@@ -356,7 +356,7 @@ impl Image {
             put_bytes(out, message);
         });
         writer.list(self.watermarks.iter(), |(function, (reached, lets_out)), out| {
-            put_watermark(*function, *reached, *lets_out, out)
+            put_watermark(*function, *reached, *lets_out, out);
         });
         writer.list(self.carry.iter(), |message, out| put_bytes(out, message));
         writer.list(self.pending.values(), |pending, out| put_bytes(out, pending));

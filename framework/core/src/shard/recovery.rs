@@ -241,7 +241,11 @@ impl TakeOver {
                 folded = verdict.map(|verdict| is_changed |= verdict == Verdict::Committed);
             }
         });
-        read.map_err(corrupt)?;
+        match read {
+            // The owner of before wrote on, and has trimmed what was not read here yet.
+            Err(ReadError::Trimmed { .. }) => return Ok(Accepted::Again),
+            read => read.map_err(corrupt)?,
+        }
         folded?;
         if is_changed || !self.replica.is_owned_by(self.nonce) {
             return Ok(Accepted::Again);
@@ -271,7 +275,7 @@ fn emission(program: &Program, image: &Image, frame: &FrameRef<'_>) -> Result<Em
             None => {
                 unknown = Err(Corrupt(format!(
                     "the journal holds records for the egress `{name}` that were not written yet, and the program no longer has it: register it until they are"
-                )))
+                )));
             }
         }
     })?;

@@ -112,7 +112,15 @@ impl Shard {
             || self.positions.iter().flatten().any(|partition| partition.is_dirty)
             || self.seen != self.seen_sealed
             || self.stages.iter().any(|stage| stage.sealed != (stage.reached, stage.out))
+            || self.has_outer_news()
             || self.has_urgent_acknowledgements()
+    }
+
+    /// What a cycle is let through by the stages before it may be all that its other shards wait
+    /// for, and only a frame brings it to them.
+    fn has_outer_news(&self) -> bool {
+        let mut stages = self.stages.iter().zip(&self.program.stages);
+        stages.any(|(time, stage)| stage.is_cycle && time.outer != time.outer_sealed)
     }
 
     /// An acknowledgement waits for the next frame, unless it releases a hold or ends the app.
@@ -133,7 +141,7 @@ impl Shard {
             && self.in_flight.is_none()
             && !self.has_changes()
             && self.answers.is_empty()
-            && self.stages.iter().all(|stage| stage.reached == EventTime::MAX)
+            && self.stages.iter().all(|stage| stage.reached.min(stage.out) == EventTime::MAX)
             && self.outboxes.iter().all(Outbox::is_empty)
     }
 
@@ -227,6 +235,7 @@ impl Shard {
         }
         for (time, stage) in self.stages.iter_mut().zip(&self.program.stages) {
             let (reached, out) = (time.reached, time.out);
+            time.outer_sealed = time.outer;
             assert!(reached >= time.sealed.0, "watermarks never go back (I6)");
             assert!(out >= time.sealed.1, "out-watermarks never go back (I6)");
             if time.sealed == (reached, out) {
@@ -281,7 +290,7 @@ impl Shard {
             shard: self.id,
             epoch: self.epoch,
             out: self.stages.iter().map(|stage| stage.sealed.1).collect(),
-            outer: self.stages.iter().map(|stage| stage.outer).collect(),
+            outer: self.stages.iter().map(|stage| stage.outer_sealed).collect(),
             hold: stages
                 .map(|stage| if self.program.stages[stage].is_cycle { self.hold(stage) } else { EventTime::MAX })
                 .collect(),

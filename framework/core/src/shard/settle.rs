@@ -93,6 +93,12 @@ impl Shard {
         self.positions.iter().flatten().all(|partition| partition.position.is_some_and(|position| position.is_ended))
     }
 
+    fn are_sources_ended(&self, stage: usize) -> bool {
+        let sources = self.program.stages[stage].sources.iter();
+        let mut partitions = sources.flat_map(|ingress| &self.positions[*ingress]);
+        partitions.all(|partition| partition.position.is_some_and(|position| position.is_ended))
+    }
+
     /// The newest event time of what leads to a stage.
     fn last_event(&self, stage: usize) -> EventTime {
         let sources = self.program.stages[stage].sources.iter();
@@ -107,7 +113,8 @@ impl Shard {
         if upto == EventTime::MIN {
             return;
         }
-        let stays_from = if upto == EventTime::MAX { self.last_event(stage) } else { EventTime::MAX };
+        // Behind the end of the input watermarks still rise step by step, by the timers of senders.
+        let stays_from = if self.are_sources_ended(stage) { self.last_event(stage) } else { EventTime::MAX };
         self.fire_wheel(stage, upto.0, stays_from);
     }
 

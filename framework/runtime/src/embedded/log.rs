@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     collections::VecDeque,
-    io,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -398,6 +398,12 @@ impl Log for EmbeddedLog {
     }
 }
 
+impl fmt::Debug for EmbeddedLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EmbeddedLog({})", self.directory.display())
+    }
+}
+
 impl Drop for EmbeddedLog {
     /// A clean stop leaves a superblock that is up to date; one that is not is no error.
     fn drop(&mut self) {
@@ -450,7 +456,7 @@ fn deliver(group: Group<'_>, at: &mut Point, each: &mut dyn FnMut(Partition, Off
     at.step_over(&group);
 }
 
-fn damaged(segment: &Segment, offset: u64, what: impl std::fmt::Display) -> ReadError {
+fn damaged(segment: &Segment, offset: u64, what: impl fmt::Display) -> ReadError {
     let path = segment.path.display();
     ReadError::Damaged(format!("`{path}` is damaged at byte {offset}: {what}; restore the directory from a copy"))
 }

@@ -6,7 +6,7 @@
 //! Deliberately absent: removal of directories that became empty, there is one for each shard.
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -78,6 +78,12 @@ impl FileSnapshots {
             }
         }
         Ok(files)
+    }
+}
+
+impl fmt::Debug for FileSnapshots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FileSnapshots({})", self.directory.display())
     }
 }
 

@@ -313,7 +313,7 @@ fn a_rotation_notes_how_far_the_log_is_durable() {
     disk.kill();
     disk.lose_file(SEGMENT_2);
     disk.tamper(SEGMENT_1, |bytes| bytes.truncate(HEADER));
-    let error = try_open(&disk).err().expect("the first group is gone");
+    let error = try_open(&disk).expect_err("the first group is gone");
     assert!(matches!(error, OpenError::LostRecords { found: 0, durable: 1, .. }), "{error}");
 }
 
@@ -353,7 +353,7 @@ fn a_refused_group_is_cut_at_once_where_the_disk_allows_it() {
 fn a_directory_is_open_once() {
     let directory = tempfile::tempdir().unwrap();
     let (log, _) = EmbeddedLog::open(directory.path(), &options()).unwrap();
-    let error = EmbeddedLog::open(directory.path(), &options()).err().expect("it is in use");
+    let error = EmbeddedLog::open(directory.path(), &options()).expect_err("it is in use");
     assert!(matches!(&error, OpenError::InUse { directory: named } if named == directory.path()), "{error}");
     drop(log);
     EmbeddedLog::open(directory.path(), &options()).unwrap();
@@ -363,7 +363,7 @@ fn a_directory_is_open_once() {
 fn a_directory_of_something_else_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("thesis.txt"), "years of work").unwrap();
-    let error = EmbeddedLog::open(directory.path(), &options()).err().expect("it is foreign");
+    let error = EmbeddedLog::open(directory.path(), &options()).expect_err("it is foreign");
     assert!(matches!(&error, OpenError::Foreign { found, .. } if found == "thesis.txt"), "{error}");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing was put there");
 }

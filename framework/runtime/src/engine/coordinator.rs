@@ -89,7 +89,7 @@ async fn live(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Result<Outcome,
     readers_stop.stop();
     readers.into_iter().for_each(join);
     halt.stop();
-    let is_written = running.stop().await;
+    let is_written = running.stop();
     match outcome? {
         Outcome::Ended(End::Finished) if !is_written => Ok(Outcome::Ended(End::Stopped)),
         outcome => Ok(outcome),
@@ -184,8 +184,7 @@ impl Opened {
 /// Removes snapshots without a mark: a crash came between the snapshot and its mark, or between
 /// the trim and the removal.
 fn remove_unmarked(snapshots: &mut dyn Snapshots, shards: &[Shard]) {
-    let kept: BTreeSet<&str> =
-        shards.iter().flat_map(|shard| shard.snapshots()).map(|mark| mark.name.as_str()).collect();
+    let kept: BTreeSet<&str> = shards.iter().flat_map(Shard::snapshots).map(|mark| mark.name.as_str()).collect();
     let removed = snapshots.list().and_then(|names| {
         names.iter().filter(|name| !kept.contains(name.as_str())).try_for_each(|name| snapshots.remove(name))
     });
@@ -277,7 +276,7 @@ impl Running {
     }
 
     /// Stops every thread in the order in which they hand on; returns whether egresses have all.
-    async fn stop(self) -> bool {
+    fn stop(self) -> bool {
         self.arbiters.iter().for_each(|arbiter| _ = arbiter.stop());
         for arbiter in self.arbiters {
             // The thread ends by itself once its arbiter has stopped.

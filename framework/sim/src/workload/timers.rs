@@ -217,7 +217,8 @@ pub(super) struct Timers {
 impl Timers {
     pub(super) fn new(random: &mut Random) -> Self {
         let partitions = random.between(1, 3) as usize;
-        let lateness_ms = random.one_of(&[0, 8, 40, 200]);
+        // The keys of a partition differ by up to 3 ms.
+        let lateness_ms = random.one_of(&[4, 8, 40, 200]);
         let records = random.between(5, 60);
         let mut maker = Maker { random: random.fork(), next_id: 0 };
         let stretch = random.one_of(&[1, 5, 30]);
@@ -465,8 +466,10 @@ impl Workload for Timers {
 }
 
 /// By key, what was told, in the order in which it was.
-fn lines_by_key(end: &End<'_>) -> Result<BTreeMap<String, Vec<(What, i64, u64)>>, String> {
-    let mut lines: BTreeMap<String, Vec<(What, i64, u64)>> = BTreeMap::new();
+type LinesByKey = BTreeMap<String, Vec<(What, i64, u64)>>;
+
+fn lines_by_key(end: &End<'_>) -> Result<LinesByKey, String> {
+    let mut lines = LinesByKey::new();
     for record in end.audit.shards.iter().flat_map(|shard| &shard.emitted) {
         if record.egress == end.program.dead_letters {
             return Err(format!("a dead letter: {}", String::from_utf8_lossy(&record.bytes)));
