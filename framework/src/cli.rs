@@ -45,6 +45,8 @@ enum Command {
     },
     /// Print the keys that are parked after a fault, and why; the app must not be running
     Parked,
+    /// Print as JSON lines how far each input is committed; the app must not be running
+    Positions,
     /// Verify journal, snapshots and states of every shard; the app must not be running
     Check,
     /// Print the functions, what they take, and what they send to
@@ -104,6 +106,7 @@ fn execute(app: App, command_line: CommandLine) -> Result<(), Error> {
         Command::Run => run(app),
         Command::State { function } => print(Inspection::open(app)?.states(function.as_deref())?),
         Command::Parked => print(Inspection::open(app)?.parked()?),
+        Command::Positions => print(Inspection::open(app)?.positions()?),
         Command::Check => print(Inspection::open(app)?.check()?),
         Command::Functions => print(crate::inspect::functions(app)?),
     }

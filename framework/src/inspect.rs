@@ -4,14 +4,14 @@
 //!
 //! Deliberately absent: looking into an app that runs; it holds the lock of its data.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 use statefn_core::{
     dead_letter::printable_key,
     ports::log::Log,
     program::Program,
-    shard::{Options, Replica, TakeOver, image::Image},
+    shard::{Options, Replica, TakeOver, frame::Position, image::Image},
     state::to_value,
 };
 use statefn_runtime::embedded::{EmbeddedLog, FileSnapshots, Options as LogOptions};
@@ -112,6 +112,37 @@ impl Inspection {
             }
         }
         Ok(lines)
+    }
+
+    /// Returns a line of JSON for each partition of an ingress: how many of its records every shard
+    /// has committed, how many the furthest one has, and whether all have committed its end.
+    ///
+    /// # Errors
+    /// [`Error::Stored`] if what is stored is damaged.
+    pub fn positions(&mut self) -> Result<Vec<String>, Error> {
+        let mut positions: BTreeMap<(String, u32), Vec<Position>> = BTreeMap::new();
+        for shard in 0..self.options.shards {
+            for (ingress, partition, position) in self.image(shard)?.positions() {
+                positions.entry((ingress.to_owned(), partition)).or_default().push(position);
+            }
+        }
+        let shards = self.options.shards as usize;
+        let line = |((ingress, partition), of_shards): ((String, u32), Vec<Position>)| {
+            let is_everywhere = of_shards.len() == shards;
+            let records = || of_shards.iter().map(|position| position.records);
+            let records_min = if is_everywhere { records().min().unwrap_or_default() } else { 0 };
+            let records_max = records().max().unwrap_or_default();
+            let is_ended = is_everywhere && of_shards.iter().all(|position| position.is_ended);
+            json!({
+                "ingress": ingress,
+                "partition": partition,
+                "records_min": records_min,
+                "records_max": records_max,
+                "is_ended": is_ended,
+            })
+            .to_string()
+        };
+        Ok(positions.into_iter().map(line).collect())
     }
 
     /// Verifies every shard: that snapshot and journal fold, and that the program can read every

@@ -123,6 +123,11 @@ impl Image {
         self.states.iter().map(|((function, key), state)| (self.name(*function), &key[..], &state[..]))
     }
 
+    /// Every position: ingress, partition, and the first record that the shard has not taken.
+    pub fn positions(&self) -> impl Iterator<Item = (&str, u32, Position)> {
+        self.positions.iter().map(|((ingress, partition), position)| (self.name(*ingress), *partition, *position))
+    }
+
     /// Every parked key: function, key, what is parked; in order.
     pub fn parked(&self) -> impl Iterator<Item = (&str, &[u8], &Parked)> {
         self.parked.iter().map(|((function, key), parked)| (self.name(*function), &key[..], parked))
