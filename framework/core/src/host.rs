@@ -147,14 +147,18 @@ impl<F: Function> Table<F> {
     }
 
     #[inline]
-    fn slot(&mut self, hash: u32, key: &[u8]) -> Result<u32, DecodeError> {
-        let slots = &self.slots;
+    fn find(&self, hash: u32, key: &[u8]) -> Option<u32> {
         let equal = |place: &u32| {
-            let slot = &slots[*place as usize];
+            let slot = &self.slots[*place as usize];
             slot.hash == hash && slot.bytes.get() == key
         };
-        match self.places.find(spread(hash), equal) {
-            Some(place) => Ok(*place),
+        self.places.find(spread(hash), equal).copied()
+    }
+
+    #[inline]
+    fn slot(&mut self, hash: u32, key: &[u8]) -> Result<u32, DecodeError> {
+        match self.find(hash, key) {
+            Some(place) => Ok(place),
             None => self.insert(hash, key),
         }
     }
@@ -305,6 +309,10 @@ impl<F: HandlesTimer<T>, T: Message> Loop<F> for OnTimer<T> {
     }
 }
 
+/// How many instances are looked up before their calls are made. A lookup waits for memory, and
+/// side by side the processor waits for many at once.
+const LOOKUPS: usize = 32;
+
 /// Finds the instance of each call and makes the call, unless its key is parked.
 #[inline]
 fn calls<F: Function>(
@@ -313,8 +321,16 @@ fn calls<F: Function>(
     failures: &mut Vec<(usize, Failure)>,
     mut call_one: impl FnMut(&mut Table<F>, u32, &Call) -> Result<(), Failure>,
 ) {
+    let mut found = [None; LOOKUPS];
     for (place_in_run, call) in run.calls.iter().enumerate() {
-        let made = match table.slot(call.hash, call.key.of(run.bytes)) {
+        if place_in_run % LOOKUPS == 0 {
+            let next = run.calls[place_in_run..].iter().take(LOOKUPS);
+            let lookups = next.map(|call| table.find(call.hash, call.key.of(run.bytes)));
+            found.iter_mut().zip(lookups).for_each(|(found, place)| *found = place);
+        }
+        // A key that was missing may be there by now. Instances never move.
+        let place = found[place_in_run % LOOKUPS].map_or_else(|| table.slot(call.hash, call.key.of(run.bytes)), Ok);
+        let made = match place {
             Ok(place) if table.slots[place as usize].parked => Err(Failure::Parked),
             Ok(place) => {
                 let made = call_one(table, place, call);
