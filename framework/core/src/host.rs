@@ -122,8 +122,7 @@ struct Slot<F: Function> {
     exists: bool,
     dirty: bool,
     parked: bool,
-    bytes: KeyBytes,
-    key: F::Key,
+    key: KeyBytes,
     state: F,
 }
 
@@ -132,6 +131,9 @@ struct Table<F: Function> {
     places: HashTable<u32>,
     slots: Vec<Slot<F>>,
     dirty: Vec<u32>,
+    /// The key of the call that runs. It is read from the call, whose bytes are at hand, and not
+    /// kept in the slot, where a text would be one more wait for memory.
+    key: Option<F::Key>,
 }
 
 /// Keys of one shard share the low bits of their murmur2 hash; multiplying spreads the others.
@@ -143,14 +145,14 @@ fn spread(hash: u32) -> u64 {
 
 impl<F: Function> Table<F> {
     fn new() -> Self {
-        Self { places: HashTable::new(), slots: Vec::new(), dirty: Vec::new() }
+        Self { places: HashTable::new(), slots: Vec::new(), dirty: Vec::new(), key: None }
     }
 
     #[inline]
     fn find(&self, hash: u32, key: &[u8]) -> Option<u32> {
         let equal = |place: &u32| {
             let slot = &self.slots[*place as usize];
-            slot.hash == hash && slot.bytes.get() == key
+            slot.hash == hash && slot.key.get() == key
         };
         self.places.find(spread(hash), equal).copied()
     }
@@ -164,14 +166,25 @@ impl<F: Function> Table<F> {
     }
 
     #[cold]
-    fn insert(&mut self, hash: u32, bytes: &[u8]) -> Result<u32, DecodeError> {
-        let key = F::Key::read(bytes)?;
+    fn insert(&mut self, hash: u32, key: &[u8]) -> Result<u32, DecodeError> {
+        self.read_key(key)?;
         let place = u32::try_from(self.slots.len()).map_err(|_| DecodeError::new("a shard holds at most 2^32 keys"))?;
-        let bytes = KeyBytes::new(bytes);
-        self.slots.push(Slot { hash, exists: false, dirty: false, parked: false, bytes, key, state: F::default() });
+        let key = KeyBytes::new(key);
+        self.slots.push(Slot { hash, exists: false, dirty: false, parked: false, key, state: F::default() });
         let slots = &self.slots;
         self.places.insert_unique(spread(hash), place, |place| spread(slots[*place as usize].hash));
         Ok(place)
+    }
+
+    #[inline]
+    fn read_key(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+        match &mut self.key {
+            Some(key) => key.read_into(bytes),
+            None => {
+                self.key = Some(F::Key::read(bytes)?);
+                Ok(())
+            }
+        }
     }
 
     #[inline]
@@ -359,13 +372,14 @@ fn invoke<F: Function>(
     access: Access,
     handler: impl FnOnce(&mut F, &mut Context<'_, F>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    table.read_key(call.key.of(run.bytes)).map_err(unreadable)?;
+    let key = table.key.as_ref().expect("the key of this call was just read");
     let mark = effects.mark();
     let slot = &mut table.slots[place as usize];
     let mut copy = (access == Access::Write).then(|| slot.state.clone());
     let state = copy.as_mut().unwrap_or(&mut slot.state);
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        handler(state, &mut Context::new(&slot.key, call.time, run.now, links, effects))
-    }));
+    let outcome =
+        catch_unwind(AssertUnwindSafe(|| handler(state, &mut Context::new(key, call.time, run.now, links, effects))));
     let outcome = match (outcome, effects.take_fault()) {
         (Ok(Ok(())), None) => Ok(()),
         (Ok(Ok(())), Some(fault)) => Err(Failure::Fault(fault.to_string())),
@@ -477,7 +491,7 @@ impl<F: Function> ErasedHost for Host<F> {
         for place in self.table.dirty.drain(..) {
             let slot = &mut self.table.slots[place as usize];
             slot.dirty = false;
-            put_bytes(body, slot.bytes.get());
+            put_bytes(body, slot.key.get());
             // An encoded state is never empty, so no bytes mean that the state is gone.
             put_with(body, |body| {
                 if slot.exists {
@@ -493,7 +507,7 @@ impl<F: Function> ErasedHost for Host<F> {
             .map(|slot| {
                 let mut state = Vec::new();
                 slot.state.encode_state(&mut state);
-                (slot.bytes.get(), state)
+                (slot.key.get(), state)
             })
             .collect();
         states.sort_unstable_by_key(|(key, _)| *key);
