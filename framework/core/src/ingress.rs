@@ -260,6 +260,13 @@ impl IngressBatch {
             ..Self::default()
         }
     }
+
+    /// Forgets everything, keeps the memory.
+    pub fn clear(&mut self) {
+        self.calls.clear();
+        self.offsets.clear();
+        self.dead_letters.clear();
+    }
 }
 
 /// The batches of all shards while they are being filled.
