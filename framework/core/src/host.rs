@@ -122,8 +122,7 @@ struct Slot<F: Function> {
     exists: bool,
     dirty: bool,
     parked: bool,
-    bytes: KeyBytes,
-    key: F::Key,
+    key: KeyBytes,
     state: F,
 }
 
@@ -132,6 +131,9 @@ struct Table<F: Function> {
     places: HashTable<u32>,
     slots: Vec<Slot<F>>,
     dirty: Vec<u32>,
+    /// The key of the call that runs. It is read from the call, whose bytes are at hand, and not
+    /// kept in the slot, where a text would be one more wait for memory.
+    key: Option<F::Key>,
 }
 
 /// Keys of one shard share the low bits of their murmur2 hash; multiplying spreads the others.
@@ -143,31 +145,46 @@ fn spread(hash: u32) -> u64 {
 
 impl<F: Function> Table<F> {
     fn new() -> Self {
-        Self { places: HashTable::new(), slots: Vec::new(), dirty: Vec::new() }
+        Self { places: HashTable::new(), slots: Vec::new(), dirty: Vec::new(), key: None }
+    }
+
+    #[inline]
+    fn find(&self, hash: u32, key: &[u8]) -> Option<u32> {
+        let equal = |place: &u32| {
+            let slot = &self.slots[*place as usize];
+            slot.hash == hash && slot.key.get() == key
+        };
+        self.places.find(spread(hash), equal).copied()
     }
 
     #[inline]
     fn slot(&mut self, hash: u32, key: &[u8]) -> Result<u32, DecodeError> {
-        let slots = &self.slots;
-        let equal = |place: &u32| {
-            let slot = &slots[*place as usize];
-            slot.hash == hash && slot.bytes.get() == key
-        };
-        match self.places.find(spread(hash), equal) {
-            Some(place) => Ok(*place),
+        match self.find(hash, key) {
+            Some(place) => Ok(place),
             None => self.insert(hash, key),
         }
     }
 
     #[cold]
-    fn insert(&mut self, hash: u32, bytes: &[u8]) -> Result<u32, DecodeError> {
-        let key = F::Key::read(bytes)?;
+    fn insert(&mut self, hash: u32, key: &[u8]) -> Result<u32, DecodeError> {
+        self.read_key(key)?;
         let place = u32::try_from(self.slots.len()).map_err(|_| DecodeError::new("a shard holds at most 2^32 keys"))?;
-        let bytes = KeyBytes::new(bytes);
-        self.slots.push(Slot { hash, exists: false, dirty: false, parked: false, bytes, key, state: F::default() });
+        let key = KeyBytes::new(key);
+        self.slots.push(Slot { hash, exists: false, dirty: false, parked: false, key, state: F::default() });
         let slots = &self.slots;
         self.places.insert_unique(spread(hash), place, |place| spread(slots[*place as usize].hash));
         Ok(place)
+    }
+
+    #[inline]
+    fn read_key(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+        match &mut self.key {
+            Some(key) => key.read_into(bytes),
+            None => {
+                self.key = Some(F::Key::read(bytes)?);
+                Ok(())
+            }
+        }
     }
 
     #[inline]
@@ -305,6 +322,10 @@ impl<F: HandlesTimer<T>, T: Message> Loop<F> for OnTimer<T> {
     }
 }
 
+/// How many instances are looked up before their calls are made. A lookup waits for memory, and
+/// side by side the processor waits for many at once.
+const LOOKUPS: usize = 32;
+
 /// Finds the instance of each call and makes the call, unless its key is parked.
 #[inline]
 fn calls<F: Function>(
@@ -313,8 +334,16 @@ fn calls<F: Function>(
     failures: &mut Vec<(usize, Failure)>,
     mut call_one: impl FnMut(&mut Table<F>, u32, &Call) -> Result<(), Failure>,
 ) {
+    let mut found = [None; LOOKUPS];
     for (place_in_run, call) in run.calls.iter().enumerate() {
-        let made = match table.slot(call.hash, call.key.of(run.bytes)) {
+        if place_in_run % LOOKUPS == 0 {
+            let next = run.calls[place_in_run..].iter().take(LOOKUPS);
+            let lookups = next.map(|call| table.find(call.hash, call.key.of(run.bytes)));
+            found.iter_mut().zip(lookups).for_each(|(found, place)| *found = place);
+        }
+        // A key that was missing may be there by now. Instances never move.
+        let place = found[place_in_run % LOOKUPS].map_or_else(|| table.slot(call.hash, call.key.of(run.bytes)), Ok);
+        let made = match place {
             Ok(place) if table.slots[place as usize].parked => Err(Failure::Parked),
             Ok(place) => {
                 let made = call_one(table, place, call);
@@ -343,13 +372,14 @@ fn invoke<F: Function>(
     access: Access,
     handler: impl FnOnce(&mut F, &mut Context<'_, F>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    table.read_key(call.key.of(run.bytes)).map_err(unreadable)?;
+    let key = table.key.as_ref().expect("the key of this call was just read");
     let mark = effects.mark();
     let slot = &mut table.slots[place as usize];
     let mut copy = (access == Access::Write).then(|| slot.state.clone());
     let state = copy.as_mut().unwrap_or(&mut slot.state);
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        handler(state, &mut Context::new(&slot.key, call.time, run.now, links, effects))
-    }));
+    let outcome =
+        catch_unwind(AssertUnwindSafe(|| handler(state, &mut Context::new(key, call.time, run.now, links, effects))));
     let outcome = match (outcome, effects.take_fault()) {
         (Ok(Ok(())), None) => Ok(()),
         (Ok(Ok(())), Some(fault)) => Err(Failure::Fault(fault.to_string())),
@@ -471,7 +501,7 @@ impl<F: Function> ErasedHost for Host<F> {
         for place in self.table.dirty.drain(..) {
             let slot = &mut self.table.slots[place as usize];
             slot.dirty = false;
-            put_bytes(body, slot.bytes.get());
+            put_bytes(body, slot.key.get());
             // An encoded state is never empty, so no bytes mean that the state is gone.
             put_with(body, |body| {
                 if slot.exists {
@@ -487,7 +517,7 @@ impl<F: Function> ErasedHost for Host<F> {
             .map(|slot| {
                 let mut state = Vec::new();
                 slot.state.encode_state(&mut state);
-                (slot.bytes.get(), state)
+                (slot.key.get(), state)
             })
             .collect();
         states.sort_unstable_by_key(|(key, _)| *key);

@@ -7,6 +7,7 @@
 //! Deliberately absent: reading files or topics, which is the runtime's.
 
 use std::{
+    any::{Any, TypeId},
     fmt,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -18,6 +19,7 @@ use crate::{
     address::{Address, murmur2, shard_of},
     dead_letter::DeadLetter,
     effect::{Call, Calls, Span},
+    error::DecodeError,
     function::{MessageTo, Target, TargetDeclaration},
     host::panic_text,
     key::Key,
@@ -176,6 +178,8 @@ pub struct Router<'a, L> {
     routes: &'a [Route],
     batches: &'a mut Batches,
     time: EventTime,
+    /// The record as it was read, and what it was decoded to.
+    encoded: Option<(&'a [u8], TypeId)>,
     error: &'a mut Option<String>,
     list: PhantomData<fn() -> L>,
 }
@@ -189,9 +193,32 @@ impl<L> Router<'_, L> {
 
     /// Sends a message to any address of a declared function.
     pub fn send<T: Target + IncludedIn<L, I>, M: MessageTo<T>, I>(&mut self, to: Address<T>, msg: M) {
+        self.put::<T, M, I>(to.key(), |out| msg.encode(out));
+    }
+
+    /// Sends the record itself, which the router has not changed, to any address of a declared
+    /// function.
+    ///
+    /// It does what [`send`](Self::send) does, for less: bytes that were read are not encoded again,
+    /// and the next record is decoded into the memory of this one. Changes may be lost.
+    pub fn forward<T: Target + IncludedIn<L, I>, M: MessageTo<T>, I>(&mut self, to: Address<T>, record: M) {
+        match self.encoded {
+            Some((bytes, of)) if of == TypeId::of::<M>() => {
+                self.put::<T, M, I>(to.key(), |out| out.extend_from_slice(bytes));
+            }
+            _ => self.put::<T, M, I>(to.key(), |out| record.encode(out)),
+        }
+        self.batches.keep(record);
+    }
+
+    fn put<T: Target + IncludedIn<L, I>, M: MessageTo<T>, I>(
+        &mut self,
+        key: &T::Key,
+        payload: impl FnOnce(&mut Vec<u8>),
+    ) {
         let route = &self.routes[T::SLOT];
         let handler = route.handlers[usize::from(<M as MessageTo<T>>::INDEX)];
-        if let Err(error) = self.batches.send::<T, M>(route, handler, to.key(), &msg, self.time) {
+        if let Err(error) = self.batches.send::<T>(route, handler, key, payload, self.time) {
             self.error.get_or_insert(error);
         }
     }
@@ -233,6 +260,13 @@ impl IngressBatch {
             ..Self::default()
         }
     }
+
+    /// Forgets everything, keeps the memory.
+    pub fn clear(&mut self) {
+        self.calls.clear();
+        self.offsets.clear();
+        self.dead_letters.clear();
+    }
 }
 
 /// The batches of all shards while they are being filled.
@@ -240,6 +274,8 @@ impl IngressBatch {
 pub struct Batches {
     /// By shard.
     pub shards: Vec<IngressBatch>,
+    /// An `Option` of the record before, whose memory the next one can have.
+    spare: Box<dyn Any + Send>,
     key: Vec<u8>,
     offset: u64,
     marks: Vec<(usize, usize)>,
@@ -251,7 +287,7 @@ impl Batches {
     #[must_use]
     pub fn new(shards: u32) -> Self {
         let shards = vec![IngressBatch::default(); shards as usize];
-        Self { shards, key: Vec::new(), offset: 0, marks: Vec::new(), written: 0 }
+        Self { shards, spare: Box::new(()), key: Vec::new(), offset: 0, marks: Vec::new(), written: 0 }
     }
 
     /// How many bytes of keys and messages were ever put in, batches that were taken out included.
@@ -268,12 +304,27 @@ impl Batches {
         self.marks.clear();
     }
 
-    fn send<T: Target, M: Message>(
+    fn keep<M: Message>(&mut self, record: M) {
+        match self.spare.downcast_mut::<Option<M>>() {
+            Some(spare) => *spare = Some(record),
+            None => self.spare = Box::new(Some(record)),
+        }
+    }
+
+    /// Decodes a record, into one that was kept if there is one.
+    fn decode<M: Message>(&mut self, bytes: &[u8]) -> Result<M, DecodeError> {
+        match self.spare.downcast_mut::<Option<M>>().and_then(Option::take) {
+            Some(mut record) => record.decode_into(bytes).map(|()| record),
+            None => M::decode(bytes),
+        }
+    }
+
+    fn send<T: Target>(
         &mut self,
         route: &Route,
         handler: u16,
         key: &T::Key,
-        msg: &M,
+        payload: impl FnOnce(&mut Vec<u8>),
         time: EventTime,
     ) -> Result<(), String> {
         self.key.clear();
@@ -289,7 +340,7 @@ impl Batches {
         let start = bytes.len();
         bytes.extend_from_slice(&self.key);
         let middle = bytes.len();
-        msg.encode(bytes);
+        payload(bytes);
         let (key, payload) = (Span::between(start, middle), Span::between(middle, bytes.len()));
         batch.calls.calls.push(Call { function: route.function, handler, is_timer: false, hash, time, key, payload });
         batch.offsets.push(self.offset);
@@ -383,12 +434,14 @@ struct Bound<M, L, R> {
 }
 
 impl<M: Message, L: 'static, R: Fn(M, &mut Router<'_, L>) + Send + Sync> Bound<M, L, R> {
-    fn send(&self, offset: u64, record: M, batches: &mut Batches) -> Result<EventTime, String> {
+    fn send(&self, offset: u64, record: M, bytes: Option<&[u8]>, batches: &mut Batches) -> Result<EventTime, String> {
         batches.begin(offset);
         let mut error = None;
+        let encoded = bytes.map(|bytes| (bytes, TypeId::of::<M>()));
         let routed = catch_unwind(AssertUnwindSafe(|| {
             let time = self.event_time.as_ref().map_or(EventTime::default(), |of| of(&record));
-            let mut router = Router { routes: &self.routes, batches, time, error: &mut error, list: PhantomData };
+            let mut router =
+                Router { routes: &self.routes, batches, time, encoded, error: &mut error, list: PhantomData };
             (self.router)(record, &mut router);
             time
         }));
@@ -410,17 +463,17 @@ impl<M: Message, L: 'static, R: Fn(M, &mut Router<'_, L>) + Send + Sync> ErasedI
     }
 
     fn route(&self, offset: u64, record: RawRecord<'_>, batches: &mut Batches) -> Result<EventTime, String> {
-        let record = match record {
-            RawRecord::Bytes(bytes) => M::decode(bytes),
-            RawRecord::Row(row) => M::decode_row(row),
+        let (record, bytes) = match record {
+            RawRecord::Bytes(bytes) => (batches.decode(bytes), Some(bytes)),
+            RawRecord::Row(row) => (M::decode_row(row), None),
         };
-        self.send(offset, record.map_err(|error| error.to_string())?, batches)
+        self.send(offset, record.map_err(|error| error.to_string())?, bytes, batches)
     }
 
     fn generate(&self, number: u64, batches: &mut Batches) -> Option<Result<EventTime, String>> {
         let record = catch_unwind(AssertUnwindSafe(|| self.generator.as_ref()?(number)));
         match record {
-            Ok(record) => Some(self.send(number, record?, batches)),
+            Ok(record) => Some(self.send(number, record?, None, batches)),
             Err(panic) => Some(Err(format!("the generator {}", panic_text(panic.as_ref())))),
         }
     }

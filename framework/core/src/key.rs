@@ -36,6 +36,15 @@ pub trait Key: Sized + Clone + Eq + Debug + Send + 'static {
     /// # Errors
     /// If the bytes are no such key.
     fn read(bytes: &[u8]) -> Result<Self, DecodeError>;
+
+    /// Reads a key into this one, reusing its memory where it has any.
+    ///
+    /// # Errors
+    /// As [`Key::read`]; the key is then unspecified but valid.
+    fn read_into(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+        *self = Self::read(bytes)?;
+        Ok(())
+    }
 }
 
 /// What can stand where a key of type `K` is wanted: the key, a reference to it, or a literal.
@@ -72,10 +81,16 @@ impl Key for String {
         out.extend_from_slice(self.as_bytes());
     }
     fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(text.to_owned()),
-            Err(error) => Err(DecodeError::new(format_args!("a text key is UTF-8: {error}"))),
-        }
+        let mut key = Self::new();
+        key.read_into(bytes)?;
+        Ok(key)
+    }
+    fn read_into(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+        let text = std::str::from_utf8(bytes);
+        let text = text.map_err(|error| DecodeError::new(format_args!("a text key is UTF-8: {error}")))?;
+        self.clear();
+        self.push_str(text);
+        Ok(())
     }
 }
 
@@ -116,7 +131,10 @@ mod tests {
         let mut written = Vec::new();
         key.write(&mut written);
         assert_eq!(written, bytes);
-        assert_eq!(K::read(bytes).expect("reads back"), key);
+        let mut read = K::read(bytes).expect("reads back");
+        assert_eq!(read, key);
+        read.read_into(bytes).expect("reads again");
+        assert_eq!(read, key);
     }
 
     #[test]

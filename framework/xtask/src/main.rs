@@ -1,5 +1,6 @@
 //! Developer tasks: `cargo xtask help`.
 
+mod bench;
 mod ci;
 mod flights;
 mod kill;
@@ -26,6 +27,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Measures how much work one core does.
+    #[command(subcommand)]
+    Bench(bench::Workload),
     /// Kills the flights example again and again and compares it with a run that nobody killed.
     Kill(kill::Options),
     /// Runs the bounded share of the long tests.
@@ -38,6 +42,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
+        Task::Bench(workload) => return bench::main(workload),
         Task::Kill(options) => kill::run(&options),
         Task::Ci => ci::run_bounded(),
         Task::Nightly => ci::run_in_full(),

@@ -231,6 +231,25 @@ impl FileEgress {
         progress.ended = epoch;
     }
 
+    /// Buffers all records of a confirmed epoch and ends it; one that has ended before is ignored.
+    ///
+    /// Each record is the place of its egress and its bytes. It is what [`write`](Self::write) and
+    /// [`end_epoch`](Self::end_epoch) do, without keeping the records until the epoch ends.
+    ///
+    /// # Panics
+    /// If there is no such shard or egress, or if records of an epoch were written and not ended.
+    pub fn write_epoch<'a>(&mut self, shard: ShardId, epoch: u64, records: impl Iterator<Item = (usize, &'a [u8])>) {
+        let progress = &mut self.shards[shard as usize];
+        assert!(progress.open.records.is_empty(), "epoch {} of shard {shard} is open", progress.open.epoch);
+        if epoch <= progress.ended {
+            return;
+        }
+        for (egress, record) in records {
+            self.sinks[egress].push(shard, epoch, record);
+        }
+        progress.ended = epoch;
+    }
+
     /// How many bytes wait for the next [`sync`](Self::sync).
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {

@@ -440,8 +440,33 @@ fn an_egress_that_cannot_be_written_does_not_stop_another() {
 }
 
 fn feed(egress: &mut FileEgress, shard: u32, epoch: u64, records: &[(usize, &str)]) {
-    records.iter().for_each(|(sink, record)| egress.write(shard, epoch, *sink, record.as_bytes()));
-    egress.end_epoch(shard, epoch);
+    let records = records.iter().map(|(place, record)| (*place, record.as_bytes()));
+    egress.write_epoch(shard, epoch, records);
+}
+
+#[test]
+fn an_epoch_given_as_a_whole_stands_as_if_given_record_by_record() {
+    let (whole, single) = (FaultyDisk::default(), FaultyDisk::default());
+    for (disk, is_whole) in [(&whole, true), (&single, false)] {
+        let mut egress = FileEgress::open_on(disk, Path::new("data"), sinks(), SHARDS).expect("opens");
+        // The second time of an epoch is ignored.
+        for (shard, epoch, record) in [(0, 1, "a"), (1, 1, "b"), (0, 1, "again"), (0, 2, "c")] {
+            let records = [(0, record), (1, "x"), (0, record)];
+            if is_whole {
+                feed(&mut egress, shard, epoch, &records);
+            } else {
+                records.iter().for_each(|(place, record)| egress.write(shard, epoch, *place, record.as_bytes()));
+                egress.end_epoch(shard, epoch);
+            }
+        }
+        egress.sync().expect("syncs");
+        assert_eq!((egress.taken(0), egress.taken(1)), (2, 1));
+    }
+    for file in FILES {
+        let seen = |disk: &FaultyDisk| disk.0.lock().expect("no test panics").files[Path::new(file)].seen.clone();
+        assert_eq!(seen(&whole), seen(&single), "{file}");
+        assert!(!seen(&whole).is_empty(), "{file}");
+    }
 }
 
 #[test]

@@ -51,12 +51,12 @@ pub(crate) fn start(
 
 /// Hands the records of a committed epoch to the egresses.
 pub(crate) fn write(egress: &mut FileEgress, places: &Places, emission: &Emission) {
-    for emitted in &emission.records {
-        if let Some(place) = places[usize::from(emitted.egress)] {
-            egress.write(emission.shard, emission.epoch, place, emitted.record.of(&emission.frame));
-        }
-    }
-    egress.end_epoch(emission.shard, emission.epoch);
+    let records = emission.records.iter();
+    let placed = records.filter_map(|emitted| {
+        let place = places[usize::from(emitted.egress)]?;
+        Some((place, emitted.record.of(&emission.frame)))
+    });
+    egress.write_epoch(emission.shard, emission.epoch, placed);
 }
 
 struct Writer {

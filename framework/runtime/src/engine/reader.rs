@@ -6,8 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use statefn_core::{
+    address::ShardId,
     ingress::{Batches, ErasedIngress, IngressBatch},
     shard::frame::Position,
 };
@@ -53,8 +54,10 @@ pub(crate) fn start(work: Work, switchboard: Arc<Switchboard>, stop: Stop) -> Re
         let (give, permits) = bounded(STRETCHES);
         (0..STRETCHES).for_each(|_| _ = give.try_send(()));
         let batches = Batches::new(work.shards);
-        let mut reader =
-            Reader { work, switchboard, stop, batches, give, permits, started_at: Instant::now(), read: 0 };
+        let spare = (0..work.shards).map(|_| Vec::new()).collect();
+        let spares = unbounded();
+        let started_at = Instant::now();
+        let mut reader = Reader { work, switchboard, stop, batches, spare, spares, give, permits, started_at, read: 0 };
         if let Err(error) = reader.run() {
             reader.switchboard.notify(Notice::SourceFailed(error));
         }
@@ -74,6 +77,9 @@ struct Reader {
     switchboard: Arc<Switchboard>,
     stop: Stop,
     batches: Batches,
+    /// By shard: batches that came back and are empty.
+    spare: Vec<Vec<IngressBatch>>,
+    spares: (Sender<Vec<(ShardId, IngressBatch)>>, Receiver<Vec<(ShardId, IngressBatch)>>),
     give: Sender<()>,
     permits: Receiver<()>,
     started_at: Instant,
@@ -143,16 +149,21 @@ impl Reader {
     }
 
     fn fan_out(&mut self, permit: Permit) {
+        for (shard, mut batch) in self.spares.1.try_iter().flatten() {
+            batch.clear();
+            self.spare[shard as usize].push(batch);
+        }
         let permit = Arc::new(permit);
         let hosts = self.switchboard.states.len();
         let mut shares: Vec<Vec<(u32, IngressBatch)>> = (0..hosts).map(|_| Vec::new()).collect();
         for (shard, batch) in (0..).zip(&mut self.batches.shards) {
             // The next batch of this shard will be about as large.
-            let empty = IngressBatch::like(batch);
+            let spare = self.spare[shard as usize].pop();
+            let empty = spare.unwrap_or_else(|| IngressBatch::like(batch));
             shares[self.switchboard.host_of(shard)].push((shard, std::mem::replace(batch, empty)));
         }
         for (host, batches) in shares.into_iter().enumerate() {
-            let share = Share { batches, _permit: Arc::clone(&permit) };
+            let share = Share { batches, spares: self.spares.0.clone(), _permit: Arc::clone(&permit) };
             self.switchboard.post(host, vec![Event::Input(share)]);
         }
     }

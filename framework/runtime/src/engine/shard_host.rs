@@ -48,8 +48,17 @@ pub(crate) enum Event {
 /// What one host gets of a stretch of input.
 pub(crate) struct Share {
     pub(crate) batches: Vec<(ShardId, IngressBatch)>,
+    /// Takes the batches back once they are applied: memory that was used a moment ago is near.
+    pub(crate) spares: Sender<Vec<(ShardId, IngressBatch)>>,
     /// Given back when the share is applied.
     pub(crate) _permit: Arc<Permit>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        // The reader is gone when nothing is to be read any more.
+        let _ = self.spares.send(std::mem::take(&mut self.batches));
+    }
 }
 
 /// What all threads of a run know.
