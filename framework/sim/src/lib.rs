@@ -27,6 +27,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
+#[cfg(feature = "mutants")]
 use statefn_core::shard::rules::{Rule, Rules};
 
 use self::{plan::Plan, report::Report, workload::Kind, world::World};
@@ -88,6 +89,7 @@ pub fn run_plan(workload: Kind, plan: Plan) -> Result<(Report, u64), Failure> {
 ///
 /// The worlds judge by what comes out in the end alone, so this says whether the workload's checks
 /// are worth anything. None means that the mutant survived all `seeds`.
+#[cfg(feature = "mutants")]
 #[must_use]
 pub fn run_mutant(rule: Rule, workload: Kind, seeds: Range<u64>) -> Option<(u64, Failure)> {
     for seed in seeds.clone() {
@@ -100,6 +102,7 @@ pub fn run_mutant(rule: Rule, workload: Kind, seeds: Range<u64>) -> Option<(u64,
 }
 
 /// The rules that can be switched off, each with the workload whose checks have to notice.
+#[cfg(feature = "mutants")]
 pub const MUTANTS: [(Rule, Kind); 4] = [
     (Rule::SeenDropsDuplicates, Kind::Sends),
     (Rule::PublishAfterConfirm, Kind::Sends),

@@ -56,8 +56,6 @@ use crate::{
 const STEPS_MAX: u64 = 1_000_000;
 /// How long after the faults, in virtual milliseconds, everything has to be done.
 const DRAIN_MS_MAX: i64 = 120_000;
-/// After how many committed frames the workload looks at the whole.
-const FRAMES_BETWEEN_CHECKS: u64 = 25;
 
 type WorkerId = usize;
 /// A life of a worker: a number that a crash changes.
@@ -676,7 +674,7 @@ impl World<'_> {
         self.note(u64::from(shard) << 32 | record.len() as u64);
         let frames = self.report.frames;
         self.audit.fold(shard, offset, record, &mut self.report)?;
-        if frames != self.report.frames && self.report.frames.is_multiple_of(FRAMES_BETWEEN_CHECKS) {
+        if frames != self.report.frames && self.report.frames.is_multiple_of(self.workload.frames_between_checks()) {
             self.workload.check_running(&self.program, &self.audit)?;
         }
         Ok(())
