@@ -484,6 +484,11 @@ pub use statefn_macros::State;
 #[doc = include_str!("../../README.md")]
 mod readme {}
 
+/// The code of the guide to testing, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/TESTING.md")]
+mod testing_guide {}
+
 /// What most files of an app need.
 pub mod prelude {
     pub use crate::{
