@@ -45,6 +45,8 @@ enum Command {
     },
     /// Print the keys that are parked after a fault, and why; the app must not be running
     Parked,
+    /// Print as JSON lines how far each input is committed; the app must not be running
+    Positions,
     /// Verify journal, snapshots and states of every shard; the app must not be running
     Check,
     /// Print the functions, what they take, and what they send to
@@ -104,6 +106,7 @@ fn execute(app: App, command_line: CommandLine) -> Result<(), Error> {
         Command::Run => run(app),
         Command::State { function } => print(Inspection::open(app)?.states(function.as_deref())?),
         Command::Parked => print(Inspection::open(app)?.parked()?),
+        Command::Positions => print(Inspection::open(app)?.positions()?),
         Command::Check => print(Inspection::open(app)?.check()?),
         Command::Functions => print(crate::inspect::functions(app)?),
     }
@@ -186,12 +189,9 @@ fn watch_bar(running: &Running) {
         bar.set_position(status.read_permille());
         let records = status.totals().records;
         let rate = records as f64 / bar.elapsed().as_secs_f64().max(0.001);
-        let backlog = status.egress_backlog_bytes() / 1024;
-        bar.set_message(format!(
-            "{} records, {}/s, {backlog} KiB to write",
-            HumanCount(records),
-            HumanCount(rate as u64)
-        ));
+        let lag_ms = status.commit_latency().p50_us as f64 / 1_000.0;
+        let (records, rate) = (HumanCount(records), HumanCount(rate as u64));
+        bar.set_message(format!("{records} records, {rate}/s, committed after {lag_ms:.1} ms"));
         std::thread::park_timeout(PROGRESS_INTERVAL);
     }
     bar.finish_and_clear();

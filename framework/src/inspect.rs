@@ -1,21 +1,49 @@
 //! Looking into the data of an app that is not running.
+//!
+//! Invariant: nothing is changed but a torn tail of the log, which opening it cuts.
+//!
+//! Deliberately absent: looking into an app that runs; it holds the lock of its data.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 use statefn_core::{
     dead_letter::printable_key,
     ports::log::Log,
     program::Program,
-    shard::{Options, Replica, TakeOver, image::Image},
+    shard::{Options, Replica, TakeOver, frame::Position, image::Image},
     state::to_value,
 };
 use statefn_runtime::embedded::{EmbeddedLog, FileSnapshots, Options as LogOptions};
 
 use crate::{App, Error};
 
-/// The opened data of an app.
-pub(crate) struct Inspection {
+/// The opened data of an app that is not running.
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use statefn::prelude::*;
+/// # #[derive(Default, Clone, Serialize, Deserialize, State)] struct Counter { count: u64 }
+/// # #[derive(Serialize, Deserialize, Message)] #[message(name = "word")] struct Word { text: String }
+/// # #[function(name = "words/counter")] impl Counter { #[on] fn word(&mut self, _: &Word) { self.count += 1; } }
+/// use statefn::inspect::Inspection;
+/// # let directory = tempfile::tempdir()?;
+/// # let data = directory.path();
+/// let app = || {
+///     App::new("words")
+///         .function::<Counter>()
+///         .ingress(
+///             Ingress::<Word>::new("words").generate(|n| (n < 3).then(|| Word { text: "a".into() })).to::<Counter>(),
+///             |word, out| out.send(Counter::at(&word.text), word),
+///         )
+///         .settings(Settings::new().data(data))
+/// };
+/// app().run()?;
+/// let mut inspection = Inspection::open(app())?;
+/// assert_eq!(inspection.states(None)?, [r#"{"function":"words/counter","key":"a","state":{"count":3}}"#]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Inspection {
     program: Arc<Program>,
     log: EmbeddedLog,
     snapshots: FileSnapshots,
@@ -23,7 +51,12 @@ pub(crate) struct Inspection {
 }
 
 impl Inspection {
-    pub(crate) fn open(app: App) -> Result<Self, Error> {
+    /// Opens the data that the app's settings name.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] if they name none, [`Error::Open`] if a process uses them or they are
+    /// damaged.
+    pub fn open(app: App) -> Result<Self, Error> {
         let (linked, settings, _) = app.take_parts();
         let program = linked?.program;
         let Some(data) = &settings.data else {
@@ -45,8 +78,12 @@ impl Inspection {
         Ok(replica.map_err(|error| Error::Stored(error.into()))?.image)
     }
 
-    /// A line of JSON for each key, in the order of shards, functions and keys.
-    pub(crate) fn states(&mut self, wanted: Option<&str>) -> Result<Vec<String>, Error> {
+    /// Returns a line of JSON for each key that has a state, in the order of shards, functions and
+    /// keys; of one function only, if `wanted` names it.
+    ///
+    /// # Errors
+    /// [`Error::Stored`] if what is stored is damaged.
+    pub fn states(&mut self, wanted: Option<&str>) -> Result<Vec<String>, Error> {
         let mut lines = Vec::new();
         for shard in 0..self.options.shards {
             let image = self.image(shard)?;
@@ -60,8 +97,11 @@ impl Inspection {
         Ok(lines)
     }
 
-    /// A line of JSON for each parked key.
-    pub(crate) fn parked(&mut self) -> Result<Vec<String>, Error> {
+    /// Returns a line of JSON for each parked key, with the reason and how many calls wait.
+    ///
+    /// # Errors
+    /// [`Error::Stored`] if what is stored is damaged.
+    pub fn parked(&mut self) -> Result<Vec<String>, Error> {
         let mut lines = Vec::new();
         for shard in 0..self.options.shards {
             for (function, key, parked) in self.image(shard)?.parked() {
@@ -74,8 +114,43 @@ impl Inspection {
         Ok(lines)
     }
 
-    /// A line for each shard that is whole.
-    pub(crate) fn check(&mut self) -> Result<Vec<String>, Error> {
+    /// Returns a line of JSON for each partition of an ingress: how many of its records every shard
+    /// has committed, how many the furthest one has, and whether all have committed its end.
+    ///
+    /// # Errors
+    /// [`Error::Stored`] if what is stored is damaged.
+    pub fn positions(&mut self) -> Result<Vec<String>, Error> {
+        let mut positions: BTreeMap<(String, u32), Vec<Position>> = BTreeMap::new();
+        for shard in 0..self.options.shards {
+            for (ingress, partition, position) in self.image(shard)?.positions() {
+                positions.entry((ingress.to_owned(), partition)).or_default().push(position);
+            }
+        }
+        let shards = self.options.shards as usize;
+        let line = |((ingress, partition), of_shards): ((String, u32), Vec<Position>)| {
+            let is_everywhere = of_shards.len() == shards;
+            let records = || of_shards.iter().map(|position| position.records);
+            let records_min = if is_everywhere { records().min().unwrap_or_default() } else { 0 };
+            let records_max = records().max().unwrap_or_default();
+            let is_ended = is_everywhere && of_shards.iter().all(|position| position.is_ended);
+            json!({
+                "ingress": ingress,
+                "partition": partition,
+                "records_min": records_min,
+                "records_max": records_max,
+                "is_ended": is_ended,
+            })
+            .to_string()
+        };
+        Ok(positions.into_iter().map(line).collect())
+    }
+
+    /// Verifies every shard: that snapshot and journal fold, and that the program can read every
+    /// state, message and timer; returns a line for each shard and one at the end.
+    ///
+    /// # Errors
+    /// [`Error::Stored`] for the first shard that is not whole.
+    pub fn check(&mut self) -> Result<Vec<String>, Error> {
         let mut lines = Vec::new();
         for shard in 0..self.options.shards {
             let checked = TakeOver::check(&self.program, &self.options, shard, (&mut self.log, &mut self.snapshots));
@@ -93,6 +168,12 @@ impl Inspection {
         }
         lines.push(format!("{} shards are whole", self.options.shards));
         Ok(lines)
+    }
+}
+
+impl std::fmt::Debug for Inspection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Inspection({})", self.program.app)
     }
 }
 

@@ -5,7 +5,7 @@
 mod app;
 mod cli;
 mod error;
-mod inspect;
+pub mod inspect;
 pub mod run;
 pub mod settings;
 pub mod testing;
@@ -88,8 +88,10 @@ pub use statefn_core::{
 ///     }
 ///
 ///     fn take(&mut self, cents: u64) -> Result<(), Overdrawn> {
-///         let rest = self.balance_cents.checked_sub(cents);
-///         self.balance_cents = rest.ok_or(Overdrawn { missing_cents: cents - self.balance_cents })?;
+///         if cents > self.balance_cents {
+///             return Err(Overdrawn { missing_cents: cents - self.balance_cents });
+///         }
+///         self.balance_cents -= cents;
 ///         Ok(())
 ///     }
 /// }
@@ -476,6 +478,11 @@ pub use statefn_macros::Reject;
 /// ```
 #[doc(inline)]
 pub use statefn_macros::State;
+
+/// The code of the README, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
 
 /// What most files of an app need.
 pub mod prelude {

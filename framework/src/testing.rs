@@ -3,6 +3,39 @@
 //! [`Harness`] holds one function alone; [`TestApp`] runs a whole app in memory, on a clock that
 //! the test moves, and can crash it. Both run the very code that a process runs.
 //!
+//! ```
+//! use std::time::Duration;
+//!
+//! use serde::{Deserialize, Serialize};
+//! use statefn::{prelude::*, testing::Harness};
+//!
+//! #[derive(Default, Clone, Serialize, Deserialize, State)]
+//! struct Account { balance_cents: u64 }
+//!
+//! #[derive(Serialize, Deserialize, Message)] #[message(name = "hold")]
+//! struct Hold { cents: u64 }
+//!
+//! #[derive(Serialize, Deserialize, Message)] #[message(name = "hold-expired")]
+//! struct HoldExpired { cents: u64 }
+//!
+//! #[function(name = "bank/account")]
+//! impl Account {
+//!     #[on]
+//!     fn hold(&mut self, msg: &Hold, ctx: &mut Context<Self>) {
+//!         self.balance_cents -= msg.cents;
+//!         ctx.set_timer(ctx.event_time() + Duration::from_secs(60), HoldExpired { cents: msg.cents });
+//!     }
+//!     #[on_timer]
+//!     fn hold_expired(&mut self, timer: &HoldExpired) { self.balance_cents += timer.cents; }
+//! }
+//!
+//! let mut alice = Harness::<Account>::with_state("alice", Account { balance_cents: 100 });
+//! alice.deliver(Hold { cents: 80 }).unwrap();
+//! assert_eq!(alice.state().balance_cents, 20);
+//! alice.advance_to(EventTime(60_000)).unwrap();
+//! assert_eq!(alice.state().balance_cents, 100);
+//! ```
+//!
 //! Deliberately absent: faults of logs and networks. The project's simulator has those.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
@@ -111,6 +144,9 @@ impl TestApp {
     ///
     /// # Errors
     /// Everything that does not fit together, a line each.
+    ///
+    /// # Panics
+    /// If `shards` is 0.
     pub fn try_with_shards(app: App, shards: u32) -> Result<Self, LinkError> {
         assert!(shards > 0, "an app has at least one shard");
         let (linked, ..) = app.take_parts();

@@ -1,6 +1,6 @@
 //! The effects of handlers: one arena for each shard, whose bytes are the body of the frame.
 //!
-//! A call writes into the arena as it runs; a call that fails is cut off again by [`Mark`].
+//! A call writes into the arena as it runs; a call that fails is cut off again by `Mark`.
 //! Messages to the own shard do not enter the frame: they stand in a second buffer and are
 //! delivered within the epoch.
 //!

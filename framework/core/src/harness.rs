@@ -25,6 +25,7 @@ use crate::{
 
 type AnswerOf<M, F> = <<M as MessageTo<F>>::Return as HandlerReturn>::Answer;
 type RejectionOf<M, F> = <<M as MessageTo<F>>::Return as HandlerReturn>::Rejection;
+type Outcome<M, F, A = AnswerOf<M, F>> = Result<A, Failed<RejectionOf<M, F>>>;
 
 /// A timer that is set, as [`Harness::timers`] tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,13 +53,7 @@ impl Waiting {
     }
 }
 
-/// One instance of `F` in a test.
-///
-/// ```ignore
-/// let mut alice = Harness::<Account>::at("alice");
-/// alice.deliver(Deposit { cents: 100 }).unwrap();
-/// assert_eq!(alice.state().balance_cents, 100);
-/// ```
+/// One instance of `F` in a test; `statefn::testing` shows how to use it.
 pub struct Harness<F: Function> {
     host: Host<F>,
     key: Vec<u8>,
@@ -74,6 +69,14 @@ impl<F: Function> Harness<F> {
     #[must_use]
     pub fn at(key: impl IntoKey<F::Key>) -> Self {
         Self::with_resources(key, Resources::default())
+    }
+
+    /// The instance with this key and a state that it has already.
+    #[must_use]
+    pub fn with_state(key: impl IntoKey<F::Key>, state: F) -> Self {
+        let mut harness = Self::at(key);
+        harness.host.set_state(murmur2(&harness.key), &harness.key, state);
+        harness
     }
 
     /// The same with what `ctx.resource` is to find.
@@ -101,7 +104,7 @@ impl<F: Function> Harness<F> {
     ///
     /// # Errors
     /// What the handler returned; a panic is a fault. State and effects of the call are then gone.
-    pub fn deliver<M: HandledBy<F>>(&mut self, msg: M) -> Result<AnswerOf<M, F>, Failed<RejectionOf<M, F>>> {
+    pub fn deliver<M: HandledBy<F>>(&mut self, msg: M) -> Outcome<M, F> {
         self.call(self.watermark, &msg)
     }
 
@@ -110,11 +113,7 @@ impl<F: Function> Harness<F> {
     ///
     /// # Errors
     /// As [`Self::deliver`].
-    pub fn deliver_at<M: HandledBy<F>>(
-        &mut self,
-        time: EventTime,
-        msg: M,
-    ) -> Result<Option<AnswerOf<M, F>>, Failed<RejectionOf<M, F>>> {
+    pub fn deliver_at<M: HandledBy<F>>(&mut self, time: EventTime, msg: M) -> Outcome<M, F, Option<AnswerOf<M, F>>> {
         if !M::ORDERED || time <= self.watermark {
             return self.call(time, &msg).map(Some);
         }
@@ -186,7 +185,7 @@ impl<F: Function> Harness<F> {
         told.collect()
     }
 
-    fn call<M: HandledBy<F>>(&mut self, time: EventTime, msg: &M) -> Result<AnswerOf<M, F>, Failed<RejectionOf<M, F>>> {
+    fn call<M: HandledBy<F>>(&mut self, time: EventTime, msg: &M) -> Outcome<M, F> {
         let mut payload = Vec::new();
         msg.encode(&mut payload);
         let call = Call::message(0, <M as MessageTo<F>>::INDEX, murmur2(&self.key), time);

@@ -441,6 +441,16 @@ impl<F: Function> Host<F> {
         self.handlers.timers()
     }
 
+    /// Gives a key of this function a state.
+    ///
+    /// # Panics
+    /// If the bytes are no key of this function.
+    pub(crate) fn set_state(&mut self, hash: u32, key: &[u8], state: F) {
+        let place = self.table.slot(hash, key).expect("a key reads what it wrote");
+        self.table.slots[place as usize].state = state;
+        self.table.mark_dirty(place, true);
+    }
+
     /// The state of a key that is this function's, the default if it has none.
     ///
     /// # Panics
@@ -495,7 +505,7 @@ impl<F: Function> ErasedHost for Host<F> {
             // An encoded state is never empty, so no bytes mean that the state is gone.
             put_with(body, |body| {
                 if slot.exists {
-                    slot.state.encode_state(body)
+                    slot.state.encode_state(body);
                 }
             });
         }

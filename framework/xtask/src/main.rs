@@ -1,10 +1,22 @@
 //! Developer tasks: `cargo xtask help`.
 
 mod bench;
+mod ci;
+mod flights;
+mod kill;
+mod outputs;
+mod start_time;
 
-use std::process::ExitCode;
+use std::{
+    error::Error,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
+
+/// What a task returns; the text of the error is all that a developer needs.
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 /// Developer tasks of statefn.
 #[derive(Debug, Parser)]
@@ -18,10 +30,35 @@ enum Task {
     /// Measures how much work one core does.
     #[command(subcommand)]
     Bench(bench::Workload),
+    /// Kills the flights example again and again and compares it with a run that nobody killed.
+    Kill(kill::Options),
+    /// Runs the bounded share of the long tests.
+    Ci,
+    /// Runs the long tests in full; stopped and started again it goes on with the next part.
+    Nightly,
+    /// Measures the start of an app and the memory it takes.
+    StartTime,
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().task {
-        Task::Bench(workload) => bench::main(workload),
+    let outcome = match Arguments::parse().task {
+        Task::Bench(workload) => return bench::main(workload),
+        Task::Kill(options) => kill::run(&options),
+        Task::Ci => ci::run_bounded(),
+        Task::Nightly => ci::run_in_full(),
+        Task::StartTime => start_time::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The reader of standard error may be gone; there is nobody else to tell.
+            let _ = writeln!(io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+/// Prints one fact on a line of its own.
+fn say(fact: &str) -> Outcome {
+    Ok(writeln!(io::stdout().lock(), "{fact}")?)
 }

@@ -206,9 +206,9 @@ fn check_qualifiers(method: &Method, problems: &mut Problems) {
         let text = format_args!("the handler `{ident}` cannot be generic: name the type of its message");
         problems.add(generics, text);
     }
-    if let Some(cfg) = &method.cfg {
+    if let Some(condition) = &method.condition {
         let text = "`#[cfg]` on a handler is not supported, what a function takes is stable: put it inside the method";
-        problems.add(cfg, text);
+        problems.add(condition, text);
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Arguments {
 pub(super) struct Method {
     pub(super) markers: Vec<Marker>,
     pub(super) signature: Signature,
-    pub(super) cfg: Option<Attribute>,
+    pub(super) condition: Option<Attribute>,
 }
 
 /// An attribute that makes a method a handler.
@@ -112,8 +112,8 @@ fn parse_method(item: &mut ImplItem, problems: &mut Problems) -> Option<Method> 
     if markers.is_empty() {
         return None;
     }
-    let cfg = method.attrs.iter().find(|attribute| attribute.path().is_ident("cfg")).cloned();
-    Some(Method { markers, signature: method.sig.clone(), cfg })
+    let condition = method.attrs.iter().find(|attribute| attribute.path().is_ident("cfg")).cloned();
+    Some(Method { markers, signature: method.sig.clone(), condition })
 }
 
 fn take_markers(method: &mut ImplItemFn, problems: &mut Problems) -> Vec<Marker> {

@@ -10,7 +10,9 @@
 //!   offsets `end`, `end + 1`, .. in the order given.
 //! - `append` returns `Ok` only when every record of the call is durable.
 //! - After `Err(AppendError::Refused)` none of the records stands and the log can be used on;
-//!   the same group may be given again. After `Err(AppendError::Unknown)` each may stand or not.
+//!   the same group may be given again. Only if the process ends before another append succeeds,
+//!   the next one MAY find a refused group, whole, as it may find one whose append never returned.
+//!   After `Err(AppendError::Unknown)` each record may stand or not.
 //! - `read` yields exactly the records at `from..end`, in order, or `ReadError::Trimmed`.
 //! - `trim` never removes a record at or behind `before`; it may keep more than it must.
 //!
@@ -207,6 +209,11 @@ pub fn conformance(mut open: impl FnMut() -> Box<dyn Log>) {
     if log.start(1) > 0 {
         assert!(matches!(read(&mut *log, 1, 0), Err(ReadError::Trimmed { partition: 1, wanted: 0, .. })));
     }
+    log.trim(1, 99).expect("trimming behind the end is no error");
+    assert_eq!(log.end(1), 5, "trim does not change the end");
+    let next = log.append(&[Record { partition: 1, bytes: b"next" }]).expect("a trimmed partition goes on");
+    assert_eq!(next, [5], "offsets go on");
+    assert_eq!(read(&mut *log, 1, 5).expect("what came after the trim is kept"), vec![(5, b"next".to_vec())]);
     assert_eq!(read(&mut *log, 0, 0).expect("other partitions are untouched").len(), 2);
 }
 

@@ -218,7 +218,7 @@ pub struct SnapshotMark {
     pub name: String,
     /// Its length in bytes.
     pub length: u64,
-    /// The crc32c of its bytes.
+    /// The crc32c of its bytes, but for the last four, which hold it too.
     pub crc: u32,
     /// The epoch whose state it holds.
     pub epoch: u64,

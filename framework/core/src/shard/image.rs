@@ -123,6 +123,11 @@ impl Image {
         self.states.iter().map(|((function, key), state)| (self.name(*function), &key[..], &state[..]))
     }
 
+    /// Every position: ingress, partition, and the first record that the shard has not taken.
+    pub fn positions(&self) -> impl Iterator<Item = (&str, u32, Position)> {
+        self.positions.iter().map(|((ingress, partition), position)| (self.name(*ingress), *partition, *position))
+    }
+
     /// Every parked key: function, key, what is parked; in order.
     pub fn parked(&self) -> impl Iterator<Item = (&str, &[u8], &Parked)> {
         self.parked.iter().map(|((function, key), parked)| (self.name(*function), &key[..], parked))
@@ -351,7 +356,7 @@ impl Image {
             put_bytes(out, message);
         });
         writer.list(self.watermarks.iter(), |(function, (reached, lets_out)), out| {
-            put_watermark(*function, *reached, *lets_out, out)
+            put_watermark(*function, *reached, *lets_out, out);
         });
         writer.list(self.carry.iter(), |message, out| put_bytes(out, message));
         writer.list(self.pending.values(), |pending, out| put_bytes(out, pending));
@@ -431,6 +436,14 @@ fn read_parked(r: &mut Reader<'_>) -> Result<((NameId, Vec<u8>), Parked), crate:
         queue.push((r.byte()? == 1, r.bytes()?.to_vec()));
     }
     Ok((key, Parked { reason, queue }))
+}
+
+/// What a mark says of the bytes of its snapshot: the checksum at their end. The checksum of all
+/// bytes, that one included, would be the same for every snapshot.
+pub(crate) fn snapshot_crc(bytes: &[u8]) -> Option<u32> {
+    let (content, trailer) = bytes.split_last_chunk()?;
+    let crc = crc32c::crc32c(content);
+    (crc.to_le_bytes() == *trailer).then_some(crc)
 }
 
 /// The first part of a snapshot.

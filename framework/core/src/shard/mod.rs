@@ -173,6 +173,8 @@ struct StageTime {
     outer: EventTime,
     /// `reached` and `out` as the last frame has them.
     sealed: (EventTime, EventTime),
+    /// `outer` as the progress record of the last frame has it; it stands in no frame.
+    outer_sealed: EventTime,
 }
 
 const UNKNOWN: StageTime = StageTime {
@@ -180,6 +182,7 @@ const UNKNOWN: StageTime = StageTime {
     out: EventTime::MIN,
     outer: EventTime::MIN,
     sealed: (EventTime::MIN, EventTime::MIN),
+    outer_sealed: EventTime::MIN,
 };
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -201,6 +204,8 @@ pub struct Shard {
     epoch: u64,
     crc: u32,
     now: ProcessingTime,
+    /// The clock of the last sealed epoch.
+    now_sealed: ProcessingTime,
     next_offset: Offset,
     in_flight: Option<Sealed>,
 
@@ -301,6 +306,12 @@ impl Shard {
     #[must_use]
     pub fn parked_keys(&self) -> usize {
         self.parked.len()
+    }
+
+    /// The snapshots that are kept, oldest first; all others of this shard are garbage.
+    #[must_use]
+    pub fn snapshots(&self) -> &[SnapshotMark] {
+        &self.snapshots
     }
 
     /// How many bytes of messages to other shards are not acknowledged.
@@ -464,7 +475,10 @@ impl Shard {
             handler: call.handler,
             hash: call.hash,
         };
-        if self.pending.wheel_time(&waiting) <= reached.0 {
+        // What is due before it and did not fire yet comes first.
+        let due = self.pending.wheel_time(&waiting);
+        let earliest = self.pending.earliest(usize::from(function.stage));
+        if due <= reached.0 && earliest.is_none_or(|earliest| earliest > due) {
             return false;
         }
         self.effects.pending_next += 1;
@@ -691,6 +705,7 @@ impl Shard {
             epoch: image.epoch,
             crc: image.crc,
             now: ProcessingTime(image.now),
+            now_sealed: ProcessingTime(image.now),
             next_offset: image.next_offset,
             in_flight: None,
             id,

@@ -172,6 +172,11 @@ impl Pending {
         self.entries[place as usize].as_ref().expect("a place in a wheel has an entry").waiting
     }
 
+    /// Whether an entry can be cancelled or replaced by its name.
+    pub(crate) fn is_named(&self, place: u32) -> bool {
+        self.entries[place as usize].as_ref().is_some_and(|entry| entry.name_length > 0)
+    }
+
     /// Removes a popped entry and hands its key and payload to `each`.
     pub(crate) fn take(&mut self, place: u32, each: impl FnOnce(&Waiting, &[u8], &[u8])) {
         let entry = self.remove(place);

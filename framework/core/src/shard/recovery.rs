@@ -3,14 +3,14 @@
 //! A replica folds the journal; any number of workers may do so at a time. To own the shard it
 //! appends a claim and folds on until the fold has accepted its nonce.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use thiserror::Error;
 
 use super::{
     Emission, Options, Shard,
     frame::{self, FrameRef, Header, Kind, OpRef, SnapshotMark},
-    image::{Image, Verdict},
+    image::{Image, Verdict, snapshot_crc},
 };
 use crate::{
     address::ShardId,
@@ -241,12 +241,17 @@ impl TakeOver {
                 folded = verdict.map(|verdict| is_changed |= verdict == Verdict::Committed);
             }
         });
-        read.map_err(corrupt)?;
+        match read {
+            // The owner of before wrote on, and has trimmed what was not read here yet.
+            Err(ReadError::Trimmed { .. }) => return Ok(Accepted::Again),
+            read => read.map_err(corrupt)?,
+        }
         folded?;
         if is_changed || !self.replica.is_owned_by(self.nonce) {
             return Ok(Accepted::Again);
         }
         self.replica.snapshots.append(&mut self.replica.image.marks);
+        tidy(&mut self.replica.snapshots);
         self.shard.accept(&self.replica);
         Ok(Accepted::Owned(Box::new(self.shard)))
     }
@@ -271,7 +276,7 @@ fn emission(program: &Program, image: &Image, frame: &FrameRef<'_>) -> Result<Em
             None => {
                 unknown = Err(Corrupt(format!(
                     "the journal holds records for the egress `{name}` that were not written yet, and the program no longer has it: register it until they are"
-                )))
+                )));
             }
         }
     })?;
@@ -301,7 +306,15 @@ fn marks(shard: ShardId, log: &mut dyn Log) -> Result<Vec<SnapshotMark>, Corrupt
         }
     });
     read.map_err(corrupt)?;
+    tidy(&mut marks);
     failure.map(|()| marks)
+}
+
+/// Brings marks into the order of their epochs, each once: one may stand late, behind those of
+/// later snapshots, or twice, and would else be taken for one of the two that are kept.
+fn tidy(marks: &mut Vec<SnapshotMark>) {
+    marks.sort_by(|a, b| (a.epoch, &a.name).cmp(&(b.epoch, &b.name)));
+    marks.dedup();
 }
 
 /// The newest snapshot that is whole and, if possible, not behind what egresses have taken.
@@ -316,17 +329,24 @@ fn newest_snapshot(
     let is_early = |mark: &&SnapshotMark| mark.epoch <= egress_taken;
     let readable = |mark: &&SnapshotMark| mark.next_offset >= start;
     let mut problems = Vec::new();
+    let mut damaged = BTreeSet::new();
     for mark in marks.iter().filter(is_early).filter(readable).rev() {
         match load(snapshots, mark) {
             Ok(image) => {
-                let kept = marks.iter().filter(|other| other.epoch >= mark.epoch).cloned().collect();
+                // One that cannot be read must not count as one of the two that are kept.
+                let kept = |other: &&SnapshotMark| other.epoch >= mark.epoch && !damaged.contains(&*other.name);
+                let kept = marks.iter().filter(kept).cloned().collect();
                 return Ok((image, kept));
             }
-            Err(error) => problems.push(error.to_string()),
+            Err(error) => {
+                problems.push(error.to_string());
+                damaged.insert(&*mark.name);
+            }
         }
     }
     if start == 0 {
-        return Ok((Image::new(shard), marks.to_vec()));
+        let kept = marks.iter().filter(|mark| !damaged.contains(&*mark.name)).cloned().collect();
+        return Ok((Image::new(shard), kept));
     }
     Err(Corrupt(format!(
         "the journal of shard {shard} begins at offset {start} and no snapshot reaches up to there: restore the snapshots of this shard ({})",
@@ -338,7 +358,7 @@ fn load(snapshots: &mut dyn Snapshots, mark: &SnapshotMark) -> Result<Image, Cor
     let name = &mark.name;
     let bytes = snapshots.get(name).map_err(|error| Corrupt(format!("snapshot {name}: {error}")))?;
     let bytes = bytes.ok_or_else(|| Corrupt(format!("snapshot {name} is gone")))?;
-    if bytes.len() as u64 != mark.length || crc32c::crc32c(&bytes) != mark.crc {
+    if bytes.len() as u64 != mark.length || snapshot_crc(&bytes) != Some(mark.crc) {
         return Err(Corrupt(format!("snapshot {name} is not what its mark says")));
     }
     Image::decode(&bytes).map_err(|error| Corrupt(format!("snapshot {name}: {error}")))

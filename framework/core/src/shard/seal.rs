@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use super::{
     Answer, Shard,
     frame::{self, Header, Kind, MessageRef, Op, Position, SnapshotMark},
-    image::{SnapshotHead, SnapshotWriter, put_pair, put_parked, put_state, put_watermark},
+    image::{SnapshotHead, SnapshotWriter, put_pair, put_parked, put_state, put_watermark, snapshot_crc},
     outbox::{Mail, Outbox, Posted},
     progress::Progress,
     rules::Rule,
@@ -112,7 +112,15 @@ impl Shard {
             || self.positions.iter().flatten().any(|partition| partition.is_dirty)
             || self.seen != self.seen_sealed
             || self.stages.iter().any(|stage| stage.sealed != (stage.reached, stage.out))
+            || self.has_outer_news()
             || self.has_urgent_acknowledgements()
+    }
+
+    /// What a cycle is let through by the stages before it may be all that its other shards wait
+    /// for, and only a frame brings it to them.
+    fn has_outer_news(&self) -> bool {
+        let mut stages = self.stages.iter().zip(&self.program.stages);
+        stages.any(|(time, stage)| stage.is_cycle && time.outer != time.outer_sealed)
     }
 
     /// An acknowledgement waits for the next frame, unless it releases a hold or ends the app.
@@ -133,7 +141,7 @@ impl Shard {
             && self.in_flight.is_none()
             && !self.has_changes()
             && self.answers.is_empty()
-            && self.stages.iter().all(|stage| stage.reached == EventTime::MAX)
+            && self.stages.iter().all(|stage| stage.reached.min(stage.out) == EventTime::MAX)
             && self.outboxes.iter().all(Outbox::is_empty)
     }
 
@@ -178,6 +186,7 @@ impl Shard {
         self.counters.bytes += body.len() as u64;
         self.counters.emitted += self.effects.emitted.len() as u64;
         self.counters.messages += self.effects.sent.len() as u64;
+        self.now_sealed = self.now;
         let frame = Arc::new(body);
         self.effects.body = Vec::with_capacity(frame.len().min(1 << 20));
         frame::begin(&mut self.effects.body);
@@ -226,6 +235,7 @@ impl Shard {
         }
         for (time, stage) in self.stages.iter_mut().zip(&self.program.stages) {
             let (reached, out) = (time.reached, time.out);
+            time.outer_sealed = time.outer;
             assert!(reached >= time.sealed.0, "watermarks never go back (I6)");
             assert!(out >= time.sealed.1, "out-watermarks never go back (I6)");
             if time.sealed == (reached, out) {
@@ -280,7 +290,7 @@ impl Shard {
             shard: self.id,
             epoch: self.epoch,
             out: self.stages.iter().map(|stage| stage.sealed.1).collect(),
-            outer: self.stages.iter().map(|stage| stage.outer).collect(),
+            outer: self.stages.iter().map(|stage| stage.outer_sealed).collect(),
             hold: stages
                 .map(|stage| if self.program.stages[stage].is_cycle { self.hold(stage) } else { EventTime::MAX })
                 .collect(),
@@ -349,7 +359,7 @@ impl Shard {
         let mark = SnapshotMark {
             name: format!("shard-{}/{}-{:016x}", self.id, self.epoch, self.nonce),
             length: bytes.len() as u64,
-            crc: crc32c::crc32c(&bytes),
+            crc: snapshot_crc(&bytes).expect("a snapshot ends with its checksum"),
             epoch: self.epoch,
             next_offset,
         };
@@ -412,7 +422,7 @@ impl Shard {
             nonce: self.nonce,
             epoch: self.epoch,
             crc: self.crc,
-            now: self.now.0,
+            now: self.now_sealed.0,
             next_offset,
             pending_next: self.effects.pending_next,
             names: &self.names,

@@ -1,5 +1,7 @@
 //! Event time in a shard: what has been reached, and what fires then.
 
+use std::collections::BTreeSet;
+
 use super::{Shard, frame::Op, progress::Board, rules::Rule};
 use crate::{
     address::ShardId,
@@ -16,13 +18,11 @@ impl Shard {
         self.drain();
         self.fire_processing_timers();
         for stage in 0..self.stages.len() {
-            if !self.is_drained() {
-                break;
+            if self.is_drained() {
+                self.reach(stage, board);
+                self.fire(stage);
             }
-            self.reach(stage, board);
-            self.fire(stage);
-        }
-        for stage in 0..self.stages.len() {
+            // The stages behind it see at once how far this one lets them.
             self.let_out(stage);
         }
     }
@@ -93,6 +93,12 @@ impl Shard {
         self.positions.iter().flatten().all(|partition| partition.position.is_some_and(|position| position.is_ended))
     }
 
+    fn are_sources_ended(&self, stage: usize) -> bool {
+        let sources = self.program.stages[stage].sources.iter();
+        let mut partitions = sources.flat_map(|ingress| &self.positions[*ingress]);
+        partitions.all(|partition| partition.position.is_some_and(|position| position.is_ended))
+    }
+
     /// The newest event time of what leads to a stage.
     fn last_event(&self, stage: usize) -> EventTime {
         let sources = self.program.stages[stage].sources.iter();
@@ -107,7 +113,8 @@ impl Shard {
         if upto == EventTime::MIN {
             return;
         }
-        let stays_from = if upto == EventTime::MAX { self.last_event(stage) } else { EventTime::MAX };
+        // Behind the end of the input watermarks still rise step by step, by the timers of senders.
+        let stays_from = if self.are_sources_ended(stage) { self.last_event(stage) } else { EventTime::MAX };
         self.fire_wheel(stage, upto.0, stays_from);
     }
 
@@ -118,25 +125,20 @@ impl Shard {
     /// Fires what a wheel gives out up to `upto`; a re-armed timer behind `stays_from` stays.
     fn fire_wheel(&mut self, wheel: usize, upto: i64, stays_from: EventTime) {
         let mut due = std::mem::take(&mut self.due);
-        while !self.is_full() && self.is_drained() {
-            let Some(at) = self.pending.pop(wheel, upto, &mut due) else { break };
-            // What fires may set timers for this very millisecond: they come before later ones.
-            while !due.is_empty() && !self.is_full() && self.is_drained() {
-                self.fire_earliest(&mut due, stays_from);
-                self.drain();
-                self.pending.pop(wheel, at, &mut due);
-            }
+        while !self.is_full() && self.is_drained() && self.pending.pop(wheel, upto, &mut due).is_some() {
+            self.fire_earliest(&mut due, stays_from);
+            self.drain();
         }
-        due.drain(..).for_each(|place| self.pending.put_back(place));
         self.due = due;
     }
 
-    /// Fires those of `due` that have the earliest time.
+    /// Fires those of `due` that have the earliest time and can be called together.
     fn fire_earliest(&mut self, due: &mut Vec<u32>, stays_from: EventTime) {
-        let time = self.pending.waiting(due[0]).due;
-        let count = due.partition_point(|place| self.pending.waiting(*place).due == time);
+        let count = self.count_of_earliest(due);
+        // The others go back into the wheel: a call may cancel them, or set timers that come before.
+        due.drain(count..).for_each(|place| self.pending.put_back(place));
         let mut calls = std::mem::take(&mut self.scratch);
-        for place in due.drain(..count) {
+        for place in due.drain(..) {
             let waiting = self.pending.waiting(place);
             if waiting.is_rearmed() && waiting.due > stays_from.0 {
                 continue;
@@ -152,6 +154,22 @@ impl Shard {
         self.run_all(&calls.calls, &calls.bytes);
         calls.clear();
         self.scratch = calls;
+    }
+
+    /// How many of `due` have the earliest time and do not depend on each other: a named timer
+    /// comes after every other call of its key is over, because that may cancel or replace it.
+    fn count_of_earliest(&self, due: &[u32]) -> usize {
+        let time = self.pending.waiting(due[0]).due;
+        let count = due.partition_point(|place| self.pending.waiting(*place).due == time);
+        if !due[..count].iter().any(|place| self.pending.is_named(*place)) {
+            return count;
+        }
+        let mut called = BTreeSet::new();
+        let depends = due[..count].iter().position(|place| {
+            let waiting = self.pending.waiting(*place);
+            !called.insert((waiting.function, waiting.hash)) && self.pending.is_named(*place)
+        });
+        depends.unwrap_or(count)
     }
 
     /// Moves the out-watermark of a stage as far as nothing holds it.

@@ -38,12 +38,14 @@ pub(super) struct Mark {
     pub(super) taken: Vec<u64>,
     /// All files that were ever begun, by egress and path.
     pub(super) files: Vec<MarkedFile>,
+    /// Paths below this directory are marked without it, so that a data directory can be moved.
+    pub(super) home: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MarkedFile {
     pub(super) egress: String,
-    /// As the settings have it, so that a data directory and its files can be moved together.
+    /// As the settings have it; within the data directory without that.
     pub(super) path: Vec<u8>,
     pub(super) length: u64,
     /// By shard: what this file has.
@@ -53,17 +55,21 @@ pub(super) struct MarkedFile {
 impl Mark {
     /// A file; `None` if it was not begun.
     pub(super) fn file(&self, egress: &str, path: &Path) -> Option<&MarkedFile> {
-        let path = path.as_os_str().as_bytes();
+        let path = self.marked_path(path);
         self.files.iter().find(|file| file.egress == egress && file.path == path)
     }
 
     pub(super) fn set_file(&mut self, egress: &str, path: &Path, length: u64, taken: Vec<u64>) {
-        let (egress, path) = (egress.to_owned(), path.as_os_str().as_bytes().to_owned());
+        let (egress, path) = (egress.to_owned(), self.marked_path(path).to_owned());
         let new = MarkedFile { egress, path, length, taken };
         match self.files.iter_mut().find(|file| file.egress == new.egress && file.path == new.path) {
             Some(file) => *file = new,
             None => self.files.push(new),
         }
+    }
+
+    fn marked_path<'a>(&self, path: &'a Path) -> &'a [u8] {
+        path.strip_prefix(&self.home).unwrap_or(path).as_os_str().as_bytes()
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -164,7 +170,8 @@ impl MarkFiles {
             found.push(read_copy(&path, &file.read().map_err(io(&path, "read"))?)?);
             copies.push((path, file));
         }
-        let mark = choose(directory, found, shards)?;
+        let home = directory.parent().map(Path::to_owned).unwrap_or_default();
+        let mark = Mark { home, ..choose(directory, found, shards)? };
         let marks = Self { copies };
         if mark.sequence > 0 {
             // A mark whose sync failed can be read and yet be lost later, and the next mark takes the

@@ -390,7 +390,8 @@ fn version_1_of_the_mark_is_read() {
         MarkedFile { egress, path, length, taken }
     };
     let files = vec![file("sales", FILES[0], 28, [2, 0, 700]), file("refunds", FILES[1], 0, [1, 0, 700])];
-    assert_eq!(mark, Mark { sequence: 4, taken: vec![1, 0, 700], files });
+    let home = mark.home.clone();
+    assert_eq!(mark, Mark { sequence: 4, taken: vec![1, 0, 700], files, home });
     let mut egress = FileEgress::open_on(&disk, Path::new("data"), sinks(), SHARDS).expect("opens");
     feed(&mut egress, 0, 2, &[(0, "{\"cents\":20000}"), (1, "{}")]);
     feed(&mut egress, 0, 3, &[(0, "{\"cents\":3}")]);

@@ -123,13 +123,23 @@ pub(super) fn write_all_at(file: &dyn DiskFile, bytes: &[u8], at: u64) -> io::Re
     Ok(())
 }
 
+/// Creates the directory of a log or of snapshots and those above it, durably even if a process
+/// that was killed had created some of them and not come to the syncs.
+pub(super) fn ensure_root(disk: &dyn Disk, root: &Path) -> io::Result<()> {
+    ensure_directory(disk, root)?;
+    for directory in root.ancestors().skip(1) {
+        // One that we may not open is not one that we created.
+        _ = disk.sync_directory(if directory.as_os_str().is_empty() { Path::new(".") } else { directory });
+    }
+    Ok(())
+}
+
 /// Creates a directory and those above it that are missing, durably.
 pub(super) fn ensure_directory(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     match disk.create_directory(path) {
         Ok(()) => disk.sync_directory(parent_of(path)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // A process that was killed may have created it and not come to the sync. Where this
-            // fails, we may not read the parent, and so did not create the directory.
+            // As in `ensure_root`.
             _ = disk.sync_directory(parent_of(path));
             Ok(())
         }

@@ -53,8 +53,9 @@ pub(super) fn check_is_ours(directory: &Path, entries: &[Entry]) -> Result<(), O
         return Ok(());
     }
     let unfinished = format!("{FILE_NAME}{TEMPORARY_SUFFIX}");
-    let mut foreign =
-        entries.iter().map(|entry| &entry.name).filter(|name| **name != LOCK_NAME && **name != unfinished);
+    // A first start that was cut short leaves the first two; a new file system comes with the third.
+    let harmless = [LOCK_NAME, unfinished.as_str(), "lost+found"];
+    let mut foreign = entries.iter().map(|entry| &entry.name).filter(|name| !harmless.contains(&name.as_str()));
     match foreign.next() {
         None => Ok(()),
         Some(found) => Err(OpenError::Foreign { directory: directory.to_owned(), found: found.clone() }),

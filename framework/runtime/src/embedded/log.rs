@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     collections::VecDeque,
-    io,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -114,7 +114,7 @@ impl EmbeddedLog {
         options: &Options,
     ) -> Result<(Self, Report), OpenError> {
         assert!(options.shards > 0, "a log needs at least one shard");
-        disk::ensure_directory(&*disk, directory).map_err(OpenError::at(directory))?;
+        disk::ensure_root(&*disk, directory).map_err(OpenError::at(directory))?;
         let entries = disk.entries(directory).map_err(OpenError::at(directory))?;
         identity::check_is_ours(directory, &entries)?;
         let lock = disk.lock(&directory.join(identity::LOCK_NAME)).map_err(OpenError::at(directory))?;
@@ -138,7 +138,7 @@ impl EmbeddedLog {
             tip,
             active,
             superblock,
-            removal_is_pending: true,
+            removal_is_pending: false,
             buffer: Vec::new(),
             _lock: lock,
         };
@@ -388,12 +388,19 @@ impl Log for EmbeddedLog {
     }
 
     /// Only notes the point, in memory; segment files are removed, the oldest first, when every
-    /// record in them is before the points of their partitions.
+    /// record in them is before the points of their partitions. After an open, give the points
+    /// again. The segment that is written is never removed.
     fn trim(&mut self, partition: Partition, before: Offset) -> Result<(), String> {
         let point = &mut self.trim_points[partition as usize];
         *point = before.min(self.tip.next[partition as usize]).max(*point);
         while self.remove_oldest()? {}
         Ok(())
+    }
+}
+
+impl fmt::Debug for EmbeddedLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EmbeddedLog({})", self.directory.display())
     }
 }
 
@@ -449,7 +456,7 @@ fn deliver(group: Group<'_>, at: &mut Point, each: &mut dyn FnMut(Partition, Off
     at.step_over(&group);
 }
 
-fn damaged(segment: &Segment, offset: u64, what: impl std::fmt::Display) -> ReadError {
+fn damaged(segment: &Segment, offset: u64, what: impl fmt::Display) -> ReadError {
     let path = segment.path.display();
     ReadError::Damaged(format!("`{path}` is damaged at byte {offset}: {what}; restore the directory from a copy"))
 }

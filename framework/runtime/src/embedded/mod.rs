@@ -49,9 +49,9 @@
 //!   to open: the log never drops an acknowledged record silently.
 //! - Bad bytes at the very end, with no later group behind them, are a write that a crash cut
 //!   short. It was never acknowledged; it is left behind and [`Report::cut`] tells.
-//! - Nothing is overwritten but the superblock's older copy and, at an open after a crash, the
-//!   last group with its own bytes: a failed sync in the process before may have left it in the
-//!   page cache only.
+//! - Nothing is overwritten but the superblock's older copy and, after an open, the last group and
+//!   the superblock's newer copy with their own bytes: a failed sync in the process before may have
+//!   left them in the page cache only.
 //! - The first start writes the identity, the first segment and the superblock in this order, each
 //!   whole or not at all. A directory without a superblock and without a group is started again.
 //!

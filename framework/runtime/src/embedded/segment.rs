@@ -374,7 +374,9 @@ pub(super) fn examine_rest(file: &dyn DiskFile, log_id: u64, point: &Point) -> i
     while at < length {
         let filled = read_full_at(file, &mut buffer, at)?;
         let chunk = &buffer[..filled];
-        if let Some(last) = chunk.iter().rposition(|byte| *byte != 0) {
+        // The whole preallocated rest comes through here at each open: first the fast question.
+        if chunk.iter().fold(0, |any, byte| any | byte) != 0 {
+            let last = chunk.iter().rposition(|byte| *byte != 0).unwrap_or(0);
             torn_to = Some(at + last as u64 + 1);
             if let Some(later) = later_group_in(file, log_id, point, chunk, at)? {
                 return Ok(Rest::LaterGroup { at: later });

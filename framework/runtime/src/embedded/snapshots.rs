@@ -6,7 +6,7 @@
 //! Deliberately absent: removal of directories that became empty, there is one for each shard.
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -50,7 +50,7 @@ impl FileSnapshots {
     }
 
     pub(super) fn open_on(disk: Box<dyn Disk>, directory: &Path) -> Result<Self, OpenError> {
-        disk::ensure_directory(&*disk, directory).map_err(OpenError::at(directory))?;
+        disk::ensure_root(&*disk, directory).map_err(OpenError::at(directory))?;
         let place = Self { disk, directory: directory.to_owned() };
         let files = place.files().map_err(OpenError::at(directory))?;
         for name in files.iter().filter(|name| name.ends_with(TEMPORARY_SUFFIX)) {
@@ -78,6 +78,12 @@ impl FileSnapshots {
             }
         }
         Ok(files)
+    }
+}
+
+impl fmt::Debug for FileSnapshots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FileSnapshots({})", self.directory.display())
     }
 }
 

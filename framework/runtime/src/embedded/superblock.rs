@@ -37,6 +37,9 @@ pub(super) struct Superblock {
     /// How often it was written; says which copy is the newer one.
     counter: u64,
     durable: Durable,
+    /// The newer copy is known to be on the disk. One that was read may be in the page cache only,
+    /// if a sync failed in the process before.
+    is_settled: bool,
 }
 
 impl Superblock {
@@ -45,7 +48,7 @@ impl Superblock {
         let mut bytes = vec![0; 2 * COPY_DISTANCE_BYTES];
         bytes[..COPY_BYTES].copy_from_slice(&encode(log_id, 0, durable));
         write_whole(disk, path, &bytes)?;
-        Ok(Self { file: disk.open(path)?, log_id, counter: 0, durable })
+        Ok(Self { file: disk.open(path)?, log_id, counter: 0, durable, is_settled: true })
     }
 
     /// Opens the superblock of the log `log_id`; `None` if there is none.
@@ -59,7 +62,7 @@ impl Superblock {
             return Err(OpenError::damaged(path, 0, "neither copy of the superblock of this log is whole"));
         };
         let file = disk.open(path).map_err(OpenError::at(path))?;
-        Ok(Some(Self { file, log_id, counter, durable }))
+        Ok(Some(Self { file, log_id, counter, durable, is_settled: false }))
     }
 
     /// What is known to be durable.
@@ -72,14 +75,23 @@ impl Superblock {
         if durable == self.durable {
             return Ok(());
         }
-        let counter = self.counter + 1;
-        let at = (counter % 2) * COPY_DISTANCE_BYTES as u64;
+        if !self.is_settled {
+            // Before the older copy is given up, the newer one must be whole on the disk.
+            self.write_copy(self.counter, self.durable)?;
+            self.is_settled = true;
+        }
         // After a failure the counter stays, so the next attempt writes the same copy again and
         // the other one stays whole.
-        write_all_at(&*self.file, &encode(self.log_id, counter, durable), at)?;
-        self.file.sync()?;
+        let counter = self.counter + 1;
+        self.write_copy(counter, durable)?;
         (self.counter, self.durable) = (counter, durable);
         Ok(())
+    }
+
+    fn write_copy(&self, counter: u64, durable: Durable) -> io::Result<()> {
+        let at = (counter % 2) * COPY_DISTANCE_BYTES as u64;
+        write_all_at(&*self.file, &encode(self.log_id, counter, durable), at)?;
+        self.file.sync()
     }
 }
 

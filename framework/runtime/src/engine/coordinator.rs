@@ -1,7 +1,7 @@
 //! The coordinator of a run: starts its threads in the right order, waits for the end, stops them.
 
 use std::{
-    collections::hash_map::RandomState,
+    collections::{BTreeSet, hash_map::RandomState},
     hash::{BuildHasher, Hasher},
     path::Path,
     sync::{Arc, OnceLock, atomic::AtomicU64},
@@ -77,8 +77,10 @@ async fn live(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Result<Outcome,
     let (switchboard, mut notices) = switchboard(plan, status);
     let opened = Opened::open(plan)?;
     let readers_stop = Stop::default();
+    // Writers that wait for a disk give up only when the run is over.
+    let halt = Stop::default();
     let works = works(plan, &opened.shards);
-    let running = Running::start(plan, opened, &switchboard, stop)?;
+    let running = Running::start(plan, opened, &switchboard, &halt)?;
     let mut readers = Vec::new();
     for work in works {
         readers.push(reader::start(work, Arc::clone(&switchboard), readers_stop.clone())?);
@@ -86,7 +88,8 @@ async fn live(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Result<Outcome,
     let outcome = wait(&switchboard, &mut notices, &mut readers, &readers_stop, stop).await;
     readers_stop.stop();
     readers.into_iter().for_each(join);
-    let is_written = running.stop().await;
+    halt.stop();
+    let is_written = running.stop();
     match outcome? {
         Outcome::Ended(End::Finished) if !is_written => Ok(Outcome::Ended(End::Stopped)),
         outcome => Ok(outcome),
@@ -173,7 +176,20 @@ impl Opened {
                 Accepted::Again => return Err(RunError::Broken("somebody else writes to the log of this app".into())),
             }
         }
+        remove_unmarked(&mut *snapshots, &shards);
         Ok((log, Self { log: None, snapshots, egress, places, shards, options, _temporary: None }))
+    }
+}
+
+/// Removes snapshots without a mark: a crash came between the snapshot and its mark, or between
+/// the trim and the removal.
+fn remove_unmarked(snapshots: &mut dyn Snapshots, shards: &[Shard]) {
+    let kept: BTreeSet<&str> = shards.iter().flat_map(Shard::snapshots).map(|mark| mark.name.as_str()).collect();
+    let removed = snapshots.list().and_then(|names| {
+        names.iter().filter(|name| !kept.contains(name.as_str())).try_for_each(|name| snapshots.remove(name))
+    });
+    if let Err(error) = removed {
+        tracing::warn!("snapshots that are not needed stay: {error}");
     }
 }
 
@@ -220,14 +236,14 @@ struct Running {
 }
 
 impl Running {
-    fn start(plan: &Plan, opened: Opened, switchboard: &Arc<Switchboard>, stop: &Stop) -> Result<Self, RunError> {
+    fn start(plan: &Plan, opened: Opened, switchboard: &Arc<Switchboard>, halt: &Stop) -> Result<Self, RunError> {
         let Opened { log, snapshots, egress, places, shards, options, _temporary } = opened;
         let taken: Vec<u64> = (0..plan.shards).map(|shard| egress.taken(shard)).collect();
         let log = match log {
-            Some(log) => Some(log_writer::start(log, plan.segment_bytes, Arc::clone(switchboard), stop.clone())?),
+            Some(log) => Some(log_writer::start(log, plan.segment_bytes, Arc::clone(switchboard), halt.clone())?),
             None => None,
         };
-        let egress = egress_writer::start(egress, places, Arc::clone(switchboard), stop.clone())?;
+        let egress = egress_writer::start(egress, places, Arc::clone(switchboard), halt.clone())?;
         let snapshots = snapshot_writer::start(snapshots, Arc::clone(switchboard))?;
         let commit_interval_ms = i64::try_from(plan.commit_interval.as_millis()).unwrap_or(i64::MAX);
         let hosts = switchboard.states.len();
@@ -260,7 +276,7 @@ impl Running {
     }
 
     /// Stops every thread in the order in which they hand on; returns whether egresses have all.
-    async fn stop(self) -> bool {
+    fn stop(self) -> bool {
         self.arbiters.iter().for_each(|arbiter| _ = arbiter.stop());
         for arbiter in self.arbiters {
             // The thread ends by itself once its arbiter has stopped.

@@ -38,13 +38,13 @@ pub(crate) fn start(
     egress: FileEgress,
     places: Places,
     switchboard: Arc<Switchboard>,
-    stop: Stop,
+    halt: Stop,
 ) -> Result<(Sender<EgressRequest>, JoinHandle<bool>), RunError> {
     let (sender, requests) = unbounded();
     let shards = egress.shards();
     let taken = (0..shards).map(|shard| egress.taken(shard)).collect();
     let mut writer =
-        Writer { egress, places, switchboard, stop, taken, backlog: 0, has_lines: true, synced_at: Instant::now() };
+        Writer { egress, places, switchboard, halt, taken, backlog: 0, has_lines: true, synced_at: Instant::now() };
     let thread = spawn("egress", move || writer.run(&requests))?;
     Ok((sender, thread))
 }
@@ -63,7 +63,7 @@ struct Writer {
     egress: FileEgress,
     places: Places,
     switchboard: Arc<Switchboard>,
-    stop: Stop,
+    halt: Stop,
     /// By shard, what the hosts know.
     taken: Vec<u64>,
     backlog: usize,
@@ -114,7 +114,7 @@ impl Writer {
                 tracing::error!("an egress waits until its file can be written: {error}");
                 told_at = Some(Instant::now());
             }
-            if self.stop.is_stopped() {
+            if self.halt.is_stopped() {
                 return false;
             }
             std::thread::sleep(RETRY_INTERVAL);

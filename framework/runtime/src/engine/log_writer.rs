@@ -42,14 +42,14 @@ pub(crate) fn start(
     log: EmbeddedLog,
     segment_bytes: u64,
     switchboard: Arc<Switchboard>,
-    stop: Stop,
+    halt: Stop,
 ) -> Result<(Sender<LogRequest>, JoinHandle<()>), RunError> {
     let (sender, requests) = unbounded();
     let mut writer = Writer {
         log,
         segment_bytes,
         switchboard,
-        stop,
+        halt,
         asked_at: 0,
         superblock_at: Instant::now(),
         appends: Vec::new(),
@@ -62,7 +62,7 @@ struct Writer {
     log: EmbeddedLog,
     segment_bytes: u64,
     switchboard: Arc<Switchboard>,
-    stop: Stop,
+    halt: Stop,
     /// How large the log was when shards were last asked for snapshots.
     asked_at: u64,
     superblock_at: Instant,
@@ -143,7 +143,7 @@ impl Writer {
                         tracing::error!("no input is taken until the log can be written: {error}");
                         told_at = Some(Instant::now());
                     }
-                    if self.stop.is_stopped() {
+                    if self.halt.is_stopped() {
                         // What is not acknowledged is read again at the next start.
                         return None;
                     }

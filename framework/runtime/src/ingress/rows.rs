@@ -98,7 +98,12 @@ impl Rows {
     /// Passes empty lines and the second half of `\r\n`; false at the end of the file.
     fn skip_line_ends(&mut self, window: &mut Window) -> Result<bool, SourceError> {
         loop {
-            let Some(&next) = window.bytes().first() else { if window.fill()? { continue } else { return Ok(false) } };
+            let Some(&next) = window.bytes().first() else {
+                if !window.fill()? {
+                    return Ok(false);
+                }
+                continue;
+            };
             if !matches!(next, b'\r' | b'\n') {
                 return Ok(true);
             }

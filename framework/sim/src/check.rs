@@ -1,0 +1,285 @@
+//! What the journals mean, what egresses have, and whether all accounts of a shard agree.
+//!
+//! The audit folds every record at the moment it stands in the log. It is the judge of what is
+//! committed: a world compares with it what owners, egresses, stores and snapshots say.
+//!
+//! Invariants checked here: epochs reach an egress one by one, each once, and only committed ones
+//! (I3); snapshot + journal, the whole journal, the owner and the store agree byte for byte (I4).
+//!
+//! Deliberately absent: what messages mean; that is the workload's.
+
+use std::collections::BTreeMap;
+
+use statefn_core::{
+    address::ShardId,
+    codec::{Reader, Truncated},
+    ports::{
+        log::{Log, Offset},
+        snapshots::Snapshots,
+        store::{MemoryStore, Store, StoreKey},
+    },
+    program::{NameId, Program},
+    shard::{
+        Emission, Replica, Shard,
+        frame::{self, FrameRef, Kind, OpRef},
+        image::{Image, Verdict},
+    },
+};
+
+use crate::{log::SharedLog, report::Report};
+
+/// A message as the journal has it: its name and payload.
+pub type Posted = (NameId, Vec<u8>);
+/// A change of one state, for a store.
+pub type Change = (StoreKey, Option<Vec<u8>>);
+
+/// What was committed to the journal of one shard.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// The fold of the whole journal.
+    pub image: Image,
+    /// What each epoch changed, the first epoch first.
+    pub changes: Vec<Vec<Change>>,
+    /// Every record for an egress: its epoch, the egress, the bytes.
+    pub emitted: Vec<EmittedRecord>,
+    /// By target, every message that was sent to it.
+    pub sent: BTreeMap<ShardId, Vec<Posted>>,
+    /// By source, how many of its messages were accepted.
+    pub seen: BTreeMap<ShardId, u64>,
+    /// The messages that the next epoch begins with.
+    pub carried: Vec<Posted>,
+    /// The snapshots whose marks stand.
+    pub marks: Vec<Marked>,
+}
+
+/// What a mark says of its snapshot.
+#[derive(Debug, Clone)]
+pub struct Marked {
+    /// The snapshot's name.
+    pub name: String,
+    /// The epoch whose state it holds.
+    pub epoch: u64,
+    /// The offset of the first record that it does not hold.
+    pub next_offset: Offset,
+}
+
+impl Marked {
+    /// Reads the body of a mark's frame: name, length, checksum, epoch, offset.
+    fn read(body: &[u8]) -> Result<Self, Truncated> {
+        let mut reader = Reader::new(body);
+        let name = reader.text()?.to_owned();
+        let _length_and_checksum = (reader.varint()?, reader.varint()?);
+        Ok(Self { name, epoch: reader.varint()?, next_offset: reader.varint()? })
+    }
+}
+
+/// A record for an egress, with its identity but for the shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmittedRecord {
+    /// The epoch.
+    pub epoch: u64,
+    /// The egress.
+    pub egress: NameId,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// The folds of all journals.
+#[derive(Debug)]
+pub struct Audit {
+    /// By shard.
+    pub shards: Vec<Committed>,
+}
+
+impl Audit {
+    /// The audit of `shards` empty journals.
+    #[must_use]
+    pub fn new(shards: u32) -> Self {
+        let committed = |shard| Committed { image: Image::new(shard), ..Committed::default() };
+        Self { shards: (0..shards).map(committed).collect() }
+    }
+
+    /// Folds a record that now stands.
+    ///
+    /// # Errors
+    /// If the journal is broken.
+    pub fn fold(
+        &mut self,
+        shard: ShardId,
+        offset: Offset,
+        record: &[u8],
+        report: &mut Report,
+    ) -> Result<Verdict, String> {
+        let Committed { image, changes, emitted, sent, seen, carried, marks } = &mut self.shards[shard as usize];
+        let mut unreadable = Ok(());
+        let verdict = image.fold(offset, record, &mut |image, frame| {
+            let mut changed = BTreeMap::new();
+            carried.clear();
+            unreadable = frame::ops(frame.body, |op| match op {
+                OpRef::Emit(egress, bytes) => {
+                    emitted.push(EmittedRecord { epoch: frame.header.epoch, egress, bytes: bytes.to_vec() });
+                }
+                OpRef::Send(target, message, _) => {
+                    sent.entry(target).or_default().push((message.message, message.payload.to_vec()));
+                }
+                OpRef::Seen(source, upto) => _ = seen.insert(source, upto),
+                OpRef::Carry(message) => carried.push((message.message, message.payload.to_vec())),
+                OpRef::State(function, key, state) => {
+                    let key = StoreKey { function: image.name(function).to_owned(), key: key.to_vec() };
+                    changed.insert(key, (!state.is_empty()).then(|| state.to_vec()));
+                }
+                _ => {}
+            });
+            report.frames += 1;
+            report.epochs_carried += u64::from(!carried.is_empty());
+            changes.push(changed.into_iter().collect());
+        });
+        unreadable.map_err(|error| error.to_string())?;
+        let verdict = verdict.map_err(|error| error.to_string())?;
+        let frame = frame::parse(record).map_err(|error| error.to_string())?;
+        report.parts += u64::from(frame.header.kind == Kind::Part);
+        if frame.header.kind == Kind::Snapshot {
+            report.marks += 1;
+            marks.push(Marked::read(frame.body).map_err(|error| error.to_string())?);
+        }
+        report.frames_void += u64::from(verdict == Verdict::Void);
+        Ok(verdict)
+    }
+
+    /// How many messages `source` has committed for `target`.
+    #[must_use]
+    pub fn sent(&self, source: ShardId, target: ShardId) -> u64 {
+        self.shards[source as usize].sent.get(&target).map_or(0, |sent| sent.len() as u64)
+    }
+
+    /// Every committed message that no committed frame of its receiver has handled.
+    pub fn on_the_way(&self) -> impl Iterator<Item = &Posted> {
+        let shards = (0_u32..).zip(&self.shards);
+        let remote = shards.flat_map(move |(source, committed)| {
+            committed.sent.iter().flat_map(move |(target, sent)| {
+                let seen = self.shards[*target as usize].seen.get(&source).copied().unwrap_or_default();
+                &sent[seen as usize..]
+            })
+        });
+        remote.chain(self.shards.iter().flat_map(|committed| &committed.carried))
+    }
+
+    /// Every committed state: function, key, encoded state.
+    pub fn states(&self) -> impl Iterator<Item = (&str, &[u8], &[u8])> {
+        self.shards.iter().flat_map(|committed| committed.image.states())
+    }
+}
+
+/// An egress that takes each epoch of a shard once, as a file with a mark or a transaction does.
+#[derive(Debug, Default)]
+pub struct Sink {
+    /// The last epoch it has.
+    pub taken: u64,
+    /// What it has.
+    pub records: Vec<EmittedRecord>,
+}
+
+impl Sink {
+    /// Takes the records of an epoch unless it has them; returns whether it did.
+    ///
+    /// # Errors
+    /// If an epoch before it is missing.
+    pub fn take(&mut self, emission: &Emission) -> Result<bool, String> {
+        let Emission { shard, epoch, frame, records } = emission;
+        if *epoch <= self.taken {
+            return Ok(false);
+        }
+        if *epoch != self.taken + 1 {
+            return Err(format!("egress of shard {shard}: epoch {epoch} comes after epoch {}", self.taken));
+        }
+        self.taken = *epoch;
+        let records = records.iter().map(|emitted| EmittedRecord {
+            epoch: *epoch,
+            egress: emitted.egress,
+            bytes: emitted.record.of(frame).to_vec(),
+        });
+        self.records.extend(records);
+        Ok(true)
+    }
+}
+
+/// The states that a confirmed frame changes, as a store takes them.
+///
+/// # Errors
+/// If the bytes are no frame.
+pub fn changes(program: &Program, frame: &[u8]) -> Result<Vec<Change>, String> {
+    let FrameRef { body, .. } = frame::parse(frame).map_err(|error| error.to_string())?;
+    let mut changed = BTreeMap::new();
+    let read = frame::ops(body, |op| {
+        if let OpRef::State(function, key, state) = op {
+            let key = StoreKey { function: program.name(function).to_owned(), key: key.to_vec() };
+            changed.insert(key, (!state.is_empty()).then(|| state.to_vec()));
+        }
+    });
+    read.map_err(|error| error.to_string())?;
+    Ok(changed.into_iter().collect())
+}
+
+/// Compares a snapshot with the fold of the journal up to where it was taken.
+///
+/// # Errors
+/// If they differ.
+pub fn snapshot_equals_fold(log: &SharedLog, shard: ShardId, upto: Offset, snapshot: &[u8]) -> Result<(), String> {
+    let mut image = Image::new(shard);
+    for (offset, record) in (0..upto).zip(log.whole(shard)) {
+        image.fold(offset, record, &mut |_, _| {}).map_err(|error| error.to_string())?;
+    }
+    if image.encode() == snapshot {
+        return Ok(());
+    }
+    let taken = Image::decode(snapshot).map_err(|error| error.to_string())?;
+    Err(format!("a snapshot of shard {shard} is not the fold of its journal (I4):\n{taken:#?}\n{image:#?}"))
+}
+
+/// All that says something about the state of one shard at the end.
+pub struct Accounts<'a> {
+    /// Its number.
+    pub shard: ShardId,
+    /// Its owner's state.
+    pub owner: &'a Shard,
+    /// What its journal says.
+    pub committed: &'a Committed,
+    /// Its store.
+    pub store: &'a mut MemoryStore,
+    /// Its egress.
+    pub sink: &'a Sink,
+}
+
+impl Accounts<'_> {
+    /// Compares them.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn agree(self, log: &mut SharedLog, snapshots: &mut dyn Snapshots, report: &mut Report) -> Result<(), String> {
+        let Self { shard, owner, committed, store, sink } = self;
+        let image = &committed.image;
+        let expected = image.encode();
+        if owner.encode(image.next_offset()) != expected {
+            let owner = Image::decode(&owner.encode(image.next_offset())).map_err(|error| error.to_string())?;
+            return Err(format!("the owner of shard {shard} and its journal differ (I4):\n{owner:#?}\n{image:#?}"));
+        }
+        let recovered = Replica::recover(shard, log, snapshots, sink.taken, &mut |_, _| {});
+        let recovered = recovered.map_err(|error| error.to_string())?;
+        if recovered.image.encode() != expected {
+            return Err(format!("snapshot + journal of shard {shard} is not the fold of the whole journal (I4)"));
+        }
+        report.recovered_from_snapshot += u64::from(log.start(shard) > 0);
+        let stored = store.scan(None, usize::MAX)?;
+        let stored = stored.iter().map(|(key, state)| (&*key.function, &*key.key, &**state));
+        if !stored.eq(image.states()) {
+            return Err(format!("the store of shard {shard} does not hold what its journal says (I4)"));
+        }
+        if sink.records != committed.emitted {
+            return Err(format!("the egress of shard {shard} does not have what was committed (I3)"));
+        }
+        if sink.taken != image.epoch() {
+            return Err(format!("the egress of shard {shard} has epoch {}, not {}", sink.taken, image.epoch()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! The plan of a world: everything that its seed decides before it runs.
+//!
+//! Each fault is off in a third of the worlds, so that the rarer ones are seen alone as well.
+
+use statefn_core::shard::rules::Rules;
+
+use crate::random::Random;
+
+/// How often faults happen, each per mille of its occasions.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// A worker dies before or after an action.
+    pub crash: u32,
+    /// The log refuses an append.
+    pub refused: u32,
+    /// The outcome of an append is unknown to its writer.
+    pub unknown: u32,
+    /// A worker stops for a while and then goes on as if nothing had happened.
+    pub pause: u32,
+    /// A shard is given to another worker.
+    pub moved: u32,
+    /// News about who owns a shard comes very late.
+    pub slow_news: u32,
+    /// Mail or a progress record is lost.
+    pub loss: u32,
+    /// Mail or a progress record comes twice.
+    pub doubled: u32,
+    /// A snapshot cannot be stored.
+    pub snapshot: u32,
+    /// The newest snapshot of a shard can no longer be read, though its mark stands.
+    pub rot: u32,
+}
+
+/// What a world is like.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The seed, which decides everything below and all that happens.
+    pub seed: u64,
+    /// How many workers there are; one in an embedded world.
+    pub workers: usize,
+    /// How many shards there are.
+    pub shards: u32,
+    /// Whether one process has a log of its own, whose unconfirmed appends a crash may tear.
+    pub is_embedded: bool,
+    /// The largest record of the log; larger frames are split.
+    pub record_bytes_max: usize,
+    /// How many calls an epoch has at most.
+    pub epoch_calls_max: usize,
+    /// How far the journal grows before a snapshot is due.
+    pub snapshot_tail_bytes: u64,
+    /// The commit interval of the pipelines.
+    pub commit_interval_ms: i64,
+    /// How long mail and appends take at most.
+    pub delay_ms_max: i64,
+    /// How long an egress takes to write at most.
+    pub egress_ms_max: i64,
+    /// How many records a worker reads in one stretch at most.
+    pub stretch_max: i64,
+    /// The faults.
+    pub faults: Faults,
+    /// When the faults stop.
+    pub calm_at: i64,
+    /// The rules in force.
+    pub rules: Rules,
+    /// Whether the world also looks into actions (nothing unconfirmed leaves a shard), or judges
+    /// by what comes out in the end alone.
+    pub looks_inside: bool,
+}
+
+impl Plan {
+    /// The plan that `seed` decides.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut random = Random::new(seed ^ 0x7061_6c6e);
+        let r = &mut random;
+        let is_embedded = r.chance(300);
+        let mut plan = Self {
+            seed,
+            workers: if is_embedded { 1 } else { r.between(1, 4) as usize },
+            shards: r.between(1, 6) as u32,
+            is_embedded,
+            record_bytes_max: r.one_of(&[usize::MAX, 2_000, 700, 500]),
+            epoch_calls_max: r.one_of(&[100_000, 40, 12, 4, 1]),
+            snapshot_tail_bytes: r.one_of(&[1 << 20, 8_000, 2_000, 300]),
+            commit_interval_ms: r.one_of(&[0, 0, 3, 20]),
+            delay_ms_max: r.one_of(&[1, 4, 15, 60]),
+            egress_ms_max: r.one_of(&[0, 5, 50, 800]),
+            stretch_max: r.one_of(&[1, 5, 30, 200]),
+            faults: Faults::default(),
+            calm_at: r.between(500, 4_000),
+            rules: Rules::default(),
+            looks_inside: true,
+        };
+        if plan.epoch_calls_max == 1 {
+            // One call for each epoch takes an append for each call: let that be quick.
+            (plan.commit_interval_ms, plan.delay_ms_max) = (0, 1);
+        }
+        plan.faults = Faults::draw(r);
+        plan
+    }
+
+    /// The same plan without any fault.
+    #[must_use]
+    pub fn without_faults(seed: u64) -> Self {
+        Self { faults: Faults::default(), ..Self::of(seed) }
+    }
+}
+
+impl Faults {
+    fn draw(random: &mut Random) -> Self {
+        let mut up_to = |most: i64| if random.chance(333) { 0 } else { random.between(1, most) as u32 };
+        Self {
+            crash: up_to(15),
+            refused: up_to(30),
+            unknown: up_to(60),
+            pause: up_to(250),
+            moved: up_to(250),
+            slow_news: up_to(400),
+            loss: up_to(300),
+            doubled: up_to(300),
+            snapshot: up_to(400),
+            rot: up_to(100),
+        }
+    }
+}

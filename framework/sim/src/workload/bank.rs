@@ -1,0 +1,264 @@
+//! The bank: transfers between accounts of all shards, deposits from input and from clients.
+//!
+//! What must hold: at any committed moment the balances and the money on its way are what was
+//! deposited; a rejected transfer is one dead letter; accounts that are never overdrawn end with
+//! the balance of a model; a deposit that was answered is there, once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use statefn_core::{
+    Address, Context, Egress, EventTime, Message, Reject, Wire,
+    function::Target,
+    ingress::{Ingress, bind},
+    program::{FunctionSpec, Program, ProgramSpec},
+    shard::Reply,
+};
+
+use super::{Asked, End, Setup, Workload, same, states_of};
+use crate::{check::Audit, random::Random};
+
+static STATEMENTS: Egress<Entry> = Egress::new("statements");
+
+/// Ids of deposits of the input; clients' begin at 0.
+const INPUT_IDS: u64 = 1_000_000;
+/// What an account that is never overdrawn begins with.
+const RICH_CENTS: u64 = 1_000_000;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Deposit {
+    id: u64,
+    cents: u64,
+}
+message!(Deposit, "deposit");
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Transfer {
+    to: String,
+    cents: u64,
+}
+message!(Transfer, "transfer");
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Receive {
+    cents: u64,
+}
+message!(Receive, "receive");
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Entry {
+    account: String,
+    deposited: u64,
+}
+message!(Entry, "entry");
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Overdrawn {
+    missing: u64,
+}
+
+impl Wire for Overdrawn {
+    fn encode(&self, out: &mut Vec<u8>) {
+        statefn_core::message::encode_json(self, out);
+    }
+    fn decode(bytes: &[u8]) -> Result<Self, statefn_core::DecodeError> {
+        statefn_core::message::decode_json(bytes)
+    }
+}
+
+impl Reject for Overdrawn {
+    fn code(&self) -> &'static str {
+        "overdrawn"
+    }
+    fn status(&self) -> u16 {
+        409
+    }
+}
+
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+struct Account {
+    balance: u64,
+    deposited: u64,
+    deposits: Vec<u64>,
+    transfers: u64,
+}
+
+function! {
+    Account, "sim/account",
+    on { 0 plain Deposit -> u64: deposit, 1 plain Transfer -> Result<(), Overdrawn>: transfer, 2 plain Receive -> (): receive }
+    timers {}
+    sends { 0 Account }
+    emits { STATEMENTS }
+}
+
+impl Account {
+    fn deposit(&mut self, msg: &Deposit, ctx: &mut Context<'_, Self>) -> u64 {
+        self.balance += msg.cents;
+        self.deposited += msg.cents;
+        self.deposits.push(msg.id);
+        ctx.emit(&STATEMENTS, &Entry { account: ctx.key().clone(), deposited: msg.cents });
+        self.balance
+    }
+
+    fn transfer(&mut self, msg: &Transfer, ctx: &mut Context<'_, Self>) -> Result<(), Overdrawn> {
+        // What a rejected call did to its copy and has sent must vanish.
+        let had = self.balance;
+        self.balance = had.wrapping_sub(msg.cents);
+        self.transfers += 1;
+        ctx.send(Address::<Self>::new(&*msg.to), Receive { cents: msg.cents });
+        if had < msg.cents { Err(Overdrawn { missing: msg.cents - had }) } else { Ok(()) }
+    }
+
+    fn receive(&mut self, msg: &Receive, _: &mut Context<'_, Self>) {
+        self.balance += msg.cents;
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Order {
+    at: i64,
+    account: String,
+    deposit: Option<Deposit>,
+    transfer: Option<Transfer>,
+}
+message!(Order, "order");
+
+/// See the module.
+pub(super) struct Bank {
+    partitions: Vec<Vec<Order>>,
+    accounts: u64,
+}
+
+impl Bank {
+    pub(super) fn new(random: &mut Random) -> Self {
+        let partitions = random.between(1, 3) as usize;
+        let accounts = random.between(2, 12) as u64;
+        let mut bank = Self { partitions: vec![Vec::new(); partitions], accounts };
+        for account in 0..accounts {
+            let deposit = Some(Deposit { id: INPUT_IDS + account, cents: RICH_CENTS });
+            bank.order(account, Order { at: 0, account: rich(account), deposit, transfer: None });
+        }
+        for number in 0..random.between(20, 250) {
+            let account = random.below(accounts);
+            let is_rich = random.chance(500);
+            let name = if is_rich { rich } else { poor };
+            let is_deposit = random.chance(if is_rich { 0 } else { 300 });
+            let cents = random.below(500);
+            let id = INPUT_IDS + accounts + number as u64;
+            let deposit = is_deposit.then_some(Deposit { id, cents });
+            let transfer = (!is_deposit).then(|| Transfer { to: name(random.below(accounts)), cents });
+            bank.order(account, Order { at: number * 3, account: name(account), deposit, transfer });
+        }
+        bank
+    }
+
+    /// All orders of an account stand in one partition, so they come in order.
+    fn order(&mut self, account: u64, order: Order) {
+        let partition = account as usize % self.partitions.len();
+        self.partitions[partition].push(order);
+    }
+
+    fn orders(&self) -> impl Iterator<Item = &Order> {
+        self.partitions.iter().flatten()
+    }
+
+    fn check_rich(&self, accounts: &BTreeMap<String, Account>) -> Result<(), String> {
+        let mut expected: BTreeMap<String, u64> =
+            (0..self.accounts).map(|account| (rich(account), RICH_CENTS)).collect();
+        for order in self.orders().filter(|order| order.account.starts_with("rich")) {
+            let Some(Transfer { to, cents }) = &order.transfer else { continue };
+            *expected.get_mut(&order.account).expect("a rich account") -= cents;
+            *expected.get_mut(to).expect("the rich send to the rich") += cents;
+        }
+        let found = accounts.iter().filter(|(name, _)| name.starts_with("rich"));
+        let found = found.map(|(name, account)| (name.clone(), account.balance)).collect();
+        same("balances of accounts that are never overdrawn", &found, &expected)
+    }
+
+    fn check_deposits(&self, accounts: &BTreeMap<String, Account>, end: &End<'_>) -> Result<(), String> {
+        let deposits: Vec<u64> = accounts.values().flat_map(|account| account.deposits.clone()).collect();
+        let once: BTreeSet<u64> = deposits.iter().copied().collect();
+        same("deposits that stand, each once", &deposits.len(), &once.len())?;
+        let expected: BTreeSet<u64> = self.orders().filter_map(|order| Some(order.deposit.as_ref()?.id)).collect();
+        let of_input: BTreeSet<u64> = once.range(INPUT_IDS..).copied().collect();
+        same("deposits of the input", &of_input, &expected)?;
+        for answer in end.answers {
+            if matches!(answer.reply, Reply::Answered(_)) && !once.contains(&answer.request) {
+                return Err(format!("deposit {} was answered and is not there (I7)", answer.request));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_letters(&self, accounts: &BTreeMap<String, Account>, end: &End<'_>) -> Result<(), String> {
+        let emitted = end.audit.shards.iter().flat_map(|shard| &shard.emitted);
+        let letters = emitted.filter(|record| record.egress == end.program.dead_letters).count();
+        let accepted: u64 = accounts.values().map(|account| account.transfers).sum();
+        let transfers = self.orders().filter(|order| order.transfer.is_some()).count();
+        same("transfers that were made or rejected", &(accepted as usize + letters), &transfers)
+    }
+}
+
+fn rich(account: u64) -> String {
+    format!("rich-{account}")
+}
+
+fn poor(account: u64) -> String {
+    format!("poor-{account}")
+}
+
+impl Workload for Bank {
+    fn setup(&self) -> Setup {
+        let ingress = Ingress::<Order>::new("orders").event_time(|order| EventTime(order.at)).to::<Account>();
+        let program = ProgramSpec {
+            app: "bank".into(),
+            functions: vec![FunctionSpec::of::<Account>()],
+            ingresses: vec![ingress.spec()],
+            egresses: vec![STATEMENTS.declaration()],
+            ..ProgramSpec::default()
+        };
+        let bind = bind(ingress, |order: Order, out| {
+            let account = Address::<Account>::new(order.account);
+            if let Some(deposit) = order.deposit {
+                out.send(account.clone(), deposit);
+            }
+            if let Some(transfer) = order.transfer {
+                out.send(account, transfer);
+            }
+        });
+        let inputs = self.partitions.iter().map(|orders| orders.iter().map(encoded).collect()).collect();
+        Setup { program, ingresses: vec![Box::new(bind)], inputs: vec![inputs] }
+    }
+
+    fn request(&self, random: &mut Random, id: u64) -> Option<Asked> {
+        let key = poor(random.below(self.accounts)).into_bytes();
+        let payload = encoded(&Deposit { id, cents: 1 + id % 7 });
+        Some(Asked { function: Account::NAME, message: Deposit::NAME, key, payload })
+    }
+
+    fn check_running(&self, program: &Program, audit: &Audit) -> Result<(), String> {
+        let accounts = states_of::<Account>(audit, Account::NAME)?;
+        let balance: u64 = accounts.iter().map(|(_, account)| account.balance).sum();
+        let deposited: u64 = accounts.iter().map(|(_, account)| account.deposited).sum();
+        let mut on_the_way = 0;
+        for (message, payload) in audit.on_the_way() {
+            same("the name of what is on its way", &program.name(*message), &Receive::NAME)?;
+            on_the_way += Receive::decode(payload).map_err(|error| error.to_string())?.cents;
+        }
+        same("money", &(balance + on_the_way), &deposited)
+    }
+
+    fn check_end(&self, end: &End<'_>) -> Result<(), String> {
+        same("money on its way at the end", &end.audit.on_the_way().count(), &0)?;
+        let accounts = states_of::<Account>(end.audit, Account::NAME)?.into_iter().collect();
+        self.check_rich(&accounts)?;
+        self.check_deposits(&accounts, end)?;
+        self.check_letters(&accounts, end)
+    }
+}
+
+fn encoded(value: &impl Wire) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    value.encode(&mut bytes);
+    bytes
+}

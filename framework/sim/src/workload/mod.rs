@@ -1,0 +1,169 @@
+//! Workloads: a program, its input, and the answers it must give.
+//!
+//! The answers are computed from the whole input by other code than the core's. Functions are
+//! written by hand against the traits of `core::function`; the macros here only save the repeats.
+//!
+//! Invariant: a workload is decided by its seed and does not change while its world runs.
+
+#[macro_use]
+mod function;
+
+mod bank;
+mod faults;
+mod ring;
+mod sends;
+mod timers;
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use statefn_core::{
+    ingress::ErasedIngress,
+    program::{Program, ProgramSpec},
+    shard::Answer,
+    state::State,
+};
+
+use crate::{check::Audit, random::Random};
+
+/// Links an ingress to a program.
+pub type Bind = Box<dyn FnOnce(&Program) -> Arc<dyn ErasedIngress>>;
+
+/// What a world runs.
+pub struct Setup {
+    /// The program.
+    pub program: ProgramSpec,
+    /// Its ingresses, in the order of the program.
+    pub ingresses: Vec<Bind>,
+    /// By ingress and partition, the records.
+    pub inputs: Vec<Vec<Vec<Vec<u8>>>>,
+}
+
+/// A call from outside whose answer is wanted.
+pub struct Asked {
+    /// The function's name.
+    pub function: &'static str,
+    /// The message's name.
+    pub message: &'static str,
+    /// The key's bytes.
+    pub key: Vec<u8>,
+    /// The encoded message.
+    pub payload: Vec<u8>,
+}
+
+/// How a world ended.
+pub struct End<'a> {
+    /// The program.
+    pub program: &'a Program,
+    /// What was committed; every egress has exactly that.
+    pub audit: &'a Audit,
+    /// The answers that were given.
+    pub answers: &'a [Answer],
+}
+
+/// A program, its input, and the answers it must give.
+pub trait Workload {
+    /// The program and its input.
+    fn setup(&self) -> Setup;
+
+    /// The call that a client makes now; its message bears `id`.
+    fn request(&self, random: &mut Random, id: u64) -> Option<Asked> {
+        let _ = (random, id);
+        None
+    }
+
+    /// How long time goes on after everything is done, in milliseconds: for timers that wait for
+    /// the clock, which nothing else waits for.
+    fn lingers_ms(&self) -> i64 {
+        0
+    }
+
+    /// Looks at what is committed while the world runs.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn check_running(&self, program: &Program, audit: &Audit) -> Result<(), String> {
+        let _ = (program, audit);
+        Ok(())
+    }
+
+    /// Looks at what is committed in the end.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn check_end(&self, end: &End<'_>) -> Result<(), String>;
+}
+
+/// The workloads by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Transfers between accounts; money is conserved.
+    Bank,
+    /// Numbered messages between keys; none is lost, doubled or reordered.
+    Sends,
+    /// Timers and event-time order in two stages; everything comes in the order of time.
+    Timers,
+    /// The same within a cycle and behind it.
+    Ring,
+    /// Rejections, faults and panics; other keys do not notice.
+    Faults,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Bank, Self::Sends, Self::Timers, Self::Ring, Self::Faults];
+
+    /// The workload of a seed.
+    #[must_use]
+    pub fn build(self, seed: u64) -> Box<dyn Workload> {
+        let mut random = Random::new(seed ^ 0x776f_726b);
+        match self {
+            Self::Bank => Box::new(bank::Bank::new(&mut random)),
+            Self::Sends => Box::new(sends::Sends::new(&mut random)),
+            Self::Timers => Box::new(timers::Timers::new(&mut random)),
+            Self::Ring => Box::new(ring::Chains::new(&mut random)),
+            Self::Faults => Box::new(faults::Faults::new(&mut random)),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bank => "bank",
+            Self::Sends => "sends",
+            Self::Timers => "timers",
+            Self::Ring => "ring",
+            Self::Faults => "faults",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == text);
+        found.ok_or_else(|| {
+            format!("unknown workload `{text}`; supported workloads are: {}", Self::ALL.map(Self::name).join(", "))
+        })
+    }
+}
+
+/// The committed states of one function, by key.
+fn states_of<F: State>(audit: &Audit, name: &str) -> Result<Vec<(String, F)>, String> {
+    let of_function = audit.states().filter(|(function, ..)| *function == name);
+    let decoded = of_function.map(|(_, key, state)| {
+        let state = F::decode_state(state).map_err(|error| error.to_string())?;
+        Ok((String::from_utf8_lossy(key).into_owned(), state))
+    });
+    decoded.collect()
+}
+
+/// Compares what was found with what a model says.
+fn same<T: PartialEq + fmt::Debug>(what: impl fmt::Display, found: &T, expected: &T) -> Result<(), String> {
+    if found == expected { Ok(()) } else { Err(format!("{what}: found {found:?}, expected {expected:?}")) }
+}

@@ -1,0 +1,100 @@
+//! The long tests: a bounded share for each change, all of them once before a claim is made.
+//!
+//! Invariant: a part that is noted as done was done by the very program that would do it now: its
+//! note bears the checksum of the program under test.
+//!
+//! Deliberately absent: tests that `cargo test` runs.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    fs,
+    hash::{Hash, Hasher},
+    ops::Range,
+    path::PathBuf,
+    time::Instant,
+};
+
+use statefn_sim::workload::Kind;
+
+use crate::{
+    Outcome,
+    flights::{Flights, workspace},
+    kill, say,
+};
+
+/// A named share of the long tests.
+struct Part {
+    name: String,
+    run: Box<dyn Fn() -> Outcome>,
+}
+
+impl Part {
+    fn new(name: impl Into<String>, run: impl Fn() -> Outcome + 'static) -> Self {
+        Self { name: name.into(), run: Box::new(run) }
+    }
+
+    fn kills(kills: u64, seed: u64, shards: u32, threads: usize) -> Self {
+        let name = format!("kill-{kills}-seed-{seed}-shards-{shards}-threads-{threads}");
+        Self::new(name, move || kill::run(&kill::Options { kills, seed, shards, threads, keep: None }))
+    }
+
+    /// Worlds of the simulator.
+    fn worlds(workload: Kind, seeds: Range<u64>) -> Self {
+        let name = format!("worlds-{workload}-{}-{}", seeds.start, seeds.end);
+        Self::new(name, move || {
+            let report = statefn_sim::run_seeds(workload, seeds.clone())?;
+            say(&report.to_string())
+        })
+    }
+}
+
+fn bounded() -> Vec<Part> {
+    let worlds = Kind::ALL.map(|workload| Part::worlds(workload, 0..200));
+    [Part::kills(10, 1, 64, 2)].into_iter().chain(worlds).collect()
+}
+
+fn in_full() -> Vec<Part> {
+    vec![
+        Part::kills(20, 101, 64, 2),
+        Part::kills(20, 102, 64, 1),
+        Part::kills(20, 103, 7, 2),
+        Part::kills(20, 104, 16, 2),
+        Part::kills(20, 105, 64, 4),
+    ]
+}
+
+/// `cargo xtask ci`.
+pub(crate) fn run_bounded() -> Outcome {
+    bounded().iter().try_for_each(run)
+}
+
+/// `cargo xtask nightly`: goes on behind the parts that are done.
+pub(crate) fn run_in_full() -> Outcome {
+    let notes = notes()?;
+    for part in in_full() {
+        let note = notes.join(&part.name);
+        if note.exists() {
+            say(&format!("{}: done before", part.name))?;
+            continue;
+        }
+        run(&part)?;
+        fs::write(&note, "")?;
+    }
+    say(&format!("all parts are done; remove `{}` to do them again", notes.display()))
+}
+
+fn run(part: &Part) -> Outcome {
+    say(&format!("== {}", part.name))?;
+    let started_at = Instant::now();
+    (part.run)().map_err(|error| format!("{}: {error}", part.name))?;
+    say(&format!("{}: passed in {:.0} s", part.name, started_at.elapsed().as_secs_f64()))
+}
+
+/// The directory of notes for the program under test.
+fn notes() -> Outcome<PathBuf> {
+    let mut checksum = DefaultHasher::new();
+    fs::read(Flights::build()?.binary)?.hash(&mut checksum);
+    let notes = workspace().join(format!("target/nightly/{:016x}", checksum.finish()));
+    fs::create_dir_all(&notes)?;
+    Ok(notes)
+}

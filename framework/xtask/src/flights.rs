@@ -1,0 +1,108 @@
+//! The flights example as a process: how it is built, started and looked into.
+//!
+//! Invariant: every process started here runs in its own empty directory, so no settings file of
+//! the developer has a say, and is over when its handle is dropped.
+
+use std::{
+    env,
+    fs::{self, File},
+    io::{self, BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::Outcome;
+
+/// How many flights the file of the example has.
+pub(crate) const RECORDS: u64 = 336_776;
+
+/// The release build of the example.
+#[derive(Debug, Clone)]
+pub(crate) struct Flights {
+    pub(crate) binary: PathBuf,
+}
+
+/// A process of the example; dropping it kills it.
+pub(crate) struct Process(Child);
+
+impl Flights {
+    /// Builds the example and finds the program.
+    pub(crate) fn build() -> Outcome<Self> {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--release", "--package", "flights", "--bin", "flights"]);
+        build.args(["--message-format", "json-render-diagnostics"]).current_dir(workspace());
+        let output = build.stderr(Stdio::inherit()).output()?;
+        if !output.status.success() {
+            return Err("the flights example cannot be built".into());
+        }
+        let artifacts = BufReader::new(&output.stdout[..]).lines().map_while(Result::ok);
+        let mut messages = artifacts.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        let binary = messages.find_map(|message| message["executable"].as_str().map(PathBuf::from));
+        Ok(Self { binary: binary.ok_or("cargo does not say where it put the flights example")? })
+    }
+
+    /// A command on a data directory, which is made if it is missing.
+    fn command(&self, data: &Path) -> Outcome<Command> {
+        fs::create_dir_all(data)?;
+        let mut command = Command::new(&self.binary);
+        command.current_dir(data).arg("--data").arg(data).env_remove("RUST_LOG");
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(command)
+    }
+
+    /// Starts a run; what it logs is added to `log`.
+    pub(crate) fn start(&self, data: &Path, arguments: &[String], log: &Path) -> Outcome<Process> {
+        let log = File::options().create(true).append(true).open(log)?;
+        Ok(Process(self.command(data)?.args(arguments).stderr(log).spawn()?))
+    }
+
+    /// Runs a subcommand to its end and returns what it prints.
+    pub(crate) fn ask(&self, data: &Path, shards: u32, subcommand: &str) -> Outcome<String> {
+        let mut command = self.command(data)?;
+        command.args(["--shards", &shards.to_string(), subcommand]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = command.output()?;
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        if !output.status.success() {
+            return Err(format!("`flights {subcommand}` failed: {}", text(&output.stderr)).into());
+        }
+        Ok(text(&output.stdout))
+    }
+}
+
+impl Process {
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.0.try_wait()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.0.wait()
+    }
+
+    /// Sends SIGKILL and waits until it is gone.
+    pub(crate) fn kill(&mut self) -> io::Result<ExitStatus> {
+        self.0.kill()?;
+        self.0.wait()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that has ended already cannot be killed, and need not be.
+        let _ = self.kill();
+    }
+}
+
+/// The directory of the workspace.
+pub(crate) fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}

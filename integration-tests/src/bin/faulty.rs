@@ -1,0 +1,81 @@
+//! An app whose handler breaks on the records that say so; for the tests of faults.
+
+use std::process::ExitCode;
+
+use serde::{Deserialize, Serialize};
+use statefn::prelude::*;
+
+/// How a record breaks the handler.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Break {
+    Panic,
+    Fault,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, Message)]
+#[message(name = "add")]
+struct Add {
+    key: String,
+    amount: u64,
+    #[serde(default)]
+    breaks: Option<Break>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, Message)]
+#[message(name = "seen")]
+struct Seen {
+    amount: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize, Message)]
+#[message(name = "sum")]
+struct Sum {
+    key: String,
+    sum: u64,
+}
+
+static SUMS: Egress<Sum> = Egress::new("sums");
+
+#[derive(Debug, Default, Clone, Serialize, Deserialize, State)]
+struct Counter {
+    sum: u64,
+}
+
+#[function(name = "faulty/counter", sends(Total), emits(SUMS))]
+impl Counter {
+    #[on]
+    fn add(&mut self, add: &Add, ctx: &mut Context<Self>) -> Result<(), Fault> {
+        self.sum += add.amount;
+        ctx.emit(&SUMS, &Sum { key: add.key.clone(), sum: self.sum });
+        ctx.send(Total::at(format!("total of {}", add.key)), Seen { amount: add.amount });
+        match add.breaks {
+            None => Ok(()),
+            Some(Break::Fault) => Err(Fault::new("the record says fault")),
+            Some(Break::Panic) => panic!("the record says panic"),
+        }
+    }
+}
+
+/// Counts what counters have told it, on another shard than most of them.
+#[derive(Debug, Default, Clone, Serialize, Deserialize, State)]
+struct Total {
+    sum: u64,
+}
+
+#[function(name = "faulty/total")]
+impl Total {
+    #[on]
+    fn seen(&mut self, seen: &Seen) {
+        self.sum += seen.amount;
+    }
+}
+
+fn main() -> ExitCode {
+    App::new("faulty")
+        .function::<Counter>()
+        .function::<Total>()
+        .ingress(Ingress::<Add>::new("adds").to::<Counter>(), |add, out| out.send(Counter::at(&add.key), add))
+        .egress(&SUMS)
+        .main()
+}
