@@ -184,6 +184,7 @@ impl Simulation {
     ///
     /// # Panics
     /// If a world fails, with the text of the [`Failure`]; that fails the test.
+    #[expect(clippy::must_use_candidate, reason = "a test wants no more than that it returns")]
     pub fn run(self) -> Report {
         self.try_run().unwrap_or_else(|failure| panic!("{failure}"))
     }
