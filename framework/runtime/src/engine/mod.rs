@@ -40,6 +40,7 @@ pub use self::status::{Latency, Status, Totals};
 use crate::{
     egress::{EgressError, SinkSpec},
     embedded::OpenError,
+    failpoint::tell_counts,
     ingress::{Format, SourceError},
 };
 
@@ -160,5 +161,7 @@ impl Stop {
 /// See [`RunError`]; what was committed stays, and a later run goes on from there.
 pub fn run(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Result<End, RunError> {
     let system = actix::System::new();
-    system.block_on(coordinator::run(plan, status, stop))
+    let outcome = system.block_on(coordinator::run(plan, status, stop));
+    tell_counts();
+    outcome
 }
