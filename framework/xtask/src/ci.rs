@@ -7,14 +7,15 @@
 
 use std::{
     collections::hash_map::DefaultHasher,
-    fs,
+    env, fs,
     hash::{Hash, Hasher},
     path::PathBuf,
+    process::Command,
     time::Instant,
 };
 
 use crate::{
-    Outcome,
+    Outcome, failpoints,
     flights::{Flights, workspace},
     kill, say,
 };
@@ -34,10 +35,28 @@ impl Part {
         let name = format!("kill-{kills}-seed-{seed}-shards-{shards}-threads-{threads}");
         Self::new(name, move || kill::run(&kill::Options { kills, seed, shards, threads, keep: None }))
     }
+
+    fn failpoints(first: bool) -> Self {
+        let name = if first { "failpoints-first" } else { "failpoints" };
+        Self::new(name, move || failpoints::run(&failpoints::Options { first, ..failpoints::Options::default() }))
+    }
+
+    fn disks(images: u64, flips: u64) -> Self {
+        Self::new(format!("disk-images-{images}-flips-{flips}"), move || disks(images, flips))
+    }
+}
+
+/// The tests of disk images and of damages, which `cargo test` runs with fewer cases.
+fn disks(images: u64, flips: u64) -> Outcome {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut test = Command::new(cargo);
+    test.args(["test", "--release", "--package", "statefn-runtime", "--lib", "disk_tests", "--", "--nocapture"]);
+    test.env("STATEFN_DISK_IMAGES", images.to_string()).env("STATEFN_DISK_FLIPS", flips.to_string());
+    if test.current_dir(workspace()).status()?.success() { Ok(()) } else { Err("the tests of disks failed".into()) }
 }
 
 fn bounded() -> Vec<Part> {
-    vec![Part::kills(10, 1, 64, 2)]
+    vec![Part::kills(10, 1, 64, 2), Part::failpoints(true)]
 }
 
 fn in_full() -> Vec<Part> {
@@ -47,6 +66,8 @@ fn in_full() -> Vec<Part> {
         Part::kills(20, 103, 7, 2),
         Part::kills(20, 104, 16, 2),
         Part::kills(20, 105, 64, 4),
+        Part::failpoints(false),
+        Part::disks(10_000, 10_000),
     ]
 }
 

@@ -17,6 +17,8 @@
 //! Deliberately absent: HTTP, other processes, and any decision about state.
 
 mod coordinator;
+#[cfg(test)]
+mod disk_tests;
 mod egress_writer;
 mod log_writer;
 mod reader;
