@@ -12,6 +12,7 @@ use std::{
 use actix::{Actor, Arbiter};
 use crossbeam_channel::Sender;
 use statefn_core::{
+    error::Corrupt,
     pipeline::Pipeline,
     ports::{
         log::{Log, MemoryLog, Record},
@@ -168,6 +169,7 @@ impl Opened {
             prepared.push(TakeOver::prepare(&plan.program, &options, shard, ports, taken, &mut |emission| {
                 egress_writer::write(&mut egress, &places, &emission);
             })?);
+            check_nothing_lost(plan, shard, prepared.last().map_or(0, TakeOver::epoch), taken)?;
             failpoint("start/shard-prepared");
         }
         let claims: Vec<Vec<u8>> = prepared.iter_mut().map(|shard| shard.claim(&plan.program, nonce())).collect();
@@ -199,6 +201,21 @@ pub(super) fn options(plan: &Plan) -> Options {
 
 fn open_egress(plan: &Plan, directory: &Path) -> Result<FileEgress, RunError> {
     Ok(FileEgress::open(&directory.join("egress"), plan.outputs.clone(), plan.shards)?)
+}
+
+/// Refuses a journal that ends before what egresses have: its end was damaged and looked like a
+/// write that a crash cut short, or an older copy of it was put in its place. New epochs with the
+/// numbers of lost ones would be taken for those that are written already.
+fn check_nothing_lost(plan: &Plan, shard: u32, epoch: u64, taken: u64) -> Result<(), RunError> {
+    let Storage::Directory(directory) = &plan.storage else { return Ok(()) };
+    if taken <= epoch {
+        return Ok(());
+    }
+    Err(Corrupt(format!(
+        "the log in `{}` lost acknowledged records: the journal of shard {shard} ends with epoch {epoch}, and the egresses have its records up to epoch {taken}; restore the data directory, outputs included, from a whole copy",
+        directory.join("log").display()
+    ))
+    .into())
 }
 
 /// Removes snapshots without a mark: a crash came between the snapshot and its mark, or between

@@ -123,3 +123,28 @@ fn no_damage_is_silent() {
     );
     assert!(silent.is_empty(), "{} are silent, the first: {:#?}", silent.len(), &silent[..silent.len().min(5)]);
 }
+
+/// A bad group at the end of the log looks like a write that a crash cut short. If the superblock is
+/// behind it, only the mark of the egresses knows that it was acknowledged.
+#[test]
+fn a_damaged_last_group_that_egresses_have_taken_is_noticed() {
+    for steps in (3..30).step_by(3) {
+        damage_the_end_of_the_log(&Subject::new(Some(steps)));
+    }
+}
+
+fn damage_the_end_of_the_log(subject: &Subject) {
+    let segment = subject.files.iter().rfind(|file| file.extension().is_some_and(|suffix| suffix == "log"));
+    let segment = segment.expect("the log has a segment");
+    let whole = subject.disk.bytes(segment).unwrap_or_default();
+    let end = whole.iter().rposition(|byte| *byte != 0).expect("the log has a group");
+    for at in (end - 256..=end).step_by(16) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        let disk = subject.disk.copy();
+        disk.tamper(segment, |bytes| bytes.clone_from(&damaged));
+        if let Err(error) = subject.judge(&disk, segment, &damaged) {
+            panic!("byte {at} of {end}: {error}");
+        }
+    }
+}
