@@ -9,10 +9,13 @@ use std::{
     collections::hash_map::DefaultHasher,
     env, fs,
     hash::{Hash, Hasher},
+    ops::Range,
     path::PathBuf,
     process::Command,
     time::Instant,
 };
+
+use statefn_sim::workload::Kind;
 
 use crate::{
     Outcome, failpoints,
@@ -36,27 +39,38 @@ impl Part {
         Self::new(name, move || kill::run(&kill::Options { kills, seed, shards, threads, keep: None }))
     }
 
+    /// Worlds of the simulator.
+    fn worlds(workload: Kind, seeds: Range<u64>) -> Self {
+        let name = format!("worlds-{workload}-{}-{}", seeds.start, seeds.end);
+        Self::new(name, move || {
+            let report = statefn_sim::run_seeds(workload, seeds.clone())?;
+            say(&report.to_string())
+        })
+    }
+
+    /// Deaths at failpoints: at the first passage only, or at more.
     fn failpoints(first: bool) -> Self {
         let name = if first { "failpoints-first" } else { "failpoints" };
         Self::new(name, move || failpoints::run(&failpoints::Options { first, ..failpoints::Options::default() }))
     }
 
+    /// The tests of disk images and damages, which `cargo test` runs with fewer cases.
     fn disks(images: u64, flips: u64) -> Self {
         Self::new(format!("disk-images-{images}-flips-{flips}"), move || disks(images, flips))
     }
 }
 
-/// The tests of disk images and of damages, which `cargo test` runs with fewer cases.
 fn disks(images: u64, flips: u64) -> Outcome {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut test = Command::new(cargo);
-    test.args(["test", "--release", "--package", "statefn-runtime", "--lib", "disk_tests", "--", "--nocapture"]);
+    test.args(["test", "--package", "statefn-runtime", "--lib", "disk_tests", "--", "--nocapture"]);
     test.env("STATEFN_DISK_IMAGES", images.to_string()).env("STATEFN_DISK_FLIPS", flips.to_string());
     if test.current_dir(workspace()).status()?.success() { Ok(()) } else { Err("the tests of disks failed".into()) }
 }
 
 fn bounded() -> Vec<Part> {
-    vec![Part::kills(10, 1, 64, 2), Part::failpoints(true)]
+    let worlds = Kind::ALL.map(|workload| Part::worlds(workload, 0..200));
+    [Part::kills(10, 1, 64, 2), Part::failpoints(true)].into_iter().chain(worlds).collect()
 }
 
 fn in_full() -> Vec<Part> {
