@@ -10,6 +10,9 @@ pub mod run;
 pub mod settings;
 pub mod testing;
 
+#[doc(hidden)]
+pub use statefn_runtime::failpoint;
+
 pub use self::{
     app::{App, Module},
     error::Error,

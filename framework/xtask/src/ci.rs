@@ -7,17 +7,18 @@
 
 use std::{
     collections::hash_map::DefaultHasher,
-    fs,
+    env, fs,
     hash::{Hash, Hasher},
     ops::Range,
     path::PathBuf,
+    process::Command,
     time::Instant,
 };
 
 use statefn_sim::workload::Kind;
 
 use crate::{
-    Outcome,
+    Outcome, failpoints,
     flights::{Flights, workspace},
     kill, say,
 };
@@ -46,11 +47,30 @@ impl Part {
             say(&report.to_string())
         })
     }
+
+    /// Deaths at failpoints: at the first passage only, or at more.
+    fn failpoints(first: bool) -> Self {
+        let name = if first { "failpoints-first" } else { "failpoints" };
+        Self::new(name, move || failpoints::run(&failpoints::Options { first, ..failpoints::Options::default() }))
+    }
+
+    /// The tests of disk images and damages, which `cargo test` runs with fewer cases.
+    fn disks(images: u64, flips: u64) -> Self {
+        Self::new(format!("disk-images-{images}-flips-{flips}"), move || disks(images, flips))
+    }
+}
+
+fn disks(images: u64, flips: u64) -> Outcome {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut test = Command::new(cargo);
+    test.args(["test", "--package", "statefn-runtime", "--lib", "disk_tests", "--", "--nocapture"]);
+    test.env("STATEFN_DISK_IMAGES", images.to_string()).env("STATEFN_DISK_FLIPS", flips.to_string());
+    if test.current_dir(workspace()).status()?.success() { Ok(()) } else { Err("the tests of disks failed".into()) }
 }
 
 fn bounded() -> Vec<Part> {
     let worlds = Kind::ALL.map(|workload| Part::worlds(workload, 0..200));
-    [Part::kills(10, 1, 64, 2)].into_iter().chain(worlds).collect()
+    [Part::kills(10, 1, 64, 2), Part::failpoints(true)].into_iter().chain(worlds).collect()
 }
 
 fn in_full() -> Vec<Part> {
@@ -60,6 +80,8 @@ fn in_full() -> Vec<Part> {
         Part::kills(20, 103, 7, 2),
         Part::kills(20, 104, 16, 2),
         Part::kills(20, 105, 64, 4),
+        Part::failpoints(false),
+        Part::disks(10_000, 10_000),
     ]
 }
 
