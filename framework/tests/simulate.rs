@@ -109,7 +109,8 @@ fn a_failure_tells_the_seed_and_what_is_needed() {
         "/simulate.rs:",
         ": a cellar\n",
         "shrunk to 1 worker, 1 shard, no faults, and 1 record, of 60:\n    in: {\"meter\":\"cellar\"",
-        "replay it by: STATEFN_SEED=7 cargo test -p statefn a_failure_tells_the_seed_and_what_is_needed",
+        "replay it by: STATEFN_SEED=7 cargo test",
+        " a_failure_tells_the_seed_and_what_is_needed",
     ] {
         assert!(text.contains(part), "no `{part}` in\n{text}");
     }

@@ -2,6 +2,9 @@
 //!
 //! Invariant: a call that takes money away sends it on in the same call, so that all accounts, and
 //! what is on its way between them, always sum to zero.
+//!
+//! Orders come in event-time order: one waits until everything before it has happened, also on other
+//! accounts, so it finds the money that an earlier order has sent.
 
 use std::time::Duration;
 
@@ -52,7 +55,7 @@ pub static STATEMENTS: Egress<Statement> = Egress::new("statements");
 #[function(implements = api::Account, sends(api::Account, Auditor), emits(STATEMENTS))]
 impl Account {
     /// Takes the money here and sends it on: both happen, or neither.
-    #[on]
+    #[on(in_event_time_order)]
     fn transfer(&mut self, transfer: &Transfer, ctx: &mut Context<Self>) -> Result<(), Overdrawn> {
         self.take(transfer.cents, ctx.key())?;
         self.booked(-transfer.cents, ctx);
@@ -79,7 +82,7 @@ impl Account {
         self.booked(refund.cents, ctx);
     }
 
-    #[on]
+    #[on(in_event_time_order)]
     fn hold(&mut self, hold: &Hold, ctx: &mut Context<Self>) -> Result<(), Overdrawn> {
         self.take(hold.cents, ctx.key())?;
         self.held_cents += hold.cents;
@@ -96,7 +99,7 @@ impl Account {
         self.state(ctx);
     }
 
-    #[on]
+    #[on(in_event_time_order)]
     fn close(&mut self, _: &Close) {
         self.is_closed = true;
     }

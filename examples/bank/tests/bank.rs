@@ -57,13 +57,12 @@ fn the_bank_goes_on_after_a_crash() {
     let order = |at_ms, action| Order { at_ms, account: "alice".into(), action };
     let mut app = TestApp::new(bank::app());
     app.ingest("orders", &order(0, Action::PayIn { cents: 100 }));
-    // The money comes from the vault's shard; a hold that does not wait for it may be refused.
-    app.run();
     app.ingest("orders", &order(1, Action::Hold { cents: 30, seconds: 60 }));
     app.run();
     app.crash();
     app.ingest("orders", &order(2, Action::Transfer { to: "bob".into(), cents: 50 }));
     app.run();
+    // The hold has waited for the money, which came by another shard.
     let alice = app.state(Account::at("alice")).unwrap();
     assert_eq!((alice.balance_cents, alice.held_cents), (20, 30));
 

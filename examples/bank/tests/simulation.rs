@@ -93,7 +93,7 @@ fn money_is_conserved_whatever_happens() {
 fn tells_what_to_do(failure: &Failure) {
     let text = failure.to_string();
     assert!(text.contains(&format!("fails with seed {}", failure.seed)), "{text}");
-    assert!(text.contains(&format!("STATEFN_SEED={} cargo test -p bank ", failure.seed)), "{text}");
+    assert!(text.contains(&format!("STATEFN_SEED={} cargo test", failure.seed)), "{text}");
     assert!(failure.is_repeatable, "{text}");
     assert!(failure.shrunk.records.len() < failure.records, "{text}");
 }

@@ -22,6 +22,53 @@ use statefn_sim::check::Audit;
 use super::decode;
 
 /// What a world has committed; the checks of a [`Simulation`](super::Simulation) are given it.
+///
+/// # Examples
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use statefn::{prelude::*, testing::{Committed, simulate}};
+/// # #[derive(Default, Clone, Serialize, Deserialize, State)] struct Counter { count: u64 }
+/// # #[derive(Clone, Serialize, Deserialize, Message)] #[message(name = "word")] struct Word { text: String }
+/// # #[derive(Clone, Serialize, Deserialize, Message)] #[message(name = "over")] struct Over {}
+/// # static COUNTED: Egress<Word> = Egress::new("counted");
+/// # #[function(name = "words/counter", emits(COUNTED))]
+/// # impl Counter {
+/// #     #[on]
+/// #     fn word(&mut self, word: &Word, ctx: &mut Context<Self>) {
+/// #         self.count += 1;
+/// #         ctx.emit(&COUNTED, word);
+/// #         ctx.set_timer_as("over", ctx.event_time() + std::time::Duration::from_secs(1), Over {});
+/// #     }
+/// #     #[on_timer] fn over(&mut self, _: &Over) {}
+/// # }
+/// # fn app() -> App {
+/// #     let words = Ingress::<Word>::new("words").to::<Counter>();
+/// #     App::new("words").function::<Counter>().egress(&COUNTED)
+/// #         .ingress(words, |word, out| out.send(Counter::at(&word.text), word))
+/// # }
+/// fn each_word_counts_once(world: &Committed<'_>) {
+///     let counted: u64 = world.states::<Counter>().iter().map(|(_, counter)| counter.count).sum();
+///     assert_eq!(world.emitted(&COUNTED).len() as u64, counted);
+///     assert!(counted + world.on_their_way::<Counter, Word>().len() as u64 <= 2);
+/// }
+///
+/// fn all_words_count(world: &Committed<'_>) {
+///     assert_eq!(world.state(&Counter::at("hello")).map(|counter| counter.count), Some(2));
+///     assert!(world.timers::<Counter, Over>().is_empty() && world.parked().is_empty());
+///     assert_eq!(world.dead_letters().len(), 1);
+///     assert!(world.epochs() > 0);
+/// }
+///
+/// let words = || (0..2).map(|_| Word { text: "hello".into() });
+/// simulate(app)
+///     .seeds(5)
+///     .input("words", words())
+///     .input_bytes("words", vec![b"no word".to_vec()])
+///     .check(each_word_counts_once)
+///     .at_end(all_words_count)
+///     .run();
+/// ```
 pub struct Committed<'a> {
     program: &'a Program,
     audit: &'a Audit,

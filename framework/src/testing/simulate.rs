@@ -106,6 +106,27 @@ pub fn simulate(app: impl Fn() -> App + 'static) -> Simulation {
 }
 
 /// Worlds to be run; made by [`simulate`].
+///
+/// # Examples
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use statefn::{prelude::*, testing::simulate};
+/// # #[derive(Default, Clone, Serialize, Deserialize, State)] struct Counter { count: u64 }
+/// # #[derive(Clone, Serialize, Deserialize, Message)] #[message(name = "word")] struct Word { text: String }
+/// # #[function(name = "words/counter")] impl Counter { #[on] fn word(&mut self, _: &Word) { self.count += 1; } }
+/// # fn app() -> App {
+/// #     let words = Ingress::<Word>::new("words").to::<Counter>();
+/// #     App::new("words").function::<Counter>().ingress(words, |word, out| out.send(Counter::at(&word.text), word))
+/// # }
+/// let report = simulate(app)
+///     .seed(17)
+///     .random_input("words", |random| vec![Word { text: random.one_of(&["a", "b"]).into() }])
+///     .linger(std::time::Duration::from_secs(60))
+///     .at_end(|world| assert_eq!(world.states::<Counter>().len(), 1))
+///     .run();
+/// assert_eq!(report.seeds, 1);
+/// ```
 pub struct Simulation {
     app: Box<dyn Fn() -> App>,
     seeds: Range<u64>,
@@ -266,6 +287,28 @@ impl fmt::Debug for Simulation {
 ///
 /// [`Display`](fmt::Display) tells all of it: the seed, what went wrong, what is left after
 /// shrinking, and how to replay it.
+///
+/// # Examples
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use statefn::{prelude::*, testing::simulate};
+/// # #[derive(Default, Clone, Serialize, Deserialize, State)] struct Counter { count: u64 }
+/// # #[derive(Clone, Serialize, Deserialize, Message)] #[message(name = "word")] struct Word { text: String }
+/// # #[function(name = "words/counter")] impl Counter { #[on] fn word(&mut self, _: &Word) { self.count += 1; } }
+/// # fn app() -> App {
+/// #     let words = Ingress::<Word>::new("words").to::<Counter>();
+/// #     App::new("words").function::<Counter>().ingress(words, |word, out| out.send(Counter::at(&word.text), word))
+/// # }
+/// let words = ["hello", "world", "hello"].map(|text| Word { text: text.into() });
+/// let wrong = |world: &statefn::testing::Committed<'_>| assert!(world.state(&Counter::at("world")).is_none());
+/// let failure = simulate(app).input("words", words).check(wrong).try_run().unwrap_err();
+/// assert_eq!((failure.seed, failure.records), (0, 3));
+/// // One record is enough, and no fault is needed: an error in the logic.
+/// assert_eq!(failure.shrunk.records, [("words".to_owned(), br#"{"text":"world"}"#.to_vec())]);
+/// assert!(failure.shrunk.faults.is_empty());
+/// assert!(failure.to_string().contains("STATEFN_SEED=0 cargo test"));
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Failure {
@@ -283,7 +326,7 @@ pub struct Failure {
     pub shrunk: Shrunk,
 }
 
-/// The smallest world found that fails in the same way.
+/// The smallest world found that fails in the same way; see the example of [`Failure`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Shrunk {
