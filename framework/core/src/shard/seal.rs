@@ -155,6 +155,10 @@ impl Shard {
         let mark = self.mark_to_append.take();
         records.extend(mark.as_ref().map(|mark| Arc::new(self.mark_frame(mark))));
         let epoch = self.has_epoch().then(|| self.seal_epoch(&mut records));
+        if epoch.is_none() {
+            // Reads and refused requests change nothing: an epoch of them alone is over without a frame.
+            self.calls = 0;
+        }
         if records.is_empty() {
             return records;
         }
