@@ -11,7 +11,10 @@
 
 use std::sync::Arc;
 
-use statefn_core::ports::log::{AppendError, Log, Offset, Partition, ReadError, Record};
+use statefn_core::{
+    ports::log::{AppendError, Log, Offset, Partition, ReadError, Record},
+    shard::frame,
+};
 
 use crate::random::Random;
 
@@ -43,6 +46,13 @@ impl SharedLog {
         let offset = self.end(partition);
         self.journals[partition as usize].records.push(Arc::clone(record));
         offset
+    }
+
+    /// Loses the newest record of a partition if that is an epoch; returns whether it did.
+    pub fn forget(&mut self, partition: Partition) -> bool {
+        let records = &mut self.journals[partition as usize].records;
+        let is_epoch = |record: &Bytes| frame::parse(record).is_ok_and(|frame| frame.header.kind == frame::Kind::Epoch);
+        records.pop_if(|record| is_epoch(record)).is_some()
     }
 
     /// Every record of a partition from its first on, as if nothing had been trimmed.

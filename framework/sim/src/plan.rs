@@ -2,7 +2,7 @@
 //!
 //! Each fault is off in a third of the worlds, so that the rarer ones are seen alone as well.
 
-use statefn_core::shard::rules::Rules;
+use statefn_core::shard::rules::{Rule, Rules};
 
 use crate::random::Random;
 
@@ -29,6 +29,13 @@ pub struct Faults {
     pub snapshot: u32,
     /// The newest snapshot of a shard can no longer be read, though its mark stands.
     pub rot: u32,
+    /// A clock jumps.
+    pub jump: u32,
+    /// Appends to a journal wait for a while.
+    pub stall: u32,
+    /// The log loses a record that it has acknowledged. No world may survive that, so it is never
+    /// drawn: it is the test of the one rule that notices.
+    pub forgets: u32,
 }
 
 /// What a world is like.
@@ -56,6 +63,8 @@ pub struct Plan {
     pub egress_ms_max: i64,
     /// How many records a worker reads in one stretch at most.
     pub stretch_max: i64,
+    /// How many records each partition of the input has at most.
+    pub records_max: usize,
     /// The faults.
     pub faults: Faults,
     /// When the faults stop.
@@ -86,6 +95,7 @@ impl Plan {
             delay_ms_max: r.one_of(&[1, 4, 15, 60]),
             egress_ms_max: r.one_of(&[0, 5, 50, 800]),
             stretch_max: r.one_of(&[1, 5, 30, 200]),
+            records_max: usize::MAX,
             faults: Faults::default(),
             calm_at: r.between(500, 4_000),
             rules: Rules::default(),
@@ -97,6 +107,13 @@ impl Plan {
         }
         plan.faults = Faults::draw(r);
         plan
+    }
+
+    /// The rules by which the audit judges: all of them, but where the core alone is to notice that
+    /// the log has lost a record.
+    #[must_use]
+    pub fn judges_by(&self) -> Rules {
+        if self.faults.forgets > 0 { Rules::without(Rule::ChainIsUnbroken) } else { Rules::default() }
     }
 
     /// The same plan without any fault.
@@ -120,6 +137,9 @@ impl Faults {
             doubled: up_to(300),
             snapshot: up_to(400),
             rot: up_to(100),
+            jump: up_to(100),
+            stall: up_to(200),
+            forgets: 0,
         }
     }
 }

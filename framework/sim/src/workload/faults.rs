@@ -66,7 +66,7 @@ struct Done {
 message!(Done, "done");
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct No(u64);
+pub(super) struct No(pub(super) u64);
 
 impl Wire for No {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -300,6 +300,10 @@ impl Workload for Faults {
         };
         let inputs = self.partitions.iter().map(|works| works.iter().map(encoded).collect()).collect();
         Setup { program, ingresses: vec![Box::new(bind)], inputs: vec![inputs] }
+    }
+
+    fn shorten(&mut self, records_max: usize) {
+        self.partitions.iter_mut().for_each(|records| records.truncate(records_max));
     }
 
     fn lingers_ms(&self) -> i64 {
