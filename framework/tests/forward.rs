@@ -32,7 +32,7 @@ impl Count {
 /// Runs the words through the app and returns its lines, and how many records were unreadable.
 fn run(directory: &Path, words: &Path, forwards: bool) -> (Vec<String>, u64) {
     let router = move |word: Word, out: &mut Router<'_, (Count, ())>| match forwards {
-        true => out.forward(Count::at(&word.text), word),
+        true => out.forward_unchanged(Count::at(&word.text), word),
         false => out.send(Count::at(&word.text), word),
     };
     let settings = Settings::new().data(directory).input("words", words);

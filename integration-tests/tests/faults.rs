@@ -1,5 +1,7 @@
 //! A handler that breaks on some records stops the keys of those records and nothing else.
 
+#![allow(clippy::unwrap_used, reason = "a test fails loudly where it stands")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

@@ -3,6 +3,8 @@
 //!
 //! Deliberately absent: SIGKILL at random moments, which `cargo xtask kill` does.
 
+#![allow(clippy::unwrap_used, reason = "a test fails loudly where it stands")]
+
 mod plain;
 
 use std::{
@@ -203,7 +205,7 @@ fn a_missing_file_is_named_and_nothing_is_taken_for_it() {
 fn a_missing_column_is_named_and_the_corrected_file_is_read_from_its_start() {
     let place = Place::new();
     let mut lines = first_rows(ROWS);
-    let header = std::mem::replace(&mut lines[0], String::new());
+    let header = std::mem::take(&mut lines[0]);
     lines[0] = header.replace("tailnum", "tail");
     let input = place.write("flights.csv", text(&lines));
     let ended = place.run(&input, &[]);
@@ -273,7 +275,7 @@ fn a_truncated_archive_is_read_up_to_its_end_and_the_whole_one_from_there() {
     let ended = place.run(&input, &[]);
     let start =
         format!("`{}` is truncated: it ends in the middle of its compressed data behind byte ", input.display());
-    let rest = ended.error().strip_prefix(&start).expect(ended.error());
+    let rest = ended.error().strip_prefix(&start).unwrap_or_else(|| panic!("{}", ended.error()));
     let (byte, rest) = rest.split_once(' ').unwrap();
     assert_eq!(
         rest,

@@ -196,12 +196,12 @@ impl<L> Router<'_, L> {
         self.put::<T, M, I>(to.key(), |out| msg.encode(out));
     }
 
-    /// Sends the record itself, which the router has not changed, to any address of a declared
-    /// function.
+    /// Sends the record itself, just as it came in, to any address of a declared function.
     ///
     /// It does what [`send`](Self::send) does, for less: bytes that were read are not encoded again,
-    /// and the next record is decoded into the memory of this one. Changes may be lost.
-    pub fn forward<T: Target + IncludedIn<L, I>, M: MessageTo<T>, I>(&mut self, to: Address<T>, record: M) {
+    /// and the next record is decoded into the memory of this one. So a router that has changed the
+    /// record must use `send`: here the change is lost where the record came as bytes.
+    pub fn forward_unchanged<T: Target + IncludedIn<L, I>, M: MessageTo<T>, I>(&mut self, to: Address<T>, record: M) {
         match self.encoded {
             Some((bytes, of)) if of == TypeId::of::<M>() => {
                 self.put::<T, M, I>(to.key(), |out| out.extend_from_slice(bytes));

@@ -9,9 +9,12 @@ use std::{
     collections::hash_map::DefaultHasher,
     fs,
     hash::{Hash, Hasher},
+    ops::Range,
     path::PathBuf,
     time::Instant,
 };
+
+use statefn_sim::workload::Kind;
 
 use crate::{
     Outcome,
@@ -34,10 +37,20 @@ impl Part {
         let name = format!("kill-{kills}-seed-{seed}-shards-{shards}-threads-{threads}");
         Self::new(name, move || kill::run(&kill::Options { kills, seed, shards, threads, keep: None }))
     }
+
+    /// Worlds of the simulator.
+    fn worlds(workload: Kind, seeds: Range<u64>) -> Self {
+        let name = format!("worlds-{workload}-{}-{}", seeds.start, seeds.end);
+        Self::new(name, move || {
+            let report = statefn_sim::run_seeds(workload, seeds.clone())?;
+            say(&report.to_string())
+        })
+    }
 }
 
 fn bounded() -> Vec<Part> {
-    vec![Part::kills(10, 1, 64, 2)]
+    let worlds = Kind::ALL.map(|workload| Part::worlds(workload, 0..200));
+    [Part::kills(10, 1, 64, 2)].into_iter().chain(worlds).collect()
 }
 
 fn in_full() -> Vec<Part> {

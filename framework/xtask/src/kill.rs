@@ -39,8 +39,10 @@ const COMMIT_INTERVALS: [&str; 4] = ["0ms", "0ms", "5ms", "25ms"];
 const SEGMENT_BYTES: u64 = 512 << 10;
 /// Small enough that shards take snapshots often.
 const SNAPSHOT_TAIL_BYTES: u64 = 16 << 10;
-/// The most segment files that may ever be there.
-const SEGMENTS_MAX: usize = 64;
+/// The most segment files that may ever be there. Shards keep about three snapshots' worth of
+/// journal each, here 12 to 24 MiB together, and each kill leaves a segment that is partly filled;
+/// a log that is never cut would have 100 to 280, as measured.
+const SEGMENTS_MAX: usize = 96;
 /// The most snapshot files of a shard that may ever be there: two that are kept, one that is being
 /// replaced, and those whose removal a kill has prevented, which the next start removes.
 const SNAPSHOTS_OF_SHARD_MAX: usize = 6;
@@ -110,6 +112,7 @@ struct Killing<'a> {
     while_starting: u64,
     segments_max: usize,
     segments_removed: u64,
+    segments_written: u64,
     snapshots_of_shard_max: usize,
 }
 
@@ -129,6 +132,7 @@ impl<'a> Killing<'a> {
             while_starting: 0,
             segments_max: 0,
             segments_removed: 0,
+            segments_written: 0,
             snapshots_of_shard_max: 0,
         }
     }
@@ -244,6 +248,7 @@ impl<'a> Killing<'a> {
         self.segments_max = self.segments_max.max(segments.len());
         let first = segments.iter().min().copied().unwrap_or(1);
         self.segments_removed = self.segments_removed.max(first - 1);
+        self.segments_written = self.segments_written.max(segments.iter().max().copied().unwrap_or(0));
         let snapshots = self.data.join("snapshots");
         for shard in names_in(&snapshots)? {
             self.snapshots_of_shard_max = self.snapshots_of_shard_max.max(names_in(&snapshots.join(shard))?.len());
@@ -265,9 +270,9 @@ impl<'a> Killing<'a> {
             "  of which {starting} before the process had committed anything; {early} kills more did not count"
         ))?;
         say("every kill was SIGKILL; no committed input went back; the data were whole after each")?;
-        let (segments, removed) = (self.segments_max, self.segments_removed);
+        let (segments, removed, written) = (self.segments_max, self.segments_removed, self.segments_written);
         say(&format!(
-            "log: {removed} segments of {SEGMENT_BYTES} bytes removed, never more than {segments} there (limit {SEGMENTS_MAX})"
+            "log: {written} segments of {SEGMENT_BYTES} bytes begun, {removed} removed, never more than {segments} there (limit {SEGMENTS_MAX})"
         ))?;
         let snapshots = self.snapshots_of_shard_max;
         say(&format!("snapshots: never more than {snapshots} files of one shard (limit {SNAPSHOTS_OF_SHARD_MAX})"))

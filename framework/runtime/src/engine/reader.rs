@@ -72,6 +72,9 @@ fn open(place: &InputPlace, position: Position) -> Result<Box<dyn Source>, Sourc
     })
 }
 
+/// Batches that came back, with the shards they were for.
+type Spares = Vec<(ShardId, IngressBatch)>;
+
 struct Reader {
     work: Work,
     switchboard: Arc<Switchboard>,
@@ -79,7 +82,7 @@ struct Reader {
     batches: Batches,
     /// By shard: batches that came back and are empty.
     spare: Vec<Vec<IngressBatch>>,
-    spares: (Sender<Vec<(ShardId, IngressBatch)>>, Receiver<Vec<(ShardId, IngressBatch)>>),
+    spares: (Sender<Spares>, Receiver<Spares>),
     give: Sender<()>,
     permits: Receiver<()>,
     started_at: Instant,

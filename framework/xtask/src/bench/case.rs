@@ -136,10 +136,10 @@ macro_rules! case {
                     let app = App::new("bench").egress(&SUMS).settings(settings);
                     let adds = Ingress::<Add>::new("adds");
                     if emits {
-                        let router = |add: Add, out: &mut Router<'_, _>| out.forward(Total::at(&add.user), add);
+                        let router = |add: Add, out: &mut Router<'_, _>| out.forward_unchanged(Total::at(&add.user), add);
                         app.function::<Total>().ingress(adds.to::<Total>(), router)
                     } else {
-                        let router = |add: Add, out: &mut Router<'_, _>| out.forward(SilentTotal::at(&add.user), add);
+                        let router = |add: Add, out: &mut Router<'_, _>| out.forward_unchanged(SilentTotal::at(&add.user), add);
                         app.function::<SilentTotal>().ingress(adds.to::<SilentTotal>(), router)
                     }
                 }

@@ -132,11 +132,14 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
+/// A line of the report: its name, the figure, and its digits behind the point.
+type Line = (&'static str, fn(&Medians) -> f64, usize);
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Summary { app, by_hand, ratio } = self.summary();
         writeln!(f, "{:<28}{:>14}{:>14}", "", "app", "by hand")?;
-        let lines: [(&str, fn(&Medians) -> f64, usize); 7] = [
+        let lines: [Line; 7] = [
             ("events/s", |of| of.events_per_s, 0),
             ("events/CPU-second", |of| of.events_per_cpu_s, 0),
             ("CPU ns/event", |of| of.cpu_ns_per_event, 1),
