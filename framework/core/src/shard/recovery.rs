@@ -39,7 +39,8 @@ impl Replica {
     /// Reads the newest good snapshot and the journal behind it.
     ///
     /// Committed frames behind epoch `egress_taken` are handed to `committed`, for egresses that
-    /// have not taken them; the snapshot is chosen old enough for that.
+    /// have not taken them; the snapshot is chosen old enough for that. An owner may trim the
+    /// journal meanwhile: then it is read again, and a frame may be handed over twice.
     ///
     /// # Errors
     /// If the journal does not reach back to a readable snapshot, or a record is damaged.
@@ -54,6 +55,25 @@ impl Replica {
     }
 
     fn recover_under(
+        rules: Rules,
+        shard: ShardId,
+        log: &mut dyn Log,
+        snapshots: &mut dyn Snapshots,
+        egress_taken: u64,
+        committed: &mut dyn FnMut(&Image, &FrameRef<'_>),
+    ) -> Result<Self, Corrupt> {
+        loop {
+            let start = log.start(shard);
+            let recovered = Self::recover_once(rules, shard, log, snapshots, egress_taken, committed);
+            if recovered.is_err() && log.start(shard) > start {
+                // The owner has trimmed what was being read: newer snapshots hold it.
+                continue;
+            }
+            return recovered;
+        }
+    }
+
+    fn recover_once(
         rules: Rules,
         shard: ShardId,
         log: &mut dyn Log,
