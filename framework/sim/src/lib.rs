@@ -27,6 +27,7 @@ use std::{
     fmt,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use self::{plan::Plan, report::Report, workload::Kind, world::World};
@@ -66,6 +67,39 @@ pub fn run_seeds(workload: Kind, seeds: Range<u64>) -> Result<Report, Failure> {
         report.add(&run_plan(workload, Plan::of(seed)).map_err(shrink::shrink)?.0);
     }
     Ok(report)
+}
+
+/// Runs the worlds of `seeds` for every workload, on two threads.
+///
+/// # Errors
+/// As [`run_seeds`].
+///
+/// # Panics
+/// If a thread panics.
+pub fn run_all(seeds: Range<u64>) -> Result<Report, Failure> {
+    /// How many worlds a thread takes at a time.
+    const SLICE: u64 = 10;
+    let mut slices = Vec::new();
+    for start in seeds.clone().step_by(SLICE as usize) {
+        slices.extend(Kind::ALL.map(|kind| (kind, start..seeds.end.min(start + SLICE))));
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut report = Report::default();
+        while let Some((kind, seeds)) = slices.get(next.fetch_add(1, Ordering::Relaxed)) {
+            report.add(&run_seeds(*kind, seeds.clone())?);
+        }
+        Ok(report)
+    };
+    let reports = std::thread::scope(|scope| {
+        let threads = [scope.spawn(work), scope.spawn(work)];
+        threads.map(|thread| thread.join().expect("a run of seeds does not panic"))
+    });
+    let mut all = Report::default();
+    for report in reports {
+        all.add(&report?);
+    }
+    Ok(all)
 }
 
 /// Runs one world; returns its counts and a number that sums up all that happened in it.

@@ -48,6 +48,8 @@ pub struct Caught {
     pub seeds: u64,
     /// What was noticed.
     pub failure: Failure,
+    /// What goes wrong in the same world with the whole core: nothing, or the mutant proves nothing.
+    pub whole: Option<Failure>,
 }
 
 impl Mutant {
@@ -71,8 +73,13 @@ impl Mutant {
                 Sign::Outcome => run_plan(self.workload, self.plan(seed)).err(),
                 Sign::NoHalt => self.goes_on(seed),
             };
-            failure.map(|failure| Caught { seeds: seed + 1, failure })
+            failure.map(|failure| Caught { seeds: seed + 1, failure, whole: self.whole_core_fails(seed) })
         })
+    }
+
+    fn whole_core_fails(&self, seed: u64) -> Option<Failure> {
+        let plan = Plan { rules: Rules::default(), looks_inside: true, ..self.plan(seed) };
+        if self.sign == Sign::NoHalt { None } else { run_plan(self.workload, plan).err() }
     }
 
     /// Whether the whole core halts in a world and the mutant does not.

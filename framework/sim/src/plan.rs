@@ -6,6 +6,9 @@ use statefn_core::shard::rules::{Rule, Rules};
 
 use crate::random::Random;
 
+/// How far a clock jumps ahead at most.
+pub const JUMP_MS_MAX: i64 = 2_000;
+
 /// How often faults happen, each per mille of its occasions.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {

@@ -78,6 +78,8 @@ counts! {
     marks,
     /// Journals that were trimmed.
     trims,
+    /// Journals that were trimmed while somebody read them.
+    trims_raced,
     /// Take-overs that began with a snapshot.
     recovered_from_snapshot,
     /// Mails that were lost on their way.
@@ -133,7 +135,7 @@ counts! {
 impl Report {
     /// The kinds of faults: how often each happened, and how often it changed what came next.
     #[must_use]
-    pub fn faults(&self) -> [(&'static str, u64, u64); 18] {
+    pub fn faults(&self) -> [(&'static str, u64, u64); 19] {
         [
             ("crash", self.crashes, self.crashes_in_work),
             ("pause", self.pauses, self.deposed),
@@ -152,6 +154,7 @@ impl Report {
             ("doubled mail", self.mail_doubled, self.mail_dropped),
             ("failed snapshot", self.snapshots_failed, self.snapshots_after_failure),
             ("damaged or missing snapshot", self.snapshots_rotten, self.snapshots_passed_over),
+            ("trim while a journal is read", self.trims, self.trims_raced),
             ("egress given an epoch again", self.crashes, self.emitted_again),
         ]
     }

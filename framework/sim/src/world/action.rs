@@ -3,9 +3,14 @@
 use std::sync::Arc;
 
 use statefn_core::{
+    address::ShardId,
     pipeline::{Action, Append},
-    ports::{log::Log, snapshots::Snapshots, store::Store},
-    shard::{Emission, Shard, Snapshot, outbox::Mail, progress::Progress, rules::Rule},
+    ports::{
+        log::{Log, Offset},
+        snapshots::Snapshots,
+        store::Store,
+    },
+    shard::{Emission, Shard, Snapshot, frame::SnapshotMark, outbox::Mail, progress::Progress, rules::Rule},
 };
 
 use super::{Event, Life, WorkerId, World};
@@ -39,16 +44,8 @@ impl World<'_> {
             }
             Action::Store(snapshot) => self.store(worker, snapshot)?,
             Action::Forget { shard, snapshots, before } => {
-                for mark in &snapshots {
-                    self.snapshots.remove(&mark.name)?;
-                }
-                if self.random.chance(self.faults.crash) {
-                    return self.crash(worker);
-                }
-                if let Some(before) = before {
-                    self.log.trim(shard, before)?;
-                    self.report.trims += 1;
-                }
+                let ms = self.random.between(0, 200);
+                self.after(ms, Event::Forget(self.life(worker), shard, snapshots, before));
             }
             Action::TakeOver(shard) if self.plan.rules.holds(Rule::DeposedClaimsAgain) => {
                 self.take_over_later(worker, shard);
@@ -95,6 +92,45 @@ impl World<'_> {
                 self.send(Event::Progress(life, Arc::clone(progress)));
             }
         }
+        Ok(())
+    }
+
+    /// Removes what is no longer needed: snapshots first, and then the journal.
+    pub(super) fn forget(
+        &mut self,
+        worker: WorkerId,
+        shard: ShardId,
+        snapshots: &[SnapshotMark],
+        before: Option<Offset>,
+    ) -> Result<(), String> {
+        for mark in snapshots {
+            self.snapshots.remove(&mark.name)?;
+        }
+        if self.random.chance(self.faults.crash) {
+            return self.crash(worker);
+        }
+        if let Some(before) = before {
+            self.log.trim(shard, before)?;
+            self.report.trims += 1;
+        }
+        Ok(())
+    }
+
+    /// Lets the owner of a shard forget its journal while somebody else begins to read it.
+    pub(super) fn forget_while_read(&mut self, shard: ShardId) -> Result<(), String> {
+        let is_it = |event: &Event| match event {
+            Event::Forget((worker, life), of, ..) => *of == shard && self.workers[*worker].life == *life,
+            _ => false,
+        };
+        let Some(place) = self.queue.iter().find(|(_, event)| is_it(event)).map(|(place, _)| *place) else {
+            return Ok(());
+        };
+        let Some(Event::Forget(_, _, snapshots, Some(before))) = self.queue.remove(&place) else { return Ok(()) };
+        for mark in &snapshots {
+            self.snapshots.remove(&mark.name)?;
+        }
+        self.report.trims_raced += u64::from(before > self.log.start(shard));
+        self.log.trim_before_the_next_read(shard, before);
         Ok(())
     }
 

@@ -69,6 +69,7 @@ enum Event {
     Progress(Life, Arc<Progress>),
     SnapshotTold(Life, ShardId, u64, Option<SnapshotMark>),
     Flush(Life),
+    Forget(Life, ShardId, Vec<SnapshotMark>, Option<Offset>),
     EgressTaken(Life, ShardId, u64),
     News(Life, ShardId),
     Arrive(Flight),
@@ -89,6 +90,7 @@ impl Event {
             | Self::Progress(life, _)
             | Self::SnapshotTold(life, ..)
             | Self::Flush(life)
+            | Self::Forget(life, ..)
             | Self::EgressTaken(life, ..)
             | Self::News(life, _) => Some(*life),
             Self::Arrive(_) | Self::Restart(_) | Self::Move(..) | Self::Request | Self::Trouble | Self::Calm => None,
@@ -320,6 +322,7 @@ impl<'a> World<'a> {
                 }
             }
             Event::Flush((worker, _)) => self.flush(worker)?,
+            Event::Forget((worker, _), shard, snapshots, before) => self.forget(worker, shard, &snapshots, before)?,
             Event::EgressTaken((worker, _), shard, epoch) => self.pipeline(worker).egress_taken(shard, epoch),
             Event::News((worker, _), shard) => self.news(worker, shard),
             Event::Arrive(flight) => self.arrive(flight)?,

@@ -37,6 +37,9 @@ impl World<'_> {
             return Ok(());
         }
         let taken = self.sinks[shard as usize].taken;
+        if self.random.chance(500) {
+            self.forget_while_read(shard)?;
+        }
         let mut missing = Vec::new();
         let ports: (&mut dyn Log, &mut dyn Snapshots) = (&mut self.log, &mut self.snapshots);
         let take_over = TakeOver::prepare(&self.program, &self.options, shard, ports, taken, &mut |emission| {

@@ -7,7 +7,10 @@ use statefn_core::{
 };
 
 use super::{Event, WorkerId, World};
-use crate::{check::Committed, plan::Faults};
+use crate::{
+    check::Committed,
+    plan::{Faults, JUMP_MS_MAX},
+};
 
 impl World<'_> {
     pub(super) fn trouble(&mut self) -> Result<(), String> {
@@ -36,7 +39,7 @@ impl World<'_> {
             self.flushed[shard].clone_from(&self.stores[shard]);
         }
         if self.random.chance(self.faults.forgets) && !self.has_forgotten {
-            self.forget()?;
+            self.lose_a_record()?;
         }
         if self.random.chance(self.faults.rot) {
             return self.rot();
@@ -45,7 +48,7 @@ impl World<'_> {
     }
 
     /// Loses the newest epoch of a journal, once, though its writer was told that it stands.
-    fn forget(&mut self) -> Result<(), String> {
+    fn lose_a_record(&mut self) -> Result<(), String> {
         let shard = self.random.place(self.named.len());
         let Committed { image, .. } = &self.audit.shards[shard];
         let (nonce, epoch) = (image.nonce(), image.epoch());
@@ -61,7 +64,7 @@ impl World<'_> {
     /// Sets a clock forward or back by far more than clocks differ, once for each worker.
     fn jump(&mut self) {
         let worker = self.random.place(self.workers.len());
-        let by = self.random.one_of(&[-5_000, -400, 400, 2_000]);
+        let by = self.random.one_of(&[-5_000, -400, 400, JUMP_MS_MAX]);
         let skew = &mut self.workers[worker].clock_skew_ms;
         if skew.abs() < 100 {
             *skew += by;
@@ -138,6 +141,7 @@ impl World<'_> {
         self.faults = Faults::default();
         for worker in 0..self.workers.len() {
             self.workers[worker].paused_until = self.now;
+            self.workers[worker].clock_skew_ms = 0;
             if self.workers[worker].pipeline.is_none() {
                 continue;
             }
