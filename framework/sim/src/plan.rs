@@ -131,8 +131,8 @@ impl Faults {
         let mut up_to = |most: i64| if random.chance(333) { 0 } else { random.between(1, most) as u32 };
         Self {
             crash: up_to(15),
-            refused: up_to(30),
-            unknown: up_to(60),
+            refused: up_to(60),
+            unknown: up_to(150),
             pause: up_to(250),
             moved: up_to(250),
             slow_news: up_to(400),

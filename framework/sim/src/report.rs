@@ -116,6 +116,10 @@ counts! {
     given_up_unknown,
     /// Crashes that found work half done.
     crashes_in_work,
+    /// Torn appends whose epoch did not stand.
+    appends_torn_void,
+    /// Scattered appends whose epoch did not stand with the first records.
+    appends_scattered_open,
     /// Late appends of which a record was void.
     appends_late_void,
     /// Doubled appends of which a record was void.
@@ -148,8 +152,8 @@ impl Report {
             ("unknown append", self.appends_unknown, self.given_up_unknown),
             ("late append", self.appends_late, self.appends_late_void),
             ("doubled append", self.appends_doubled, self.appends_doubled_void),
-            ("torn append", self.appends_torn, self.frames_void),
-            ("scattered append", self.appends_scattered, self.parts),
+            ("torn append", self.appends_torn, self.appends_torn_void),
+            ("scattered append", self.appends_scattered, self.appends_scattered_open),
             ("lost mail", self.mail_lost, self.mail_sent_again),
             ("doubled mail", self.mail_doubled, self.mail_dropped),
             ("failed snapshot", self.snapshots_failed, self.snapshots_after_failure),

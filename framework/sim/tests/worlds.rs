@@ -1,5 +1,7 @@
 //! Worlds of many seeds, and what must be true of the simulator itself.
 
+use std::time::Instant;
+
 use statefn_core::shard::rules::Rule;
 use statefn_sim::{
     mutants::{self, Caught, Mutant},
@@ -9,12 +11,19 @@ use statefn_sim::{
     workload::Kind,
 };
 
-/// How many worlds of each workload a run of the tests has; `cargo xtask` runs more.
+/// How many worlds of each workload a run of the tests has; `cargo xtask` runs more, and so does
+/// `STATEFN_SEEDS=1000 cargo test -p statefn-sim no_world_breaks`.
 const SEEDS: u64 = 60;
 
 #[test]
 fn no_world_breaks() {
-    let report = run_all(0..SEEDS).unwrap_or_else(|failure| panic!("{failure}"));
+    let seeds = match std::env::var("STATEFN_SEEDS") {
+        Ok(seeds) => seeds.parse().expect("STATEFN_SEEDS is a number"),
+        Err(_) => SEEDS,
+    };
+    let started_at = Instant::now();
+    let report = run_all(0..seeds).unwrap_or_else(|failure| panic!("{failure}"));
+    println!("{:.0} worlds a second", report.seeds as f64 / started_at.elapsed().as_secs_f64());
     println!("{report}");
     check_faults_happened(&report);
 }

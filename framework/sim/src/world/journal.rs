@@ -70,11 +70,12 @@ impl World<'_> {
     fn come_late(&mut self, life: Life, shard: ShardId, nonce: u64, records: Vec<Bytes>) -> Result<(), String> {
         self.report.appends_late += 1;
         let now = if self.random.chance(500) { records.len() } else { self.random.place(records.len()) + 1 };
-        let void = self.report.frames_void;
+        let (void, frames) = (self.report.frames_void, self.report.frames);
         self.put_all(shard, &records[..now])?;
         self.report.appends_late_void += u64::from(self.report.frames_void > void);
         if now < records.len() {
             self.report.appends_scattered += 1;
+            self.report.appends_scattered_open += u64::from(self.report.frames == frames);
             let ms = self.random.between(1, 500);
             let records = records[now..].to_vec();
             self.after(ms, Event::Arrive(Flight { life, shard, nonce, records, fate: Fate::Late }));
@@ -89,14 +90,16 @@ impl World<'_> {
     }
 
     pub(super) fn put_partly(&mut self, shard: ShardId, records: &[Bytes]) -> Result<(), String> {
-        let mut stand = 0;
+        let (mut stand, frames) = (0, self.report.frames);
         for record in records {
             if self.random.chance(500) {
                 stand += 1;
                 self.put(shard, record)?;
             }
         }
-        self.report.appends_torn += u64::from(stand > 0 && stand < records.len());
+        let is_torn = stand > 0 && stand < records.len();
+        self.report.appends_torn += u64::from(is_torn);
+        self.report.appends_torn_void += u64::from(is_torn && self.report.frames == frames);
         Ok(())
     }
 
