@@ -38,7 +38,7 @@ pub struct Failure {
     /// The workload.
     pub workload: Kind,
     /// The plan, with its seed.
-    pub plan: Plan,
+    pub plan: Box<Plan>,
     /// What went wrong.
     pub error: String,
 }
@@ -117,5 +117,5 @@ pub fn run_plan(workload: Kind, plan: Plan) -> Result<(Report, u64), Failure> {
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(format!("panicked: {}", text.unwrap_or_default()))
     });
-    outcome.map_err(|error| Failure { workload, plan, error })
+    outcome.map_err(|error| Failure { workload, plan: Box::new(plan), error })
 }

@@ -104,6 +104,8 @@ counts! {
     appends_stalled,
     /// Shards that went back and forth between two workers.
     ping_pongs,
+    /// News of a move that came late.
+    slow_news,
     /// Claims after which somebody else owned the shard.
     claims_in_vain,
     /// Shards that were taken over while another worker believed to own them.
@@ -145,7 +147,7 @@ impl Report {
             ("pause", self.pauses, self.deposed),
             ("move", self.moves, self.given_away),
             ("ping-pong", self.ping_pongs, self.claims_in_vain),
-            ("slow news", self.moves, self.owned_twice),
+            ("slow news", self.slow_news, self.owned_twice),
             ("clock jump", self.jumps, self.clocks_behind),
             ("stalled journal", self.stalls, self.appends_stalled),
             ("refused append", self.appends_refused, self.given_up_refused),

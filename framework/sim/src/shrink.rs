@@ -64,7 +64,7 @@ pub fn shrink(failure: Failure) -> Failure {
     let mut smallest = failure;
     let mut runs = 0;
     let mut fails = |smallest: &mut Failure, knob: &Knob, value: i64| {
-        let mut plan = smallest.plan.clone();
+        let mut plan = Plan::clone(&smallest.plan);
         (knob.set)(&mut plan, value);
         runs += 1;
         let failure = (runs <= RUNS_MAX).then(|| run_plan(smallest.workload, plan).err()).flatten();

@@ -238,9 +238,8 @@ impl Harvest {
             match command {
                 Command::Add(count) => self.nodes.entry(key.to_owned()).or_default().total += count,
                 Command::Emit => self.emitted.push(run.id),
-                Command::Send { to, run } => self.run(to, run),
                 Command::SendAfter { after, cancel_after, .. } if cancel_after.is_some_and(|at| at < *after) => {}
-                Command::SendAfter { to, run, .. } => self.run(to, run),
+                Command::Send { to, run } | Command::SendAfter { to, run, .. } => self.run(to, run),
             }
         }
     }

@@ -106,6 +106,7 @@ impl World<'_> {
         self.report.moves += 1;
         for worker in [from, to] {
             let is_slow = self.random.chance(self.faults.slow_news);
+            self.report.slow_news += u64::from(is_slow);
             let ms = self.random.between(0, if is_slow { 2_000 } else { 30 });
             if self.workers[worker].pipeline.is_some() {
                 self.after(ms, Event::News(self.life(worker), shard as ShardId));
