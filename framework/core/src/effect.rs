@@ -14,7 +14,10 @@ use crate::{
     limits::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX},
     message::Message,
     program::{FunctionId, Links, NameId, TargetLink},
-    shard::frame::{self, Op},
+    shard::{
+        frame::{self, Op},
+        rules::{Rule, Rules},
+    },
     time::{Due, EventTime},
 };
 
@@ -179,6 +182,8 @@ pub struct Effects {
     pub(crate) wants_answer: bool,
     /// The encoded answer.
     pub(crate) answer: Option<Vec<u8>>,
+    /// The rules in force.
+    pub(crate) rules: Rules,
     shard: ShardId,
     shards: u32,
     local_delivery: bool,
@@ -219,6 +224,11 @@ impl Effects {
     }
 
     pub(crate) fn undo(&mut self, mark: Mark) {
+        self.fault = None;
+        self.cleared = false;
+        if !self.rules.holds(Rule::FailedCallsHaveNoEffects) {
+            return;
+        }
         self.body.truncate(mark.body);
         self.local.bytes.truncate(mark.local_bytes);
         self.local.calls.truncate(mark.local_calls);
@@ -226,8 +236,6 @@ impl Effects {
         self.emitted.truncate(mark.emitted);
         self.timers.truncate(mark.timers);
         self.pending_next = mark.pending_next;
-        self.fault = None;
-        self.cleared = false;
     }
 
     /// Begins a call: returns whether an earlier one was left in a clean state.

@@ -23,7 +23,7 @@ use crate::{
     key::Key,
     message::Message,
     program::{Links, MessageHandler, NameId},
-    shard::frame::Op,
+    shard::{frame::Op, rules::Rule},
     time::ProcessingTime,
 };
 
@@ -387,7 +387,15 @@ fn invoke<F: Function>(
         (Err(panic), _) => Err(Failure::Fault(panic_text(panic.as_ref()))),
     };
     match (&outcome, copy) {
-        (Err(_), _) => effects.undo(mark),
+        (Err(_), copy) => {
+            effects.undo(mark);
+            if !effects.rules.holds(Rule::FailedCallsChangeNothing)
+                && let Some(copy) = copy
+            {
+                slot.state = copy;
+                table.mark_dirty(place, true);
+            }
+        }
         (Ok(()), None) => {}
         (Ok(()), Some(_)) if effects.take_cleared() => {
             slot.state = F::default();

@@ -314,6 +314,8 @@ impl Pipeline {
             if !records.is_empty() {
                 is_sealed = true;
                 self.actions.push_back(Action::Append(Append { shard: id, records }));
+                self.actions.extend(owned.shard.emission_ahead().map(Action::Emit));
+                self.actions.extend(owned.shard.progress_ahead().map(Action::Progress));
             }
         }
         if is_sealed {

@@ -23,10 +23,14 @@ use statefn_core::{
         Emission, Replica, Shard,
         frame::{self, FrameRef, Kind, OpRef},
         image::{Image, Verdict},
+        rules::Rules,
     },
 };
 
-use crate::{log::SharedLog, report::Report};
+use crate::{
+    log::{Bytes, SharedLog},
+    report::Report,
+};
 
 /// A message as the journal has it: its name and payload.
 pub type Posted = (NameId, Vec<u8>);
@@ -87,16 +91,30 @@ pub struct EmittedRecord {
 /// The folds of all journals.
 #[derive(Debug)]
 pub struct Audit {
+    rules: Rules,
     /// By shard.
     pub shards: Vec<Committed>,
 }
 
 impl Audit {
-    /// The audit of `shards` empty journals.
+    /// The audit of `shards` empty journals, which judges by `rules`.
     #[must_use]
-    pub fn new(shards: u32) -> Self {
-        let committed = |shard| Committed { image: Image::new(shard), ..Committed::default() };
-        Self { shards: (0..shards).map(committed).collect() }
+    pub fn new(shards: u32, rules: Rules) -> Self {
+        let committed = |shard| Committed { image: Image::new(shard).under(rules), ..Committed::default() };
+        Self { rules, shards: (0..shards).map(committed).collect() }
+    }
+
+    /// Folds a whole journal anew, because some of it was lost.
+    ///
+    /// # Errors
+    /// If the journal is broken.
+    pub fn fold_again(&mut self, shard: ShardId, journal: &[Bytes]) -> Result<(), String> {
+        let image = Image::new(shard).under(self.rules);
+        self.shards[shard as usize] = Committed { image, ..Committed::default() };
+        for (offset, record) in (0..).zip(journal) {
+            self.fold(shard, offset, record, &mut Report::default())?;
+        }
+        Ok(())
     }
 
     /// Folds a record that now stands.

@@ -15,9 +15,12 @@
 
 pub mod check;
 pub mod log;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod plan;
 pub mod random;
 pub mod report;
+pub mod shrink;
 pub mod workload;
 pub mod world;
 
@@ -25,30 +28,30 @@ use std::{
     fmt,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicUsize, Ordering},
 };
-
-#[cfg(feature = "mutants")]
-use statefn_core::shard::rules::{Rule, Rules};
 
 use self::{plan::Plan, report::Report, workload::Kind, world::World};
 
 /// A world in which something went wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Failure {
     /// The workload.
     pub workload: Kind,
-    /// The seed.
-    pub seed: u64,
+    /// The plan, with its seed.
+    pub plan: Box<Plan>,
     /// What went wrong.
     pub error: String,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workload, seed, error } = self;
+        let Self { workload, plan, error } = self;
+        let seed = plan.seed;
+        let changes = shrink::changes(plan);
         write!(
             f,
-            "seed {seed} of the workload {workload}: {error}\nrun it by: STATEFN_SEED={seed} STATEFN_WORKLOAD={workload} cargo test -p statefn-sim one_seed"
+            "seed {seed} of the workload {workload}: {error}\nin this world: {plan:?}\nrun it by: STATEFN_SEED={seed} STATEFN_WORKLOAD={workload} STATEFN_PLAN={changes} cargo test -p statefn-sim one_seed"
         )
     }
 }
@@ -58,13 +61,46 @@ impl std::error::Error for Failure {}
 /// Runs the worlds of `seeds` and adds up their counts.
 ///
 /// # Errors
-/// The first world in which something went wrong.
+/// The first world in which something went wrong, made as small as it still goes wrong.
 pub fn run_seeds(workload: Kind, seeds: Range<u64>) -> Result<Report, Failure> {
     let mut report = Report::default();
     for seed in seeds {
-        report.add(&run_plan(workload, Plan::of(seed))?.0);
+        report.add(&run_plan(workload, Plan::of(seed)).map_err(shrink::shrink)?.0);
     }
     Ok(report)
+}
+
+/// Runs the worlds of `seeds` for every workload, on two threads.
+///
+/// # Errors
+/// As [`run_seeds`].
+///
+/// # Panics
+/// If a thread panics.
+pub fn run_all(seeds: Range<u64>) -> Result<Report, Failure> {
+    /// How many worlds a thread takes at a time.
+    const SLICE: u64 = 10;
+    let mut slices = Vec::new();
+    for start in seeds.clone().step_by(SLICE as usize) {
+        slices.extend(Kind::ALL.map(|kind| (kind, start..seeds.end.min(start + SLICE))));
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut report = Report::default();
+        while let Some((kind, seeds)) = slices.get(next.fetch_add(1, Ordering::Relaxed)) {
+            report.add(&run_seeds(*kind, seeds.clone())?);
+        }
+        Ok(report)
+    };
+    let reports = std::thread::scope(|scope| {
+        let threads = [scope.spawn(work), scope.spawn(work)];
+        threads.map(|thread| thread.join().expect("a run of seeds does not panic"))
+    });
+    let mut all = Report::default();
+    for report in reports {
+        all.add(&report?);
+    }
+    Ok(all)
 }
 
 /// Runs one world; returns its counts and a number that sums up all that happened in it.
@@ -72,40 +108,15 @@ pub fn run_seeds(workload: Kind, seeds: Range<u64>) -> Result<Report, Failure> {
 /// # Errors
 /// What went wrong; a panic of the core is one of these things.
 pub fn run_plan(workload: Kind, plan: Plan) -> Result<(Report, u64), Failure> {
-    let seed = plan.seed;
     let run = AssertUnwindSafe(|| {
-        let workload = workload.build(seed);
-        World::new(plan, &*workload)?.run()
+        let mut workload = workload.build(plan.seed);
+        workload.shorten(plan.records_max);
+        World::new(plan.clone(), &*workload)?.run()
     });
     let outcome = catch_unwind(run).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(format!("panicked: {}", text.unwrap_or_default()))
     });
-    outcome.map_err(|error| Failure { workload, seed, error })
+    outcome.map_err(|error| Failure { workload, plan: Box::new(plan), error })
 }
-
-/// Runs worlds whose core lacks a rule until one of them breaks; returns how many that took.
-///
-/// The worlds judge by what comes out in the end alone, so this says whether the workload's checks
-/// are worth anything. None means that the mutant survived all `seeds`.
-#[cfg(feature = "mutants")]
-#[must_use]
-pub fn run_mutant(rule: Rule, workload: Kind, seeds: Range<u64>) -> Option<(u64, Failure)> {
-    for seed in seeds.clone() {
-        let plan = Plan { rules: Rules::without(rule), looks_inside: false, ..Plan::of(seed) };
-        if let Err(failure) = run_plan(workload, plan) {
-            return Some((seed - seeds.start + 1, failure));
-        }
-    }
-    None
-}
-
-/// The rules that can be switched off, each with the workload whose checks have to notice.
-#[cfg(feature = "mutants")]
-pub const MUTANTS: [(Rule, Kind); 4] = [
-    (Rule::SeenDropsDuplicates, Kind::Sends),
-    (Rule::PublishAfterConfirm, Kind::Sends),
-    (Rule::AnswerAfterConfirm, Kind::Bank),
-    (Rule::WatermarkAfterMessages, Kind::Timers),
-];

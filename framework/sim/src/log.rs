@@ -9,9 +9,12 @@
 //! Deliberately absent: `Log::append`. Appends take time and may fail in parts, so the world
 //! executes them itself ([`SharedLog::put`]).
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use statefn_core::ports::log::{AppendError, Log, Offset, Partition, ReadError, Record};
+use statefn_core::{
+    ports::log::{AppendError, Log, Offset, Partition, ReadError, Record},
+    shard::frame,
+};
 
 use crate::random::Random;
 
@@ -29,13 +32,16 @@ struct Journal {
 #[derive(Debug)]
 pub struct SharedLog {
     journals: Vec<Journal>,
+    /// By partition, the trim that comes between a reader's look at the start and its read.
+    races: BTreeMap<Partition, Offset>,
 }
 
 impl SharedLog {
     /// An empty log of `partitions` partitions.
     #[must_use]
     pub fn new(partitions: u32) -> Self {
-        Self { journals: std::iter::repeat_with(Journal::default).take(partitions as usize).collect() }
+        let journals = std::iter::repeat_with(Journal::default).take(partitions as usize).collect();
+        Self { journals, races: BTreeMap::new() }
     }
 
     /// Appends one record and returns its offset.
@@ -43,6 +49,18 @@ impl SharedLog {
         let offset = self.end(partition);
         self.journals[partition as usize].records.push(Arc::clone(record));
         offset
+    }
+
+    /// Trims a partition just before somebody reads it the next time.
+    pub fn trim_before_the_next_read(&mut self, partition: Partition, before: Offset) {
+        self.races.insert(partition, before);
+    }
+
+    /// Loses the newest record of a partition if that is an epoch; returns whether it did.
+    pub fn forget(&mut self, partition: Partition) -> bool {
+        let records = &mut self.journals[partition as usize].records;
+        let is_epoch = |record: &Bytes| frame::parse(record).is_ok_and(|frame| frame.header.kind == frame::Kind::Epoch);
+        records.pop_if(|record| is_epoch(record)).is_some()
     }
 
     /// Every record of a partition from its first on, as if nothing had been trimmed.
@@ -63,6 +81,9 @@ impl Log for SharedLog {
         from: Offset,
         each: &mut dyn FnMut(Offset, &[u8]),
     ) -> Result<(), ReadError> {
+        if let Some(before) = self.races.remove(&partition) {
+            self.trim(partition, before).map_err(ReadError::Damaged)?;
+        }
         let Journal { start, records } = &self.journals[partition as usize];
         if from < *start {
             return Err(ReadError::Trimmed { partition, wanted: from, start: *start });

@@ -2,9 +2,14 @@
 //!
 //! Each fault is off in a third of the worlds, so that the rarer ones are seen alone as well.
 
+#[cfg(feature = "mutants")]
+use statefn_core::shard::rules::Rule;
 use statefn_core::shard::rules::Rules;
 
 use crate::random::Random;
+
+/// How far a clock jumps ahead at most.
+pub const JUMP_MS_MAX: i64 = 2_000;
 
 /// How often faults happen, each per mille of its occasions.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,6 +34,13 @@ pub struct Faults {
     pub snapshot: u32,
     /// The newest snapshot of a shard can no longer be read, though its mark stands.
     pub rot: u32,
+    /// A clock jumps.
+    pub jump: u32,
+    /// Appends to a journal wait for a while.
+    pub stall: u32,
+    /// The log loses a record that it has acknowledged. No world may survive that, so it is never
+    /// drawn: it is the test of the one rule that notices.
+    pub forgets: u32,
 }
 
 /// What a world is like.
@@ -56,6 +68,8 @@ pub struct Plan {
     pub egress_ms_max: i64,
     /// How many records a worker reads in one stretch at most.
     pub stretch_max: i64,
+    /// How many records each partition of the input has at most.
+    pub records_max: usize,
     /// The faults.
     pub faults: Faults,
     /// When the faults stop.
@@ -86,6 +100,7 @@ impl Plan {
             delay_ms_max: r.one_of(&[1, 4, 15, 60]),
             egress_ms_max: r.one_of(&[0, 5, 50, 800]),
             stretch_max: r.one_of(&[1, 5, 30, 200]),
+            records_max: usize::MAX,
             faults: Faults::default(),
             calm_at: r.between(500, 4_000),
             rules: Rules::default(),
@@ -97,6 +112,17 @@ impl Plan {
         }
         plan.faults = Faults::draw(r);
         plan
+    }
+
+    /// The rules by which the audit judges: all of them, but where the core alone is to notice that
+    /// the log has lost a record.
+    #[must_use]
+    pub fn judges_by(&self) -> Rules {
+        #[cfg(feature = "mutants")]
+        if self.faults.forgets > 0 {
+            return Rules::without(Rule::ChainIsUnbroken);
+        }
+        Rules::default()
     }
 
     /// The same plan without any fault.
@@ -111,8 +137,8 @@ impl Faults {
         let mut up_to = |most: i64| if random.chance(333) { 0 } else { random.between(1, most) as u32 };
         Self {
             crash: up_to(15),
-            refused: up_to(30),
-            unknown: up_to(60),
+            refused: up_to(60),
+            unknown: up_to(150),
             pause: up_to(250),
             moved: up_to(250),
             slow_news: up_to(400),
@@ -120,6 +146,9 @@ impl Faults {
             doubled: up_to(300),
             snapshot: up_to(400),
             rot: up_to(100),
+            jump: up_to(100),
+            stall: up_to(200),
+            forgets: 0,
         }
     }
 }

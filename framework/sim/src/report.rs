@@ -54,6 +54,10 @@ counts! {
     appends_late,
     /// Appends of which some records stand.
     appends_torn,
+    /// Appends whose records stand with time between them.
+    appends_scattered,
+    /// Acknowledged records that the log has lost.
+    records_forgotten,
     /// Appends that stand twice.
     appends_doubled,
     /// Epoch frames that were committed.
@@ -74,6 +78,8 @@ counts! {
     marks,
     /// Journals that were trimmed.
     trims,
+    /// Journals that were trimmed while somebody read them.
+    trims_raced,
     /// Take-overs that began with a snapshot.
     recovered_from_snapshot,
     /// Mails that were lost on their way.
@@ -88,4 +94,81 @@ counts! {
     emitted_again,
     /// Keys that are parked at the end.
     parked,
+    /// Clocks that jumped.
+    jumps,
+    /// Readings of a clock far behind another one.
+    clocks_behind,
+    /// Journals whose appends waited.
+    stalls,
+    /// Appends that waited.
+    appends_stalled,
+    /// Shards that went back and forth between two workers.
+    ping_pongs,
+    /// News of a move that came late.
+    slow_news,
+    /// Claims after which somebody else owned the shard.
+    claims_in_vain,
+    /// Shards that were taken over while another worker believed to own them.
+    owned_twice,
+    /// Owned shards that were given away.
+    given_away,
+    /// Owned shards that were given up because an append was refused.
+    given_up_refused,
+    /// Owned shards that were given up because the outcome of an append was unknown.
+    given_up_unknown,
+    /// Crashes that found work half done.
+    crashes_in_work,
+    /// Torn appends whose epoch did not stand.
+    appends_torn_void,
+    /// Scattered appends whose epoch did not stand with the first records.
+    appends_scattered_open,
+    /// Late appends of which a record was void.
+    appends_late_void,
+    /// Doubled appends of which a record was void.
+    appends_doubled_void,
+    /// Mails that were published again.
+    mail_sent_again,
+    /// Mails that came though the target had committed all of them.
+    mail_dropped,
+    /// Snapshots that were stored after one that could not be.
+    snapshots_after_failure,
+    /// Take-overs that passed a damaged or missing snapshot over.
+    snapshots_passed_over,
+    /// Stores that lost epochs in a crash.
+    stores_behind,
+}
+
+impl Report {
+    /// The kinds of faults: how often each happened, and how often it changed what came next.
+    #[must_use]
+    pub fn faults(&self) -> [(&'static str, u64, u64); 19] {
+        [
+            ("crash", self.crashes, self.crashes_in_work),
+            ("pause", self.pauses, self.deposed),
+            ("move", self.moves, self.given_away),
+            ("ping-pong", self.ping_pongs, self.claims_in_vain),
+            ("slow news", self.slow_news, self.owned_twice),
+            ("clock jump", self.jumps, self.clocks_behind),
+            ("stalled journal", self.stalls, self.appends_stalled),
+            ("refused append", self.appends_refused, self.given_up_refused),
+            ("unknown append", self.appends_unknown, self.given_up_unknown),
+            ("late append", self.appends_late, self.appends_late_void),
+            ("doubled append", self.appends_doubled, self.appends_doubled_void),
+            ("torn append", self.appends_torn, self.appends_torn_void),
+            ("scattered append", self.appends_scattered, self.appends_scattered_open),
+            ("lost mail", self.mail_lost, self.mail_sent_again),
+            ("doubled mail", self.mail_doubled, self.mail_dropped),
+            ("failed snapshot", self.snapshots_failed, self.snapshots_after_failure),
+            ("damaged or missing snapshot", self.snapshots_rotten, self.snapshots_passed_over),
+            ("trim while a journal is read", self.trims, self.trims_raced),
+            ("egress given an epoch again", self.crashes, self.emitted_again),
+        ]
+    }
+
+    /// The kinds of faults that never happened, or never changed anything.
+    #[must_use]
+    pub fn blind_spots(&self) -> Vec<&'static str> {
+        let faults = self.faults().into_iter().chain([("store behind its journal", self.crashes, self.stores_behind)]);
+        faults.filter(|(_, happened, mattered)| happened * mattered == 0).map(|(fault, ..)| fault).collect()
+    }
 }

@@ -55,7 +55,7 @@ pub struct StoreKey {
 /// store.apply(1, &[(key.clone(), Some(b"state".to_vec()))]).unwrap();
 /// assert_eq!(store.get_many(&[key]).unwrap(), [Some(b"state".to_vec())]);
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemoryStore {
     epoch: u64,
     states: BTreeMap<StoreKey, Vec<u8>>,

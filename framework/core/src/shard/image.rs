@@ -14,7 +14,10 @@
 
 use std::collections::BTreeMap;
 
-use super::frame::{self, FrameRef, Header, Kind, MessageRef, OpRef, PendingRef, Position, SnapshotMark};
+use super::{
+    frame::{self, FrameRef, Header, Kind, MessageRef, OpRef, PendingRef, Position, SnapshotMark},
+    rules::{Rule, Rules},
+};
 use crate::{
     address::ShardId,
     codec::{Reader, put_bytes, put_signed, put_varint},
@@ -90,6 +93,7 @@ pub struct Image {
     /// The snapshots whose marks were read, oldest first.
     pub(crate) marks: Vec<SnapshotMark>,
     parts: BTreeMap<(u64, u64, u64), Vec<u8>>,
+    rules: Rules,
 }
 
 impl Image {
@@ -97,6 +101,12 @@ impl Image {
     #[must_use]
     pub fn new(shard: ShardId) -> Self {
         Self { shard, ..Self::default() }
+    }
+
+    /// The same, folded by these rules from here on.
+    #[must_use]
+    pub fn under(self, rules: Rules) -> Self {
+        Self { rules, ..self }
     }
 
     /// The last committed epoch.
@@ -204,6 +214,9 @@ impl Image {
     ) -> Result<Verdict, Corrupt> {
         let Header { term, nonce, epoch, prev_crc: count, now: place, .. } = frame.header;
         let key = (term, nonce, epoch);
+        if !self.are_parts_judged_at_the_last() {
+            return self.part_judged_at_the_first(frame, committed);
+        }
         if place == 0 {
             self.parts.insert(key, Vec::new());
         }
@@ -220,6 +233,39 @@ impl Image {
         }
     }
 
+    /// What a mutant does: the parts of a frame whose first part counts stay what they are.
+    fn part_judged_at_the_first(
+        &mut self,
+        frame: &FrameRef<'_>,
+        committed: &mut dyn FnMut(&Self, &FrameRef<'_>),
+    ) -> Result<Verdict, Corrupt> {
+        let Header { term, nonce, epoch, prev_crc: count, now: place, .. } = frame.header;
+        let key = (term, nonce, epoch);
+        if place == 0 && (term, nonce) == (self.term, self.nonce) {
+            self.parts.insert(key, Vec::new());
+        }
+        let Some(joined) = self.parts.get_mut(&key) else { return Ok(Verdict::Void) };
+        joined.extend_from_slice(frame.body);
+        if place + 1 < i64::from(count) {
+            return Ok(Verdict::Part);
+        }
+        let joined = self.parts.remove(&key).unwrap_or_default();
+        match frame::parse(&joined) {
+            Ok(whole) if whole.header.epoch == self.epoch + 1 => self.epoch_frame(&whole, committed),
+            _ => Ok(Verdict::Void),
+        }
+    }
+
+    fn are_parts_judged_at_the_last(&self) -> bool {
+        self.rules.holds(Rule::PartsAreJudgedAtTheLast)
+    }
+
+    /// Whether a claim of this term counts.
+    fn is_claim(&self, term: u64) -> bool {
+        let is_new = if self.rules.holds(Rule::EqualTermsAreVoid) { term > self.term } else { term >= self.term };
+        is_new || !self.rules.holds(Rule::ClaimsRaiseTheTerm)
+    }
+
     fn whole(
         &mut self,
         frame: &FrameRef<'_>,
@@ -231,11 +277,13 @@ impl Image {
                 self.marks.push(SnapshotMark::read(frame.body)?);
                 Ok(Verdict::Marked)
             }
-            Kind::Claim if header.term > self.term => {
+            Kind::Claim if self.is_claim(header.term) => {
                 let names = frame::read_names(&mut Reader::new(frame.body))?;
                 self.rename(names)?;
                 (self.term, self.nonce) = (header.term, header.nonce);
-                self.parts.clear();
+                if self.are_parts_judged_at_the_last() {
+                    self.parts.clear();
+                }
                 Ok(Verdict::Claimed)
             }
             Kind::Epoch if (header.term, header.nonce) == (self.term, self.nonce) => self.epoch_frame(frame, committed),
@@ -252,7 +300,8 @@ impl Image {
         if header.epoch <= self.epoch {
             return Ok(Verdict::Void);
         }
-        if header.epoch != self.epoch + 1 || header.prev_crc != self.crc {
+        let follows = header.epoch == self.epoch + 1 && header.prev_crc == self.crc;
+        if !follows && self.rules.holds(Rule::ChainIsUnbroken) {
             return Err(Corrupt(format!(
                 "epoch {} of the current owner does not follow epoch {}: the log lost records, stop and restore it",
                 header.epoch, self.epoch

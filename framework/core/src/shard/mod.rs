@@ -245,6 +245,8 @@ pub struct Shard {
     snapshot_is_wanted: bool,
     mark_to_append: Option<SnapshotMark>,
     tail_bytes: u64,
+    /// Timers that fired whose removal a mutant leaves to the next frame.
+    removed_late: Vec<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -358,18 +360,26 @@ impl Shard {
         for (_, letter) in batch.dead_letters.iter().filter(|(offset, _)| *offset >= old.offset) {
             self.dead_letter(letter);
         }
-        let known = batch.offsets.partition_point(|offset| *offset < old.offset);
+        let mut known = batch.offsets.partition_point(|offset| *offset < old.offset);
+        if !self.options.rules.holds(Rule::PositionsSkipKnown) {
+            known = 0;
+        }
         self.deliver(&batch.calls.calls[known..], &batch.calls.bytes);
     }
 
     fn apply_mail(&mut self, mail: &Mail) {
         let source = mail.source as usize;
         let next = self.seen[source] + 1;
-        let is_checked = self.options.rules.holds(Rule::SeenDropsDuplicates);
-        if is_checked && (mail.first > next || mail.last() < next) {
+        if mail.first > next && self.options.rules.holds(Rule::SeenRefusesGaps) {
             return;
         }
-        let known = if is_checked { (next - mail.first) as usize } else { 0 };
+        let mut known = next.saturating_sub(mail.first) as usize;
+        if !self.options.rules.holds(Rule::SeenDropsDuplicates) {
+            known = 0;
+        }
+        if known >= mail.messages.len() {
+            return;
+        }
         self.seen[source] = self.seen[source].max(mail.last());
         self.heard_version = None;
         let mut calls = std::mem::take(&mut self.scratch);
@@ -699,6 +709,7 @@ impl Shard {
             snapshot_is_wanted: false,
             mark_to_append: None,
             tail_bytes: 0,
+            removed_late: Vec::new(),
             names: image.names.clone(),
             term: image.term,
             nonce: image.nonce,
@@ -713,6 +724,7 @@ impl Shard {
             options,
         };
         shard.effects.pending_next = image.pending_next;
+        shard.effects.rules = shard.options.rules;
         frame::begin(&mut shard.effects.body);
         let mut problems = Vec::new();
         shard.load_states(image, &mut problems);
@@ -811,8 +823,11 @@ impl Shard {
             let numbers = [upto(&image.sent), upto(&image.acknowledged)];
             let messages: Vec<&Vec<u8>> =
                 image.outbox.range((target, 0)..=(target, u64::MAX)).map(|(_, bytes)| bytes).collect();
-            self.outboxes[target as usize] =
-                read(Outbox::restore(&self.program, [self.id, target], numbers, &messages));
+            let mut outbox = read(Outbox::restore(&self.program, [self.id, target], numbers, &messages));
+            if !self.options.rules.holds(Rule::ResendsAtTakeOver) {
+                outbox.keep_to_itself();
+            }
+            self.outboxes[target as usize] = outbox;
             self.acknowledged_sealed[target as usize] = numbers[1];
         }
     }

@@ -18,7 +18,10 @@ use crate::{
     error::Corrupt,
     limits::{MAIL_IN_FLIGHT_BYTES_MAX, RESEND_INTERVAL_MS},
     program::{FunctionId, Program},
-    shard::frame::MessageRef,
+    shard::{
+        frame::MessageRef,
+        rules::{Rule, Rules},
+    },
     time::{EventTime, ProcessingTime},
 };
 
@@ -128,6 +131,12 @@ impl Outbox {
         self.confirmed = self.mails.len();
     }
 
+    /// What a mutant does: what is there counts as published, and as not worth a repeat.
+    pub(crate) fn keep_to_itself(&mut self) {
+        (self.published, self.published_bytes) = (self.mails.len(), self.bytes);
+        self.moved_at = ProcessingTime(i64::MAX);
+    }
+
     /// Notes what the target's committed frames have; returns whether that is news.
     pub(crate) fn acknowledge(&mut self, upto: u64, now: ProcessingTime) -> bool {
         // A target that has seen more than this owner sent has it from another owner: this one is
@@ -143,7 +152,7 @@ impl Outbox {
             self.bytes -= mail.bytes();
             if self.published > 0 {
                 self.published -= 1;
-                self.published_bytes -= mail.bytes();
+                self.published_bytes = self.published_bytes.saturating_sub(mail.bytes());
             }
         }
         true
@@ -151,9 +160,12 @@ impl Outbox {
 
     /// Hands out what may be published now: bounded by what is on its way, and everything again
     /// if nothing was acknowledged for [`RESEND_INTERVAL_MS`].
-    pub(crate) fn publish(&mut self, now: ProcessingTime, mut each: impl FnMut(&Arc<Mail>)) {
+    pub(crate) fn publish(&mut self, rules: Rules, now: ProcessingTime, mut each: impl FnMut(&Arc<Mail>)) {
         if self.published > 0 && now.0.saturating_sub(self.moved_at.0) >= RESEND_INTERVAL_MS {
             (self.published, self.published_bytes) = (0, 0);
+            if !rules.holds(Rule::ResendsAll) {
+                self.published = self.confirmed.saturating_sub(1);
+            }
         }
         while self.published < self.confirmed {
             if self.published > 0 && self.published_bytes >= MAIL_IN_FLIGHT_BYTES_MAX {

@@ -11,6 +11,7 @@ use super::{
     Emission, Options, Shard,
     frame::{self, FrameRef, Header, Kind, OpRef, SnapshotMark},
     image::{Image, Verdict, snapshot_crc},
+    rules::Rules,
 };
 use crate::{
     address::ShardId,
@@ -38,7 +39,8 @@ impl Replica {
     /// Reads the newest good snapshot and the journal behind it.
     ///
     /// Committed frames behind epoch `egress_taken` are handed to `committed`, for egresses that
-    /// have not taken them; the snapshot is chosen old enough for that.
+    /// have not taken them; the snapshot is chosen old enough for that. An owner may trim the
+    /// journal meanwhile: then it is read again, and a frame may be handed over twice.
     ///
     /// # Errors
     /// If the journal does not reach back to a readable snapshot, or a record is damaged.
@@ -49,9 +51,39 @@ impl Replica {
         egress_taken: u64,
         committed: &mut dyn FnMut(&Image, &FrameRef<'_>),
     ) -> Result<Self, Corrupt> {
+        Self::recover_under(Rules::default(), shard, log, snapshots, egress_taken, committed)
+    }
+
+    fn recover_under(
+        rules: Rules,
+        shard: ShardId,
+        log: &mut dyn Log,
+        snapshots: &mut dyn Snapshots,
+        egress_taken: u64,
+        committed: &mut dyn FnMut(&Image, &FrameRef<'_>),
+    ) -> Result<Self, Corrupt> {
+        loop {
+            let start = log.start(shard);
+            let recovered = Self::recover_once(rules, shard, log, snapshots, egress_taken, committed);
+            if recovered.is_err() && log.start(shard) > start {
+                // The owner has trimmed what was being read: newer snapshots hold it.
+                continue;
+            }
+            return recovered;
+        }
+    }
+
+    fn recover_once(
+        rules: Rules,
+        shard: ShardId,
+        log: &mut dyn Log,
+        snapshots: &mut dyn Snapshots,
+        egress_taken: u64,
+        committed: &mut dyn FnMut(&Image, &FrameRef<'_>),
+    ) -> Result<Self, Corrupt> {
         let marks = marks(shard, log)?;
         let (image, snapshots) = newest_snapshot(shard, log, snapshots, &marks, egress_taken)?;
-        let mut replica = Self { image, snapshots, tail_bytes: 0 };
+        let mut replica = Self { image: image.under(rules), snapshots, tail_bytes: 0 };
         let mut failure = Ok(());
         let from = replica.image.next_offset();
         let read = log.read(shard, from, &mut |offset, record| {
@@ -176,12 +208,11 @@ impl TakeOver {
         emit: &mut dyn FnMut(Emission),
     ) -> Result<Self, TakeOverError> {
         let mut unknown = Ok(());
-        let mut replica = Replica::recover(shard, log, snapshots, egress_taken, &mut |image, frame| match emission(
-            program, image, frame,
-        ) {
+        let mut committed = |image: &Image, frame: &FrameRef<'_>| match emission(program, image, frame) {
             Ok(emission) => emit(emission),
             Err(error) => unknown = Err(error),
-        })?;
+        };
+        let mut replica = Replica::recover_under(options.rules, shard, log, snapshots, egress_taken, &mut committed)?;
         unknown?;
         // The claim will bring this table of names; the state is loaded under it.
         replica.image.rename(program.names.clone())?;

@@ -31,8 +31,7 @@ pub(crate) struct Sealed {
 
 #[derive(Debug)]
 struct SealedEpoch {
-    frame: Arc<Vec<u8>>,
-    emitted: Vec<Emitted>,
+    emission: Emission,
     answers: Vec<Answer>,
     progress: Arc<Progress>,
     snapshot: Option<Snapshot>,
@@ -155,6 +154,10 @@ impl Shard {
         let mark = self.mark_to_append.take();
         records.extend(mark.as_ref().map(|mark| Arc::new(self.mark_frame(mark))));
         let epoch = self.has_epoch().then(|| self.seal_epoch(&mut records));
+        if epoch.is_none() {
+            // Reads and refused requests change nothing: an epoch of them alone is over without a frame.
+            self.calls = 0;
+        }
         if records.is_empty() {
             return records;
         }
@@ -201,11 +204,13 @@ impl Shard {
         if !rules.holds(Rule::PublishAfterConfirm) {
             self.outboxes.iter_mut().for_each(Outbox::confirm);
         }
-        let answers =
-            if rules.holds(Rule::AnswerAfterConfirm) { std::mem::take(&mut self.answers) } else { Vec::new() };
+        for id in std::mem::take(&mut self.removed_late) {
+            self.put_removed(id);
+        }
+        let answers = if self.do_answers_wait() { std::mem::take(&mut self.answers) } else { Vec::new() };
+        let emitted = std::mem::take(&mut self.effects.emitted);
         SealedEpoch {
-            frame,
-            emitted: std::mem::take(&mut self.effects.emitted),
+            emission: Emission { shard: self.id, epoch: self.epoch, frame, records: emitted },
             answers,
             progress: Arc::new(self.progress()),
             snapshot: self.is_snapshot_due().then(|| self.take_snapshot(next_offset)),
@@ -292,12 +297,17 @@ impl Shard {
             out: self.stages.iter().map(|stage| stage.sealed.1).collect(),
             outer: self.stages.iter().map(|stage| stage.outer_sealed).collect(),
             hold: stages
-                .map(|stage| if self.program.stages[stage].is_cycle { self.hold(stage) } else { EventTime::MAX })
+                .map(|stage| if self.holds_itself(stage) { self.hold(stage) } else { EventTime::MAX })
                 .collect(),
             sent: self.outboxes.iter().map(|outbox| outbox.sent).collect(),
             seen: self.seen_sealed.clone(),
             acknowledged: self.acknowledged_sealed.clone(),
         }
+    }
+
+    /// Whether messages within a stage hold its watermark.
+    fn holds_itself(&self, stage: usize) -> bool {
+        self.program.stages[stage].is_cycle && self.options.rules.holds(Rule::CyclesHold)
     }
 
     /// Notes that the journal holds what was sealed last, its first record at `offset`.
@@ -309,10 +319,10 @@ impl Shard {
     /// If nothing was sealed.
     pub fn confirm(&mut self, offset: Offset) -> Result<Confirmed, Deposed> {
         let sealed = self.in_flight.take().expect("only what was sealed is confirmed");
-        if offset != self.next_offset {
+        if offset != self.next_offset && self.options.rules.holds(Rule::ConfirmByOffset) {
             return Err(Deposed { expected: self.next_offset, found: offset });
         }
-        self.next_offset += sealed.records;
+        self.next_offset = offset + sealed.records;
         self.tail_bytes += sealed.bytes;
         if let Some(mark) = sealed.mark {
             self.snapshots.push(mark);
@@ -321,7 +331,7 @@ impl Shard {
         let Some(epoch) = sealed.epoch else { return Ok(Confirmed::default()) };
         self.outboxes.iter_mut().for_each(Outbox::confirm);
         Ok(Confirmed {
-            emission: Some(Emission { shard: self.id, epoch: self.epoch, frame: epoch.frame, records: epoch.emitted }),
+            emission: Some(epoch.emission),
             answers: epoch.answers,
             progress: Some(epoch.progress),
             snapshot: epoch.snapshot,
@@ -330,17 +340,43 @@ impl Shard {
 
     /// Hands out the mail that may be published now.
     pub fn publish(&mut self, mut each: impl FnMut(&Arc<Mail>)) {
-        let now = self.now;
-        self.outboxes.iter_mut().for_each(|outbox| outbox.publish(now, &mut each));
+        let (now, rules) = (self.now, self.options.rules);
+        let keeps = rules.holds(Rule::OutboxKeepsUntilAcknowledged);
+        for outbox in &mut self.outboxes {
+            let mut last = 0;
+            outbox.publish(rules, now, |mail| {
+                last = mail.last();
+                each(mail);
+            });
+            if !keeps {
+                outbox.acknowledge(last, now);
+            }
+        }
     }
 
     /// Hands out the answers that wait for nothing: all that they saw is confirmed.
     pub fn take_answers(&mut self) -> Vec<Answer> {
         let may_answer = self.in_flight.is_none() && !self.has_epoch();
-        if may_answer || !self.options.rules.holds(Rule::AnswerAfterConfirm) {
+        if may_answer || !self.do_answers_wait() {
             return std::mem::take(&mut self.answers);
         }
         Vec::new()
+    }
+
+    fn do_answers_wait(&self) -> bool {
+        self.options.rules.holds(Rule::AnswerAfterConfirm)
+    }
+
+    /// What a mutant lets egresses and stores have before it is confirmed.
+    pub(crate) fn emission_ahead(&self) -> Option<Emission> {
+        let sealed = self.in_flight.as_ref().filter(|_| !self.options.rules.holds(Rule::EmitAfterConfirm))?;
+        sealed.epoch.as_ref().map(|epoch| epoch.emission.clone())
+    }
+
+    /// What a mutant tells the other shards before it is confirmed.
+    pub(crate) fn progress_ahead(&self) -> Option<Arc<Progress>> {
+        let sealed = self.in_flight.as_ref().filter(|_| !self.options.rules.holds(Rule::ProgressAfterConfirm))?;
+        sealed.epoch.as_ref().map(|epoch| Arc::clone(&epoch.progress))
     }
 
     fn is_snapshot_due(&self) -> bool {
@@ -386,12 +422,18 @@ impl Shard {
     ///
     /// Two snapshots are kept, and the journal behind the older one; and what egresses still need.
     pub fn trim(&mut self, egress_taken: u64) -> (Vec<SnapshotMark>, Option<Offset>) {
+        let rules = self.options.rules;
+        let egress_taken = if rules.holds(Rule::TrimBehindEgress) { egress_taken } else { u64::MAX };
         let mut removed = Vec::new();
         while self.snapshots.len() > 2 && self.snapshots[1].epoch <= egress_taken {
             removed.push(self.snapshots.remove(0));
         }
         let oldest = self.snapshots.first().filter(|oldest| self.snapshots.len() >= 2 && oldest.epoch <= egress_taken);
-        (removed, oldest.map(|oldest| oldest.next_offset))
+        let end = |oldest: &SnapshotMark| match rules.holds(Rule::TrimBehindSnapshot) {
+            true => oldest.next_offset,
+            false => self.next_offset,
+        };
+        (removed, oldest.map(end))
     }
 
     /// The whole state as of the last sealed epoch; equal to the encoding of the folded image.
@@ -437,7 +479,8 @@ impl Shard {
             let numbers = (0_u32..).zip(numbers).filter(|(_, upto)| **upto > 0);
             writer.list(numbers, |(shard, upto), out| put_pair(shard, *upto, out));
         }
-        let outboxes = (0_u32..).zip(&self.outboxes);
+        let rules = self.options.rules;
+        let outboxes = (0_u32..).zip(&self.outboxes).filter(|_| rules.holds(Rule::SnapshotHasOutbox));
         let messages =
             outboxes.flat_map(|(target, outbox)| outbox.unacknowledged().map(move |message| (target, message)));
         writer.list(messages, |(target, (sequence, _, message)), out| {
@@ -453,6 +496,7 @@ impl Shard {
             message.put(&mut bytes);
             carried.push(bytes);
         });
+        carried.retain(|_| rules.holds(Rule::SnapshotHasCarry));
         writer.list(carried.iter(), |message, out| put_bytes(out, message));
         let mut pending = Vec::new();
         self.pending.sorted(&self.program, |entry| {
@@ -460,6 +504,7 @@ impl Shard {
             entry.put(&mut bytes);
             pending.push(bytes);
         });
+        pending.retain(|_| rules.holds(Rule::SnapshotHasPending));
         writer.list(pending.iter(), |pending, out| put_bytes(out, pending));
         writer.list(self.parked.iter(), |((function, key), parked), out| put_parked(*function, key, parked, out));
         writer

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Shard, frame::Op, progress::Board, rules::Rule};
+use super::{Shard, progress::Board, rules::Rule};
 use crate::{
     address::ShardId,
     effect::{Call, Calls},
@@ -143,8 +143,11 @@ impl Shard {
             if waiting.is_rearmed() && waiting.due > stays_from.0 {
                 continue;
             }
-            self.effects.body.push(Op::PendingRemove as u8);
-            crate::codec::put_varint(&mut self.effects.body, waiting.id);
+            if self.options.rules.holds(Rule::FiredTimersAreGone) {
+                self.put_removed(waiting.id);
+            } else {
+                self.removed_late.push(waiting.id);
+            }
             let call = Call {
                 is_timer: waiting.is_timer(),
                 ..Call::message(waiting.function, waiting.handler, waiting.hash, waiting.time)
@@ -176,13 +179,13 @@ impl Shard {
     fn let_out(&mut self, stage: usize) {
         let reached = self.stages[stage].reached;
         let mut out = reached;
-        if let Some(earliest) = self.pending.earliest(stage).filter(|earliest| *earliest <= reached.0) {
+        if self.options.rules.holds(Rule::DueTimersHold)
+            && let Some(earliest) = self.pending.earliest(stage).filter(|earliest| *earliest <= reached.0)
+        {
             out = out.min(EventTime(earliest).just_before());
         }
-        if !self.is_drained() {
-            for call in carried(&self.queue, self.queue_at).chain(&self.effects.local.calls) {
-                out = out.min(call.time.just_before());
-            }
+        for call in self.holding() {
+            out = out.min(call.time.just_before());
         }
         let time = &mut self.stages[stage];
         time.out = time.out.max(out);
@@ -193,11 +196,19 @@ impl Shard {
         let is_in = |function: u16| usize::from(self.program.functions[usize::from(function)].stage) == stage;
         let outboxes = self.outboxes.iter().flat_map(super::outbox::Outbox::unacknowledged);
         let sent = outboxes.filter(|(_, posted, _)| is_in(posted.function)).map(|(_, posted, _)| posted.time);
-        let carried = carried(&self.queue, self.queue_at).chain(&self.effects.local.calls);
-        let carried = carried.filter(|call| is_in(call.function)).map(|call| call.time);
+        let carried = self.holding().filter(|call| is_in(call.function)).map(|call| call.time);
         let buffered = self.pending.earliest_buffered(stage).map(EventTime);
         let earliest = sent.chain(carried).chain(buffered).min();
         earliest.map_or(EventTime::MAX, EventTime::just_before)
+    }
+}
+
+impl Shard {
+    /// The messages to this shard that are not delivered yet, which hold the watermarks.
+    fn holding(&self) -> impl Iterator<Item = &Call> {
+        let hold = self.options.rules.holds(Rule::CarryHolds);
+        let calls = carried(&self.queue, self.queue_at).chain(&self.effects.local.calls);
+        calls.take(if hold { usize::MAX } else { 0 })
     }
 }
 

@@ -18,7 +18,7 @@ use statefn_core::{
 };
 
 use super::{End, Setup, Workload, same, states_of};
-use crate::random::Random;
+use crate::{plan::JUMP_MS_MAX, random::Random};
 
 const KEYS: u64 = 8;
 const ALARM_MS_MAX: i64 = 700;
@@ -66,7 +66,7 @@ struct Done {
 message!(Done, "done");
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct No(u64);
+pub(super) struct No(pub(super) u64);
 
 impl Wire for No {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -302,8 +302,13 @@ impl Workload for Faults {
         Setup { program, ingresses: vec![Box::new(bind)], inputs: vec![inputs] }
     }
 
+    fn shorten(&mut self, records_max: usize) {
+        self.partitions.iter_mut().for_each(|records| records.truncate(records_max));
+    }
+
     fn lingers_ms(&self) -> i64 {
-        ALARM_MS_MAX + 200
+        // A clock that was too far ahead when the alarm was set has gone back by then.
+        ALARM_MS_MAX + JUMP_MS_MAX + 200
     }
 
     fn check_end(&self, end: &End<'_>) -> Result<(), String> {

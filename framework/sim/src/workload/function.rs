@@ -22,8 +22,21 @@ macro_rules! is_ordered {
     (plain) => {
         false
     };
+    (read) => {
+        false
+    };
     (ordered) => {
         true
+    };
+}
+
+/// What a handler may do with the state, by the same word.
+macro_rules! access {
+    (read) => {
+        statefn_core::function::Access::Read
+    };
+    ($order:ident) => {
+        statefn_core::function::Access::Write
     };
 }
 
@@ -70,7 +83,7 @@ macro_rules! function {
                 const INDEX: u16 = $index;
             }
             impl statefn_core::function::Handles<$message> for $type {
-                const ACCESS: statefn_core::function::Access = statefn_core::function::Access::Write;
+                const ACCESS: statefn_core::function::Access = access!($order);
                 const IN_EVENT_TIME_ORDER: bool = is_ordered!($order);
                 fn handle(
                     &mut self,

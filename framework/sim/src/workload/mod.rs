@@ -13,6 +13,7 @@ mod faults;
 mod ring;
 mod sends;
 mod timers;
+mod trees;
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -91,6 +92,21 @@ pub trait Workload {
         Ok(())
     }
 
+    /// Looks at an answer when it is given, beside what is committed then.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn check_answer(&self, program: &Program, audit: &Audit, answer: &Answer) -> Result<(), String> {
+        let _ = (program, audit, answer);
+        Ok(())
+    }
+
+    /// Cuts the input to so many records for each partition at most, as if there had never been
+    /// more; a workload that cannot do that keeps them all.
+    fn shorten(&mut self, records_max: usize) {
+        let _ = records_max;
+    }
+
     /// Looks at what is committed in the end.
     ///
     /// # Errors
@@ -111,11 +127,13 @@ pub enum Kind {
     Ring,
     /// Rejections, faults and panics; other keys do not notice.
     Faults,
+    /// Random trees of commands; a model adds up what each key must hold.
+    Trees,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Bank, Self::Sends, Self::Timers, Self::Ring, Self::Faults];
+    pub const ALL: [Self; 6] = [Self::Bank, Self::Sends, Self::Timers, Self::Ring, Self::Faults, Self::Trees];
 
     /// The workload of a seed.
     #[must_use]
@@ -127,6 +145,7 @@ impl Kind {
             Self::Timers => Box::new(timers::Timers::new(&mut random)),
             Self::Ring => Box::new(ring::Chains::new(&mut random)),
             Self::Faults => Box::new(faults::Faults::new(&mut random)),
+            Self::Trees => Box::new(trees::Trees::new(&mut random)),
         }
     }
 
@@ -137,6 +156,7 @@ impl Kind {
             Self::Timers => "timers",
             Self::Ring => "ring",
             Self::Faults => "faults",
+            Self::Trees => "trees",
         }
     }
 }

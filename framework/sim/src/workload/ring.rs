@@ -236,6 +236,10 @@ impl Workload for Chains {
         Setup { program, ingresses: vec![Box::new(bind)], inputs: vec![inputs] }
     }
 
+    fn shorten(&mut self, records_max: usize) {
+        self.partitions.iter_mut().for_each(|records| records.truncate(records_max));
+    }
+
     fn check_end(&self, end: &End<'_>) -> Result<(), String> {
         let mut lines: BTreeMap<String, Vec<Line>> = BTreeMap::new();
         let mut all = Vec::new();

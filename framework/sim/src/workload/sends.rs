@@ -139,6 +139,10 @@ impl Workload for Sends {
         Setup { program, ingresses: vec![Box::new(bind)], inputs: vec![inputs] }
     }
 
+    fn shorten(&mut self, records_max: usize) {
+        self.partitions.iter_mut().for_each(|records| records.truncate(records_max));
+    }
+
     fn check_end(&self, end: &End<'_>) -> Result<(), String> {
         let peers: BTreeMap<String, Peer> = states_of::<Peer>(end.audit, Peer::NAME)?.into_iter().collect();
         let (mut sent, mut received, mut input) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());

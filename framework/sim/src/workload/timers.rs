@@ -488,6 +488,11 @@ impl Workload for Timers {
         }
     }
 
+    fn shorten(&mut self, records_max: usize) {
+        self.partitions.iter_mut().for_each(|records| records.truncate(records_max));
+        self.direct.truncate(records_max);
+    }
+
     fn check_end(&self, end: &End<'_>) -> Result<(), String> {
         let mut found = lines_by_key(end)?;
         for (key, Expected { plain, lines }) in self.expected() {

@@ -1,0 +1,225 @@
+//! Mutants: cores that lack one rule, each in worlds in which that rule matters.
+//!
+//! The worlds judge by what comes out in the end alone, so a mutant that is caught says that the
+//! checks are worth something. One that survives fails the test: either nothing needs the rule, or
+//! the simulator is blind.
+//!
+//! Deliberately absent: `evict before apply`, as states are never evicted from memory yet.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use statefn_core::shard::rules::{Rule, Rules};
+
+use crate::{
+    Failure,
+    plan::{Faults, Plan},
+    run_plan,
+    workload::Kind,
+};
+
+/// After how many worlds a mutant counts as having survived.
+pub const SEEDS_MAX: u64 = 100;
+
+/// How a mutant shows itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// Its worlds end wrong.
+    Outcome,
+    /// Where the whole core halts, it goes on.
+    NoHalt,
+}
+
+/// A core that lacks a rule, and the worlds in which that has to show.
+#[derive(Debug, Clone, Copy)]
+pub struct Mutant {
+    /// The rule that it lacks.
+    pub rule: Rule,
+    /// The workload whose checks have to notice.
+    pub workload: Kind,
+    /// How it shows itself.
+    pub sign: Sign,
+    tune: fn(&mut Plan),
+}
+
+/// A mutant that was caught.
+#[derive(Debug, Clone)]
+pub struct Caught {
+    /// How many worlds it took.
+    pub seeds: u64,
+    /// What was noticed.
+    pub failure: Failure,
+    /// What goes wrong in the same world with the whole core: nothing, or the mutant proves nothing.
+    pub whole: Option<Failure>,
+}
+
+impl Mutant {
+    const fn new(rule: Rule, workload: Kind, tune: fn(&mut Plan)) -> Self {
+        Self { rule, workload, sign: Sign::Outcome, tune }
+    }
+
+    /// The plan of its world.
+    #[must_use]
+    pub fn plan(&self, seed: u64) -> Plan {
+        let mut plan = Plan { rules: Rules::without(self.rule), looks_inside: false, ..Plan::of(seed) };
+        (self.tune)(&mut plan);
+        plan
+    }
+
+    /// Runs worlds until one of them notices; `None` if it survives [`SEEDS_MAX`].
+    #[must_use]
+    pub fn hunt(&self) -> Option<Caught> {
+        (0..SEEDS_MAX).find_map(|seed| {
+            let failure = match self.sign {
+                Sign::Outcome => run_plan(self.workload, self.plan(seed)).err(),
+                Sign::NoHalt => self.goes_on(seed),
+            };
+            failure.map(|failure| Caught { seeds: seed + 1, failure, whole: self.whole_core_fails(seed) })
+        })
+    }
+
+    fn whole_core_fails(&self, seed: u64) -> Option<Failure> {
+        let plan = Plan { rules: Rules::default(), looks_inside: true, ..self.plan(seed) };
+        if self.sign == Sign::NoHalt { None } else { run_plan(self.workload, plan).err() }
+    }
+
+    /// Whether the whole core halts in a world and the mutant does not.
+    fn goes_on(&self, seed: u64) -> Option<Failure> {
+        let halts = |failure: &Failure| failure.error.contains("the log lost records");
+        let whole = Plan { rules: Rules::default(), ..self.plan(seed) };
+        let halted = run_plan(self.workload, whole).err().filter(halts)?;
+        let mutant = run_plan(self.workload, self.plan(seed)).err();
+        if mutant.as_ref().is_some_and(halts) { None } else { Some(halted) }
+    }
+}
+
+/// Hunts all mutants on two threads; returns what came of each, in the order of [`MUTANTS`].
+///
+/// # Panics
+/// If a thread panics.
+#[must_use]
+pub fn hunt_all() -> Vec<(Mutant, Option<Caught>)> {
+    let next = AtomicUsize::new(0);
+    let hunt = || {
+        let mut found = Vec::new();
+        while let Some(mutant) = MUTANTS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            found.push((*mutant, mutant.hunt()));
+        }
+        found
+    };
+    let mut found = std::thread::scope(|scope| {
+        let hunts = [scope.spawn(hunt), scope.spawn(hunt)];
+        hunts.map(|hunt| hunt.join().expect("a hunt does not panic")).concat()
+    });
+    found.sort_by_key(|(mutant, _)| MUTANTS.iter().position(|known| known.rule == mutant.rule));
+    found
+}
+
+/// Several workers that are named for the same shards and that die and wake up.
+fn many_owners(plan: &mut Plan) {
+    (plan.is_embedded, plan.workers, plan.shards) = (false, 3, plan.shards.max(2));
+    plan.delay_ms_max = 30;
+    plan.faults = Faults { moved: 250, slow_news: 400, pause: 100, unknown: 40, crash: 5, ..Faults::default() };
+}
+
+/// Workers far from each other, nothing goes wrong between them.
+fn apart(plan: &mut Plan) {
+    (plan.is_embedded, plan.workers, plan.shards) = (false, 3, plan.shards.max(4));
+    plan.faults = Faults::default();
+}
+
+fn small_records(plan: &mut Plan) {
+    many_owners(plan);
+    (plan.record_bytes_max, plan.faults.unknown) = (300, 200);
+}
+
+fn unknown_appends(plan: &mut Plan) {
+    plan.faults = Faults { unknown: 150, ..Faults::default() };
+}
+
+fn refused_appends(plan: &mut Plan) {
+    apart(plan);
+    plan.faults = Faults { refused: 60, unknown: 60, crash: 10, ..Faults::default() };
+}
+
+fn lost_mail(plan: &mut Plan) {
+    apart(plan);
+    plan.faults.loss = 300;
+}
+
+fn doubled_mail(plan: &mut Plan) {
+    apart(plan);
+    plan.faults.doubled = 300;
+}
+
+fn crashes(plan: &mut Plan) {
+    apart(plan);
+    plan.faults.crash = 30;
+}
+
+fn crashes_without_snapshots(plan: &mut Plan) {
+    crashes(plan);
+    plan.snapshot_tail_bytes = 1 << 30;
+}
+
+fn snapshots(plan: &mut Plan) {
+    crashes(plan);
+    plan.snapshot_tail_bytes = 300;
+}
+
+fn snapshots_of_full_epochs(plan: &mut Plan) {
+    snapshots(plan);
+    // The mark of a snapshot has to stand without the epoch that is appended behind it.
+    (plan.epoch_calls_max, plan.commit_interval_ms, plan.delay_ms_max) = (4, 20, 1);
+    (plan.record_bytes_max, plan.egress_ms_max, plan.stretch_max) = (300, 0, 30);
+    (plan.faults.crash, plan.faults.unknown) = (5, 300);
+}
+
+fn slow_egress(plan: &mut Plan) {
+    snapshots(plan);
+    plan.egress_ms_max = 800;
+}
+
+fn full_epochs(plan: &mut Plan) {
+    apart(plan);
+    (plan.epoch_calls_max, plan.commit_interval_ms, plan.delay_ms_max) = (2, 0, 4);
+}
+
+fn forgetful_log(plan: &mut Plan) {
+    apart(plan);
+    (plan.faults.forgets, plan.snapshot_tail_bytes) = (300, 1 << 30);
+}
+
+/// The mutants, each with its worlds.
+pub const MUTANTS: [Mutant; 31] = [
+    Mutant::new(Rule::ClaimsRaiseTheTerm, Kind::Bank, many_owners),
+    Mutant::new(Rule::EqualTermsAreVoid, Kind::Bank, many_owners),
+    Mutant::new(Rule::NoncesAreNew, Kind::Bank, many_owners),
+    Mutant::new(Rule::PartsAreJudgedAtTheLast, Kind::Timers, small_records),
+    Mutant { sign: Sign::NoHalt, ..Mutant::new(Rule::ChainIsUnbroken, Kind::Sends, forgetful_log) },
+    Mutant::new(Rule::SeenDropsDuplicates, Kind::Sends, doubled_mail),
+    Mutant::new(Rule::SeenRefusesGaps, Kind::Sends, lost_mail),
+    Mutant::new(Rule::PositionsSkipKnown, Kind::Sends, crashes),
+    Mutant::new(Rule::ResendsAll, Kind::Sends, lost_mail),
+    Mutant::new(Rule::ResendsAtTakeOver, Kind::Sends, crashes),
+    Mutant::new(Rule::OutboxKeepsUntilAcknowledged, Kind::Sends, lost_mail),
+    Mutant::new(Rule::PublishAfterConfirm, Kind::Sends, refused_appends),
+    Mutant::new(Rule::EmitAfterConfirm, Kind::Bank, refused_appends),
+    Mutant::new(Rule::AnswerAfterConfirm, Kind::Bank, refused_appends),
+    Mutant::new(Rule::ProgressAfterConfirm, Kind::Sends, refused_appends),
+    Mutant::new(Rule::ConfirmByOffset, Kind::Bank, many_owners),
+    Mutant::new(Rule::UnknownIsNoSuccess, Kind::Bank, unknown_appends),
+    Mutant::new(Rule::UnknownIsNoFailure, Kind::Bank, unknown_appends),
+    Mutant::new(Rule::DeposedClaimsAgain, Kind::Bank, unknown_appends),
+    Mutant::new(Rule::WatermarkAfterMessages, Kind::Timers, lost_mail),
+    Mutant::new(Rule::CyclesHold, Kind::Ring, apart),
+    Mutant::new(Rule::CarryHolds, Kind::Ring, full_epochs),
+    Mutant::new(Rule::DueTimersHold, Kind::Timers, full_epochs),
+    Mutant::new(Rule::FiredTimersAreGone, Kind::Timers, crashes_without_snapshots),
+    Mutant::new(Rule::TrimBehindSnapshot, Kind::Bank, snapshots),
+    Mutant::new(Rule::TrimBehindEgress, Kind::Bank, slow_egress),
+    Mutant::new(Rule::SnapshotHasCarry, Kind::Sends, snapshots_of_full_epochs),
+    Mutant::new(Rule::SnapshotHasOutbox, Kind::Sends, snapshots),
+    Mutant::new(Rule::SnapshotHasPending, Kind::Timers, snapshots),
+    Mutant::new(Rule::FailedCallsHaveNoEffects, Kind::Bank, apart),
+    Mutant::new(Rule::FailedCallsChangeNothing, Kind::Bank, apart),
+];

@@ -1,0 +1,200 @@
+//! The actions of pipelines, as the world executes them.
+
+use std::sync::Arc;
+
+use statefn_core::{
+    address::ShardId,
+    pipeline::{Action, Append},
+    ports::{
+        log::{Log, Offset},
+        snapshots::Snapshots,
+        store::Store,
+    },
+    shard::{Emission, Shard, Snapshot, frame::SnapshotMark, outbox::Mail, progress::Progress, rules::Rule},
+};
+
+use super::{Event, Life, WorkerId, World};
+use crate::check::{changes, snapshot_equals_fold};
+
+impl World<'_> {
+    pub(super) fn execute(&mut self, worker: WorkerId, action: Action) -> Result<(), String> {
+        match action {
+            Action::Append(Append { shard, records }) => {
+                let nonce = self.owned(worker, shard).map(Shard::nonce);
+                // A pipeline may have lost the shard between asking and now.
+                let Some(nonce) = nonce else { return Ok(()) };
+                self.append(worker, shard, nonce, records);
+            }
+            Action::Publish(mail) => self.publish(worker, &mail)?,
+            Action::Emit(emission) => {
+                let changes = changes(&self.program, &emission.frame)?;
+                self.stores[emission.shard as usize].apply(emission.epoch, &changes)?;
+                self.emit(worker, emission)?;
+            }
+            Action::Progress(progress) => self.tell_progress(worker, &progress)?,
+            Action::Answer(answer) => {
+                self.report.answers += 1;
+                if self.asked.remove(&answer.request).is_none() {
+                    return Err(format!("request {} is answered twice (I7)", answer.request));
+                }
+                if self.plan.looks_inside {
+                    self.workload.check_answer(&self.program, &self.audit, &answer)?;
+                }
+                self.answers.push(answer);
+            }
+            Action::Store(snapshot) => self.store(worker, snapshot)?,
+            Action::Forget { shard, snapshots, before } => {
+                let ms = self.random.between(0, 200);
+                self.after(ms, Event::Forget(self.life(worker), shard, snapshots, before));
+            }
+            Action::TakeOver(shard) if self.plan.rules.holds(Rule::DeposedClaimsAgain) => {
+                self.take_over_later(worker, shard);
+            }
+            Action::TakeOver(_) => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn life(&self, worker: WorkerId) -> Life {
+        (worker, self.workers[worker].life)
+    }
+
+    pub(super) fn others(&self, worker: WorkerId) -> Vec<Life> {
+        let living = (0..self.workers.len()).filter(|id| *id != worker && self.workers[*id].pipeline.is_some());
+        living.map(|id| self.life(id)).collect()
+    }
+
+    pub(super) fn publish(&mut self, worker: WorkerId, mail: &Arc<Mail>) -> Result<(), String> {
+        let sent = self.published.entry((mail.source, mail.target)).or_default();
+        self.report.mail_sent_again += u64::from(mail.last() <= *sent);
+        *sent = (*sent).max(mail.last());
+        if self.plan.looks_inside && mail.last() > self.audit.sent(mail.source, mail.target) {
+            return Err(format!("shard {} publishes what it has not committed (I3): {mail:?}", mail.source));
+        }
+        for life in self.others(worker) {
+            for _ in 0..self.copies() {
+                self.send(Event::Mail(life, Arc::clone(mail)));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn tell_progress(&mut self, worker: WorkerId, progress: &Arc<Progress>) -> Result<(), String> {
+        let committed = self.audit.shards[progress.shard as usize].image.epoch();
+        if self.plan.looks_inside && progress.epoch > committed {
+            return Err(format!(
+                "shard {} tells progress of epoch {}, which is not committed",
+                progress.shard, progress.epoch
+            ));
+        }
+        for life in self.others(worker) {
+            for _ in 0..self.copies() {
+                self.send(Event::Progress(life, Arc::clone(progress)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is no longer needed: snapshots first, and then the journal.
+    pub(super) fn forget(
+        &mut self,
+        worker: WorkerId,
+        shard: ShardId,
+        snapshots: &[SnapshotMark],
+        before: Option<Offset>,
+    ) -> Result<(), String> {
+        for mark in snapshots {
+            self.snapshots.remove(&mark.name)?;
+        }
+        if self.random.chance(self.faults.crash) {
+            return self.crash(worker);
+        }
+        if let Some(before) = before {
+            self.log.trim(shard, before)?;
+            self.report.trims += 1;
+        }
+        Ok(())
+    }
+
+    /// Lets the owner of a shard forget its journal while somebody else begins to read it.
+    pub(super) fn forget_while_read(&mut self, shard: ShardId) -> Result<(), String> {
+        let is_it = |event: &Event| match event {
+            Event::Forget((worker, life), of, ..) => *of == shard && self.workers[*worker].life == *life,
+            _ => false,
+        };
+        let Some(place) = self.queue.iter().find(|(_, event)| is_it(event)).map(|(place, _)| *place) else {
+            return Ok(());
+        };
+        let Some(Event::Forget(_, _, snapshots, Some(before))) = self.queue.remove(&place) else { return Ok(()) };
+        for mark in &snapshots {
+            self.snapshots.remove(&mark.name)?;
+        }
+        self.report.trims_raced += u64::from(before > self.log.start(shard));
+        self.log.trim_before_the_next_read(shard, before);
+        Ok(())
+    }
+
+    /// How often something arrives that was sent once.
+    pub(super) fn copies(&mut self) -> u32 {
+        if self.random.chance(self.faults.loss) {
+            self.report.mail_lost += 1;
+            return 0;
+        }
+        if self.random.chance(self.faults.doubled) {
+            self.report.mail_doubled += 1;
+            return 2;
+        }
+        1
+    }
+
+    pub(super) fn emit(&mut self, worker: WorkerId, emission: Emission) -> Result<(), String> {
+        let committed = self.audit.shards[emission.shard as usize].image.epoch();
+        if self.plan.looks_inside && emission.epoch > committed {
+            return Err(format!("shard {} emits epoch {}, which is not committed", emission.shard, emission.epoch));
+        }
+        self.workers[worker].emissions.push_back(emission);
+        let ms = self.random.between(0, self.plan.egress_ms_max);
+        self.after(ms, Event::Flush(self.life(worker)));
+        Ok(())
+    }
+
+    /// Lets the egresses of a worker write all they have, and its pipeline know with more delay.
+    pub(super) fn flush(&mut self, worker: WorkerId) -> Result<(), String> {
+        for emission in std::mem::take(&mut self.workers[worker].emissions) {
+            let shard = emission.shard;
+            let sink = &mut self.sinks[shard as usize];
+            match sink.take(&emission)? {
+                true => self.report.emitted += emission.records.len() as u64,
+                false => self.report.emitted_again += 1,
+            }
+            let taken = sink.taken;
+            self.send(Event::EgressTaken(self.life(worker), shard, taken));
+        }
+        Ok(())
+    }
+
+    pub(super) fn store(&mut self, worker: WorkerId, snapshot: Snapshot) -> Result<(), String> {
+        let Snapshot { shard, mark, mut bytes } = snapshot;
+        if self.plan.looks_inside {
+            snapshot_equals_fold(&self.log, shard, mark.next_offset, &bytes)?;
+        }
+        let Some(nonce) = self.owned(worker, shard).map(Shard::nonce) else { return Ok(()) };
+        let is_stored = !self.random.chance(self.faults.snapshot);
+        if is_stored {
+            self.report.snapshots += 1;
+            self.report.snapshots_after_failure += u64::from(self.failed_snapshots.remove(&shard));
+        } else {
+            self.failed_snapshots.insert(shard);
+            self.report.snapshots_failed += 1;
+            let place = self.random.place(bytes.len());
+            bytes[place] ^= 0x10;
+            bytes.truncate(place + 1);
+        }
+        // A put that fails may leave anything behind.
+        if is_stored || self.random.chance(500) {
+            self.snapshots.put(&mark.name, &bytes)?;
+        }
+        self.send(Event::SnapshotTold(self.life(worker), shard, nonce, is_stored.then_some(mark)));
+        Ok(())
+    }
+}

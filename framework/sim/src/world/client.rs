@@ -1,0 +1,56 @@
+//! Clients that call handlers and wait for answers.
+
+use statefn_core::{
+    address::{ShardId, murmur2, shard_of},
+    effect::{Call, Calls},
+    shard::{Answer, Reply, Request},
+};
+
+use super::{Event, WorkerId, World};
+use crate::workload::Asked;
+
+impl World<'_> {
+    /// A client calls a handler of some key and waits for the answer; it never calls twice.
+    pub(super) fn request(&mut self) {
+        if self.is_calm {
+            return;
+        }
+        let ms = self.random.between(5, 60);
+        self.after(ms, Event::Request);
+        let id = self.requests;
+        let Some(Asked { function, message, key, payload }) = self.workload.request(&mut self.random, id) else {
+            return;
+        };
+        let hash = murmur2(&key);
+        let shard = shard_of(hash, self.plan.shards);
+        let owners: Vec<WorkerId> =
+            (0..self.workers.len()).filter(|worker| self.owned(*worker, shard).is_some()).collect();
+        if owners.is_empty() {
+            return;
+        }
+        self.requests += 1;
+        let worker = self.random.one_of(&owners);
+        let functions = &self.program.functions;
+        let function =
+            functions.iter().position(|known| known.spec.name == function).expect("a function of the program");
+        let handlers = &functions[function].spec.messages;
+        let handler =
+            handlers.iter().position(|handler| handler.message == message).expect("a message of the function");
+        let mut calls = Calls::default();
+        let call = Call::message(function as u16, handler as u16, hash, statefn_core::EventTime(0));
+        calls.push(call, &key, &payload);
+        let now = self.clock(worker);
+        self.asked.insert(id, (worker, shard));
+        self.pipeline(worker).request(shard, &Request { id, calls }, now);
+    }
+
+    /// What a mutant does: clients are told that nothing was done, though nobody knows.
+    pub(super) fn refuse_requests(&mut self, worker: WorkerId, shard: ShardId) {
+        let refused: Vec<u64> =
+            self.asked.iter().filter(|(_, asked)| **asked == (worker, shard)).map(|(request, _)| *request).collect();
+        for request in refused {
+            self.asked.remove(&request);
+            self.answers.push(Answer { request, reply: Reply::Failed("nothing was done".into()) });
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! The world: workers, a log they share, and everything that can go wrong between them.
+//!
+//! One thread, one queue of events ordered by a virtual clock, one seed. Each worker is a process
+//! with a [`Pipeline`]; the world executes the pipeline's actions, and a fault may strike before
+//! or after each. Who should own a shard is a table of the world (`named`); workers learn of it
+//! with delay, so two may believe that they own one shard.
+//!
+//! ```text
+//!   input --> worker: pipeline --Append--> [delay, fate] --> log --> audit folds it
+//!                ^        |--Publish, Progress--> [delay, loss, doubled] --> every other worker
+//!                |        |--Emit--> egress, store      |--Store, Forget--> snapshots, trim
+//!                +--[delay]-- outcomes, news, egress taken
+//! ```
+//!
+//! Invariants: nothing but the plan's seed decides what happens; an event for a worker that has
+//! died since is dropped; a worker that is paused gets its events, in order, when it goes on.
+//!
+//! Deliberately absent: what the functions do and which outcome is right, see `workload`.
+
+mod action;
+mod client;
+mod end;
+mod journal;
+mod ownership;
+mod trouble;
+mod worker;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use statefn_core::{
+    ProcessingTime,
+    address::ShardId,
+    ingress::ErasedIngress,
+    pipeline::Pipeline,
+    ports::{log::Offset, snapshots::MemorySnapshots, store::MemoryStore},
+    program::Program,
+    shard::{Answer, Emission, Options, TakeOver, frame::SnapshotMark, outbox::Mail, progress::Progress},
+};
+
+use crate::{
+    check::{Audit, Sink},
+    log::{Bytes, Fate, SharedLog},
+    plan::{Faults, Plan},
+    random::Random,
+    report::Report,
+    workload::Workload,
+};
+
+/// How many events a world may have; one that has more does not come to an end.
+const STEPS_MAX: u64 = 1_000_000;
+/// How long after the faults, in virtual milliseconds, everything has to be done.
+const DRAIN_MS_MAX: i64 = 120_000;
+
+type WorkerId = usize;
+/// A life of a worker: a number that a crash changes.
+type Life = (WorkerId, u64);
+
+#[derive(Debug)]
+enum Event {
+    Turn(Life, u64),
+    TakeOver(Life, ShardId),
+    Told(Life, ShardId, u64, Outcome),
+    Mail(Life, Arc<Mail>),
+    Progress(Life, Arc<Progress>),
+    SnapshotTold(Life, ShardId, u64, Option<SnapshotMark>),
+    Flush(Life),
+    Forget(Life, ShardId, Vec<SnapshotMark>, Option<Offset>),
+    EgressTaken(Life, ShardId, u64),
+    News(Life, ShardId),
+    Arrive(Flight),
+    Restart(WorkerId),
+    Move(ShardId, WorkerId),
+    Request,
+    Trouble,
+    Calm,
+}
+
+impl Event {
+    fn life(&self) -> Option<Life> {
+        match self {
+            Self::Turn(life, _)
+            | Self::TakeOver(life, _)
+            | Self::Told(life, ..)
+            | Self::Mail(life, _)
+            | Self::Progress(life, _)
+            | Self::SnapshotTold(life, ..)
+            | Self::Flush(life)
+            | Self::Forget(life, ..)
+            | Self::EgressTaken(life, ..)
+            | Self::News(life, _) => Some(*life),
+            Self::Arrive(_) | Self::Restart(_) | Self::Move(..) | Self::Request | Self::Trouble | Self::Calm => None,
+        }
+    }
+}
+
+/// What a worker learns of its append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Stands(Offset),
+    Refused,
+    Unknown,
+}
+
+/// An append on its way to the log.
+#[derive(Debug)]
+struct Flight {
+    life: Life,
+    shard: ShardId,
+    nonce: u64,
+    records: Vec<Bytes>,
+    fate: Fate,
+}
+
+struct Worker {
+    life: u64,
+    /// None while it is dead.
+    pipeline: Option<Pipeline>,
+    /// The shards that it believes it is named for.
+    named: BTreeSet<ShardId>,
+    claims: BTreeMap<ShardId, (u64, TakeOver)>,
+    /// What its egresses have not written yet; they write in order.
+    emissions: VecDeque<Emission>,
+    paused_until: i64,
+    clock_skew_ms: i64,
+    turn: u64,
+    turn_at: Option<i64>,
+}
+
+/// A world; see the module.
+pub struct World<'a> {
+    plan: Plan,
+    random: Random,
+    workload: &'a dyn Workload,
+    program: Arc<Program>,
+    options: Arc<Options>,
+    ingresses: Vec<Arc<dyn ErasedIngress>>,
+    /// By ingress, by partition.
+    inputs: Vec<Vec<Vec<Vec<u8>>>>,
+
+    now: i64,
+    sequence: u64,
+    queue: BTreeMap<(i64, u64), Event>,
+    flights: usize,
+    faults: Faults,
+    is_calm: bool,
+    /// Whether the log has lost a record that it had acknowledged.
+    has_forgotten: bool,
+    /// When everything was done for the first time.
+    done_at: Option<i64>,
+
+    workers: Vec<Worker>,
+    named: Vec<WorkerId>,
+    /// When the faults end.
+    calm_at: i64,
+    nonce: u64,
+    log: SharedLog,
+    snapshots: MemorySnapshots,
+    /// The shards whose newest snapshot was damaged once.
+    rotten: BTreeSet<usize>,
+    /// Those of them whom nobody has taken over since.
+    rotten_unread: BTreeSet<usize>,
+    /// The shards whose last snapshot could not be stored.
+    failed_snapshots: BTreeSet<ShardId>,
+    /// By source and target, the last message that was published.
+    published: BTreeMap<(ShardId, ShardId), u64>,
+    /// By shard, until when appends to its journal wait.
+    stalled_until: Vec<i64>,
+    /// The newest reading of any clock.
+    newest_clock: i64,
+    sinks: Vec<Sink>,
+    stores: Vec<MemoryStore>,
+    /// What a crash leaves of the stores of an embedded world.
+    flushed: Vec<MemoryStore>,
+    audit: Audit,
+    answers: Vec<Answer>,
+    requests: u64,
+    /// By request that nobody has answered yet, who was asked.
+    asked: BTreeMap<u64, (WorkerId, ShardId)>,
+    report: Report,
+    trace: u64,
+}
+
+impl<'a> World<'a> {
+    /// The world of a plan, before its first event.
+    ///
+    /// # Errors
+    /// If the workload's program does not link.
+    pub fn new(plan: Plan, workload: &'a dyn Workload) -> Result<Self, String> {
+        let random = Random::new(plan.seed);
+        let setup = workload.setup();
+        let program = Program::link(setup.program).map_err(|error| error.to_string())?;
+        let partitions = setup.inputs.iter().map(|partitions| partitions.len() as u32).collect();
+        let options = Options {
+            partitions,
+            record_bytes_max: plan.record_bytes_max,
+            snapshot_tail_bytes: plan.snapshot_tail_bytes,
+            epoch_calls_max: plan.epoch_calls_max,
+            rules: plan.rules,
+            ..Options::new(plan.shards, &program)
+        };
+        let shards = plan.shards as usize;
+        let mut world = Self {
+            ingresses: setup.ingresses.into_iter().map(|bind| bind(&program)).collect(),
+            inputs: setup.inputs,
+            now: 1_000_000,
+            sequence: 0,
+            queue: BTreeMap::new(),
+            flights: 0,
+            faults: plan.faults,
+            is_calm: false,
+            has_forgotten: false,
+            done_at: None,
+            workers: Vec::new(),
+            named: Vec::new(),
+            calm_at: 0,
+            nonce: 0,
+            log: SharedLog::new(plan.shards),
+            snapshots: MemorySnapshots::default(),
+            rotten: BTreeSet::new(),
+            rotten_unread: BTreeSet::new(),
+            failed_snapshots: BTreeSet::new(),
+            published: BTreeMap::new(),
+            stalled_until: vec![0; shards],
+            newest_clock: i64::MIN,
+            sinks: std::iter::repeat_with(Sink::default).take(shards).collect(),
+            stores: vec![MemoryStore::default(); shards],
+            flushed: vec![MemoryStore::default(); shards],
+            audit: Audit::new(plan.shards, plan.judges_by()),
+            answers: Vec::new(),
+            requests: 0,
+            asked: BTreeMap::new(),
+            report: Report { seeds: 1, ..Report::default() },
+            trace: 0xcbf2_9ce4_8422_2325,
+            options: Arc::new(options),
+            program,
+            workload,
+            random,
+            plan,
+        };
+        world.begin();
+        Ok(world)
+    }
+
+    fn begin(&mut self) {
+        let workers = self.plan.workers;
+        self.named = (0..self.plan.shards).map(|_| self.random.place(workers)).collect();
+        for id in 0..workers {
+            let clock_skew_ms = self.random.between(-30, 30);
+            self.workers.push(Worker {
+                life: 0,
+                pipeline: None,
+                named: BTreeSet::new(),
+                claims: BTreeMap::new(),
+                emissions: VecDeque::new(),
+                paused_until: 0,
+                clock_skew_ms,
+                turn: 0,
+                turn_at: None,
+            });
+            self.restart(id);
+        }
+        self.calm_at = self.now + self.plan.calm_at;
+        self.after(self.plan.calm_at, Event::Calm);
+        self.after(10, Event::Trouble);
+        self.after(20, Event::Request);
+    }
+
+    /// Runs the world to its end; returns its counts and a number that sums up all that happened.
+    ///
+    /// # Errors
+    /// What went wrong first.
+    pub fn run(mut self) -> Result<(Report, u64), String> {
+        let end = self.now + self.plan.calm_at + DRAIN_MS_MAX + self.workload.lingers_ms();
+        while !self.is_done() || !self.has_lingered() {
+            self.report.steps += 1;
+            if self.report.steps > STEPS_MAX || self.now > end {
+                return Err(self.not_drained());
+            }
+            let Some(((at, _), event)) = self.queue.pop_first() else { return Err(self.not_drained()) };
+            self.now = at;
+            self.step(event).map_err(|error| {
+                format!("step {}, {} ms before the faults end: {error}", self.report.steps, self.calm_at - self.now)
+            })?;
+        }
+        self.check_end()?;
+        Ok((self.report, self.trace))
+    }
+
+    fn step(&mut self, event: Event) -> Result<(), String> {
+        if let Some((worker, life)) = event.life() {
+            let known = &self.workers[worker];
+            if known.life != life {
+                return Ok(());
+            }
+            if known.paused_until > self.now {
+                let at = known.paused_until;
+                self.at(at, event);
+                return Ok(());
+            }
+        }
+        self.note(self.now as u64);
+        match event {
+            Event::Turn((worker, _), turn) => return self.turn(worker, turn),
+            Event::TakeOver((worker, _), shard) => self.prepare(worker, shard)?,
+            Event::Told((worker, _), shard, nonce, outcome) => self.told(worker, shard, nonce, outcome)?,
+            Event::Mail((worker, _), mail) => {
+                let seen = self.audit.shards[mail.target as usize].seen.get(&mail.source).copied().unwrap_or_default();
+                let is_owned = self.owned(worker, mail.target).is_some();
+                self.report.mail_dropped += u64::from(is_owned && mail.last() <= seen);
+                let now = self.clock(worker);
+                self.pipeline(worker).mail(mail, now);
+            }
+            Event::Progress((worker, _), progress) => self.pipeline(worker).progress(&[progress]),
+            Event::SnapshotTold((worker, _), shard, nonce, mark) => {
+                if self.owned(worker, shard).is_some_and(|shard| shard.nonce() == nonce) {
+                    self.pipeline(worker).snapshot_stored(shard, mark);
+                }
+            }
+            Event::Flush((worker, _)) => self.flush(worker)?,
+            Event::Forget((worker, _), shard, snapshots, before) => self.forget(worker, shard, &snapshots, before)?,
+            Event::EgressTaken((worker, _), shard, epoch) => self.pipeline(worker).egress_taken(shard, epoch),
+            Event::News((worker, _), shard) => self.news(worker, shard),
+            Event::Arrive(flight) => self.arrive(flight)?,
+            Event::Restart(worker) => self.restart(worker),
+            Event::Move(shard, to) if !self.is_calm => self.move_shard_to(shard as usize, to),
+            Event::Move(..) => {}
+            Event::Request => self.request(),
+            Event::Trouble => self.trouble()?,
+            Event::Calm => self.calm(),
+        }
+        Ok(())
+    }
+}
+
+/// Time and chance.
+impl World<'_> {
+    fn at(&mut self, at: i64, event: Event) {
+        self.sequence += 1;
+        self.flights += usize::from(matches!(event, Event::Arrive(_)));
+        self.queue.insert((at, self.sequence), event);
+    }
+
+    fn after(&mut self, ms: i64, event: Event) {
+        self.at(self.now + ms, event);
+    }
+
+    /// Soon, as the network goes.
+    fn send(&mut self, event: Event) {
+        let ms = self.random.between(0, self.plan.delay_ms_max);
+        self.after(ms, event);
+    }
+
+    /// Lets a worker act soon.
+    fn wake(&mut self, worker: WorkerId, within_ms: i64) {
+        let at = self.now + self.random.between(0, within_ms);
+        let known = &mut self.workers[worker];
+        if known.pipeline.is_none() || known.turn_at.is_some_and(|turn_at| turn_at <= at) {
+            return;
+        }
+        known.turn += 1;
+        known.turn_at = Some(at);
+        let turn = Event::Turn((worker, known.life), known.turn);
+        self.at(at, turn);
+    }
+
+    /// What a worker's clock shows; it may go back.
+    fn clock(&mut self, worker: WorkerId) -> ProcessingTime {
+        /// Clocks differ by less than this unless one jumps.
+        const SKEW_MS: i64 = 100;
+        let jitter = self.random.between(-2, 2);
+        let clock = self.now + self.workers[worker].clock_skew_ms + jitter;
+        self.report.clocks_behind += u64::from(clock < self.newest_clock.saturating_sub(SKEW_MS));
+        self.newest_clock = self.newest_clock.max(clock);
+        ProcessingTime(clock)
+    }
+
+    /// Adds to the sum of all that happened (FNV-1a, by words).
+    fn note(&mut self, word: u64) {
+        self.trace = (self.trace ^ word).wrapping_mul(0x0100_0000_01b3);
+    }
+}

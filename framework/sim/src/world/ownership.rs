@@ -1,0 +1,97 @@
+//! Who should own a shard, who believes so, and take-overs.
+
+use std::sync::Arc;
+
+use statefn_core::{
+    address::ShardId,
+    ports::{log::Log, snapshots::Snapshots, store::Store},
+    shard::{Accepted, TakeOver, rules::Rule},
+};
+
+use super::{Event, Outcome, WorkerId, World};
+
+impl World<'_> {
+    /// Tells a worker whether it is named for a shard, as things stand now.
+    pub(super) fn news(&mut self, worker: WorkerId, shard: ShardId) {
+        let is_named = self.named[shard as usize] == worker;
+        let known = &mut self.workers[worker];
+        if is_named {
+            known.named.insert(shard);
+            self.take_over_later(worker, shard);
+        } else {
+            known.named.remove(&shard);
+            known.claims.remove(&shard);
+            self.report.given_away += u64::from(self.pipeline(worker).drop_shard(shard).is_some());
+        }
+    }
+
+    pub(super) fn take_over_later(&mut self, worker: WorkerId, shard: ShardId) {
+        // Random, so that two who want the same shard do not run into each other for ever.
+        let ms = self.random.between(1, 60);
+        self.after(ms, Event::TakeOver(self.life(worker), shard));
+    }
+
+    pub(super) fn prepare(&mut self, worker: WorkerId, shard: ShardId) -> Result<(), String> {
+        let known = &self.workers[worker];
+        if !known.named.contains(&shard) || known.claims.contains_key(&shard) || self.owned(worker, shard).is_some() {
+            return Ok(());
+        }
+        let taken = self.sinks[shard as usize].taken;
+        if self.random.chance(500) {
+            self.forget_while_read(shard)?;
+        }
+        let mut missing = Vec::new();
+        let ports: (&mut dyn Log, &mut dyn Snapshots) = (&mut self.log, &mut self.snapshots);
+        let take_over = TakeOver::prepare(&self.program, &self.options, shard, ports, taken, &mut |emission| {
+            missing.push(emission);
+        });
+        let mut take_over = take_over.map_err(|error| error.to_string())?;
+        self.report.snapshots_passed_over += u64::from(self.rotten_unread.remove(&(shard as usize)));
+        missing.into_iter().try_for_each(|emission| self.emit(worker, emission))?;
+        self.nonce += 1;
+        // The varints of nonces have all lengths.
+        let mut nonce = self.nonce << 40 | self.random.below(1 << 40);
+        if !self.plan.rules.holds(Rule::NoncesAreNew) {
+            nonce = 1 + u64::from(shard);
+        }
+        let claim = Arc::new(take_over.claim(&self.program, nonce));
+        self.workers[worker].claims.insert(shard, (nonce, take_over));
+        self.report.claims += 1;
+        self.append(worker, shard, nonce, vec![claim]);
+        Ok(())
+    }
+
+    pub(super) fn claim_told(&mut self, worker: WorkerId, shard: ShardId, outcome: Outcome) -> Result<(), String> {
+        let Some((_, take_over)) = self.workers[worker].claims.remove(&shard) else { return Ok(()) };
+        let accepted = match outcome {
+            Outcome::Stands(_) => take_over.accept(&mut self.log).map_err(|error| error.to_string())?,
+            Outcome::Refused | Outcome::Unknown => Accepted::Again,
+        };
+        match accepted {
+            Accepted::Owned(owned) => {
+                self.report.takeovers += 1;
+                let others = (0..self.workers.len()).filter(|other| *other != worker);
+                let is_owned_twice = others.into_iter().any(|other| self.owned(other, shard).is_some());
+                self.report.owned_twice += u64::from(is_owned_twice);
+                self.catch_up(shard, owned.epoch())?;
+                let taken = self.sinks[shard as usize].taken;
+                self.pipeline(worker).adopt(*owned, taken);
+            }
+            Accepted::Again => {
+                self.report.claims_in_vain += 1;
+                self.take_over_later(worker, shard);
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the store of a shard up to what its new owner begins with.
+    pub(super) fn catch_up(&mut self, shard: ShardId, epoch: u64) -> Result<(), String> {
+        let store = &mut self.stores[shard as usize];
+        let changes = &self.audit.shards[shard as usize].changes;
+        for missing in store.applied_epoch()? + 1..=epoch {
+            store.apply(missing, &changes[missing as usize - 1])?;
+        }
+        Ok(())
+    }
+}

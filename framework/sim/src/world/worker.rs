@@ -1,0 +1,155 @@
+//! Workers: their turns, their deaths, and the input they read.
+
+use std::sync::Arc;
+
+use statefn_core::{
+    address::ShardId,
+    dead_letter::DeadLetter,
+    ingress::{Batches, RawRecord},
+    pipeline::Pipeline,
+    shard::{Shard, frame::Position},
+};
+
+use super::{Event, WorkerId, World};
+
+impl World<'_> {
+    pub(super) fn pipeline(&mut self, worker: WorkerId) -> &mut Pipeline {
+        self.wake(worker, 1);
+        self.workers[worker].pipeline.as_mut().expect("an event reaches a living worker only")
+    }
+
+    pub(super) fn owned(&self, worker: WorkerId, shard: ShardId) -> Option<&Shard> {
+        self.workers[worker].pipeline.as_ref()?.shards().find(|owned| owned.id() == shard)
+    }
+
+    pub(super) fn turn(&mut self, worker: WorkerId, turn: u64) -> Result<(), String> {
+        if self.workers[worker].turn != turn {
+            return Ok(());
+        }
+        self.workers[worker].turn_at = None;
+        let mut is_busy = self.random.chance(400) && self.read_input(worker);
+        let now = self.clock(worker);
+        // Not by `Self::pipeline`, which would wake the worker again at once, for ever.
+        self.workers[worker].pipeline.as_mut().expect("a worker with a turn lives").pump(now);
+        while let Some(action) = self.workers[worker].pipeline.as_mut().and_then(Pipeline::next_action) {
+            is_busy = true;
+            if self.random.chance(self.faults.crash) {
+                self.crash(worker)?;
+                break;
+            }
+            self.execute(worker, action)?;
+            if self.random.chance(self.faults.crash) {
+                self.crash(worker)?;
+            }
+        }
+        self.wake(worker, if is_busy { 3 } else { self.idle_ms() });
+        Ok(())
+    }
+
+    /// How long a worker with nothing to do sleeps; long where time only goes on for the clock's sake.
+    fn idle_ms(&self) -> i64 {
+        let turns = 500;
+        self.done_at.map_or(40, |_| (self.workload.lingers_ms() / turns).max(40))
+    }
+
+    pub(super) fn restart(&mut self, worker: WorkerId) {
+        let pipeline = Pipeline::new(Arc::clone(&self.program), &self.options, self.plan.commit_interval_ms);
+        self.workers[worker].pipeline = Some(pipeline);
+        for shard in 0..self.plan.shards {
+            if self.named[shard as usize] == worker {
+                self.news(worker, shard);
+            }
+        }
+        self.wake(worker, 5);
+    }
+
+    pub(super) fn crash(&mut self, worker: WorkerId) -> Result<(), String> {
+        let Some(pipeline) = self.workers[worker].pipeline.take() else { return Ok(()) };
+        let is_idle = pipeline.is_idle();
+        self.report.crashes += 1;
+        self.report.crashes_in_work += u64::from(!is_idle);
+        self.note(worker as u64);
+        let known = &mut self.workers[worker];
+        known.life += 1;
+        known.turn_at = None;
+        known.named.clear();
+        known.claims.clear();
+        known.emissions.clear();
+        let ms = self.random.between(1, 400);
+        self.after(ms, Event::Restart(worker));
+        if self.plan.is_embedded {
+            self.lose_stores();
+            self.tear()?;
+        }
+        Ok(())
+    }
+
+    /// The stores of a process lose what was not flushed.
+    fn lose_stores(&mut self) {
+        for (store, flushed) in self.stores.iter_mut().zip(&self.flushed) {
+            self.report.stores_behind += u64::from(store != flushed);
+            store.clone_from(flushed);
+        }
+    }
+
+    /// The log of a process dies with it: of what was not confirmed any part may stand, in order.
+    pub(super) fn tear(&mut self) -> Result<(), String> {
+        let is_flight = |event: &Event| matches!(event, Event::Arrive(_));
+        let places: Vec<_> = self.queue.iter().filter(|(_, event)| is_flight(event)).map(|(place, _)| *place).collect();
+        for place in places {
+            if let Some(Event::Arrive(flight)) = self.queue.remove(&place) {
+                self.flights -= 1;
+                self.put_partly(flight.shard, &flight.records)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a stretch of one partition for all shards of a worker, from the lowest position on.
+    pub(super) fn read_input(&mut self, worker: WorkerId) -> bool {
+        let pipeline = self.workers[worker].pipeline.as_ref().expect("a worker with a turn lives");
+        if !pipeline.wants_input() || self.inputs.is_empty() {
+            return false;
+        }
+        let ingress = self.random.place(self.inputs.len());
+        let partition = self.random.place(self.inputs[ingress].len());
+        let positions = pipeline.shards().map(|shard| shard.position(ingress, partition as u32));
+        let from = positions.min_by_key(|position| (position.offset, position.is_ended));
+        let Some(from) = from.filter(|from| !from.is_ended) else { return false };
+        let count = self.random.between(1, self.plan.stretch_max) as usize;
+        let batches = self.route(ingress, partition, from, count);
+        let now = self.clock(worker);
+        let pipeline = self.pipeline(worker);
+        for (shard, batch) in (0..).zip(&batches.shards) {
+            pipeline.ingress(shard, batch, now);
+        }
+        true
+    }
+
+    pub(super) fn route(&mut self, ingress: usize, partition: usize, from: Position, count: usize) -> Batches {
+        /// Records do not lie at dense offsets.
+        const RECORD_LENGTH: u64 = 7;
+        let mut batches = Batches::new(self.plan.shards);
+        let input = &self.inputs[ingress][partition];
+        let first = from.records as usize;
+        let mut to = from;
+        for record in input.iter().skip(first).take(count) {
+            match self.ingresses[ingress].route(to.offset, RawRecord::Bytes(record), &mut batches) {
+                Ok(time) => to.event_time_max = to.event_time_max.max(Some(time)),
+                Err(error) => {
+                    let position = format!("partition {partition}, record {}", to.records);
+                    let name = self.program.ingresses[ingress].name;
+                    batches.dead_letter(to.offset, DeadLetter::of_record(name, &position, &error, record));
+                }
+            }
+            to.offset += RECORD_LENGTH;
+            to.records += 1;
+            self.report.records += 1;
+        }
+        to.is_ended = to.records as usize == input.len();
+        for batch in &mut batches.shards {
+            (batch.ingress, batch.partition, batch.from, batch.to) = (ingress, partition as u32, from.offset, to);
+        }
+        batches
+    }
+}
