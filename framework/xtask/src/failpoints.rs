@@ -42,8 +42,9 @@ const ARGUMENTS: [&str; 5] = [
     "--set=segment_bytes=32768",
     "--set=snapshot_tail_bytes=1024",
 ];
-/// Where the process before dies if a point needs a second start: with lines that no mark knows.
-const DEATH_BEFORE: (&str, u64) = ("egress/lines-synced", 5);
+/// Where the process before dies if a point needs a second start: with lines that no mark knows, or
+/// else with a group that the superblock does not know.
+const DEATHS_BEFORE: [(&str, u64); 2] = [("egress/lines-synced", 5), ("log/group-synced", 20)];
 const SIGKILL: i32 = 9;
 
 /// What `cargo xtask failpoints` is told.
@@ -149,8 +150,11 @@ impl<'a> Dying<'a> {
             }
             middle /= 2;
         }
-        if (is_start || passed == 0) && self.die_at(name, 1, Some(DEATH_BEFORE))? {
-            deaths.push("1 of a second start".to_owned());
+        for before in DEATHS_BEFORE.into_iter().filter(|_| is_start || passed == 0) {
+            if self.die_at(name, 1, Some(before))? {
+                deaths.push("1 of a second start".to_owned());
+                break;
+            }
         }
         if deaths.is_empty() {
             return Err(format!("no process died at `{name}`: it is never passed, or no longer needed").into());
