@@ -11,7 +11,8 @@ use statefn_core::{
 
 use crate::{Error, Settings, run::Summary};
 
-type Binding = Box<dyn FnOnce(&Program) -> Arc<dyn ErasedIngress> + Send>;
+/// Links an ingress and its router to a program.
+pub(crate) type Binding = Box<dyn FnOnce(&Program) -> Arc<dyn ErasedIngress> + Send>;
 type AtEnd = Box<dyn FnOnce(&Summary) + Send>;
 
 /// An app: what runs when it is started, tested, or asked about.
@@ -133,6 +134,11 @@ impl App {
     pub(crate) fn with_settings(self, change: impl FnOnce(Settings) -> Result<Settings, Error>) -> Result<Self, Error> {
         let settings = change(self.settings)?;
         Ok(Self { settings, ..self })
+    }
+
+    /// What a simulated world links itself.
+    pub(crate) fn into_program(self) -> (ProgramSpec, Vec<Binding>) {
+        (self.spec, self.bindings)
     }
 
     pub(crate) fn take_parts(self) -> (Result<Linked, LinkError>, Settings, Option<AtEnd>) {

@@ -10,6 +10,9 @@ pub mod run;
 pub mod settings;
 pub mod testing;
 
+#[doc(hidden)]
+pub use statefn_runtime::failpoint;
+
 pub use self::{
     app::{App, Module},
     error::Error,
@@ -483,6 +486,11 @@ pub use statefn_macros::State;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 mod readme {}
+
+/// The code of the guide to testing, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/TESTING.md")]
+mod testing_guide {}
 
 /// What most files of an app need.
 pub mod prelude {

@@ -7,4 +7,5 @@ mod clock;
 pub mod egress;
 pub mod embedded;
 pub mod engine;
+pub mod failpoint;
 pub mod ingress;

@@ -16,6 +16,7 @@
 
 pub mod check;
 pub mod log;
+#[cfg(feature = "mutants")]
 pub mod mutants;
 pub mod plan;
 pub mod random;

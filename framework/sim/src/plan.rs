@@ -2,7 +2,9 @@
 //!
 //! Each fault is off in a third of the worlds, so that the rarer ones are seen alone as well.
 
-use statefn_core::shard::rules::{Rule, Rules};
+#[cfg(feature = "mutants")]
+use statefn_core::shard::rules::Rule;
+use statefn_core::shard::rules::Rules;
 
 use crate::random::Random;
 
@@ -116,7 +118,11 @@ impl Plan {
     /// the log has lost a record.
     #[must_use]
     pub fn judges_by(&self) -> Rules {
-        if self.faults.forgets > 0 { Rules::without(Rule::ChainIsUnbroken) } else { Rules::default() }
+        #[cfg(feature = "mutants")]
+        if self.faults.forgets > 0 {
+            return Rules::without(Rule::ChainIsUnbroken);
+        }
+        Rules::default()
     }
 
     /// The same plan without any fault.

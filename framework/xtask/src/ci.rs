@@ -7,17 +7,16 @@
 
 use std::{
     collections::hash_map::DefaultHasher,
-    fs,
+    env, fs,
     hash::{Hash, Hasher},
     ops::Range,
     path::PathBuf,
+    process::Command,
     time::Instant,
 };
 
-use statefn_sim::mutants::{self, Caught, Mutant};
-
 use crate::{
-    Outcome,
+    Outcome, failpoints,
     flights::{Flights, workspace},
     kill, say,
 };
@@ -48,6 +47,17 @@ impl Part {
     fn mutants() -> Self {
         Self::new("mutants", mutants)
     }
+
+    /// Deaths at failpoints: at the first passage only, or at more.
+    fn failpoints(first: bool) -> Self {
+        let name = if first { "failpoints-first" } else { "failpoints" };
+        Self::new(name, move || failpoints::run(&failpoints::Options { first, ..failpoints::Options::default() }))
+    }
+
+    /// The tests of disk images and damages, which `cargo test` runs with fewer cases.
+    fn disks(images: u64, flips: u64) -> Self {
+        Self::new(format!("disk-images-{images}-flips-{flips}"), move || disks(images, flips))
+    }
 }
 
 fn worlds(seeds: Range<u64>) -> Outcome {
@@ -65,37 +75,45 @@ fn worlds(seeds: Range<u64>) -> Outcome {
     }
 }
 
+/// Runs the hunt of the mutants as the tests do it: this program has a core without switches.
 fn mutants() -> Outcome {
-    let mut survivors = Vec::new();
-    for (Mutant { rule, workload, .. }, caught) in mutants::hunt_all() {
-        match caught {
-            Some(Caught { whole: Some(failure), .. }) => return Err(failure.into()),
-            Some(Caught { seeds, .. }) => say(&format!("{rule:?}: caught by world {seeds} of {workload}"))?,
-            None => survivors.push(format!("{rule:?}")),
-        }
-    }
-    match survivors.is_empty() {
-        true => Ok(()),
-        false => Err(format!("no world notices that these do not hold: {}", survivors.join(", ")).into()),
-    }
+    let mut test = cargo();
+    test.args(["test", "--package", "statefn-sim", "--test", "worlds", "every_mutant_is_caught", "--", "--nocapture"]);
+    if test.status()?.success() { Ok(()) } else { Err("a mutant survived".into()) }
+}
+
+/// The cargo that runs this program, in the workspace.
+fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace());
+    cargo
+}
+
+fn disks(images: u64, flips: u64) -> Outcome {
+    let mut test = cargo();
+    test.args(["test", "--package", "statefn-runtime", "--lib", "disk_tests", "--", "--nocapture"]);
+    test.env("STATEFN_DISK_IMAGES", images.to_string()).env("STATEFN_DISK_FLIPS", flips.to_string());
+    if test.status()?.success() { Ok(()) } else { Err("the tests of disks failed".into()) }
 }
 
 fn bounded() -> Vec<Part> {
-    vec![Part::kills(10, 1, 64, 2), Part::worlds(1_000..1_200), Part::mutants()]
+    vec![Part::kills(10, 1, 64, 2), Part::failpoints(true), Part::worlds(1_000..1_200), Part::mutants()]
 }
 
 fn in_full() -> Vec<Part> {
     /// How many seeds a slice of the worlds has, each for every workload.
     const SLICE: u64 = 500;
-    let kills = [
+    let parts = [
         Part::kills(20, 101, 64, 2),
         Part::kills(20, 102, 64, 1),
         Part::kills(20, 103, 7, 2),
         Part::kills(20, 104, 16, 2),
         Part::kills(20, 105, 64, 4),
+        Part::failpoints(false),
+        Part::disks(10_000, 10_000),
     ];
     let worlds = (0..17_000).step_by(SLICE as usize).map(|start| Part::worlds(start..start + SLICE));
-    kills.into_iter().chain(worlds).chain([Part::mutants()]).collect()
+    parts.into_iter().chain(worlds).chain([Part::mutants()]).collect()
 }
 
 /// `cargo xtask ci`.

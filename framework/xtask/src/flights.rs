@@ -18,7 +18,7 @@ use crate::Outcome;
 /// How many flights the file of the example has.
 pub(crate) const RECORDS: u64 = 336_776;
 
-/// The release build of the example.
+/// A build of the example.
 #[derive(Debug, Clone)]
 pub(crate) struct Flights {
     pub(crate) binary: PathBuf,
@@ -30,9 +30,14 @@ pub(crate) struct Process(Child);
 impl Flights {
     /// Builds the example and finds the program.
     pub(crate) fn build() -> Outcome<Self> {
+        Self::build_with(&["--release"])
+    }
+
+    /// Builds it with other options of cargo, for those who do not measure anything.
+    pub(crate) fn build_with(options: &[&str]) -> Outcome<Self> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
-        build.args(["build", "--release", "--package", "flights", "--bin", "flights"]);
+        build.args(["build", "--package", "flights", "--bin", "flights"]).args(options);
         build.args(["--message-format", "json-render-diagnostics"]).current_dir(workspace());
         let output = build.stderr(Stdio::inherit()).output()?;
         if !output.status.success() {
@@ -55,8 +60,21 @@ impl Flights {
 
     /// Starts a run; what it logs is added to `log`.
     pub(crate) fn start(&self, data: &Path, arguments: &[String], log: &Path) -> Outcome<Process> {
+        self.start_in(&[], data, arguments, log)
+    }
+
+    /// Starts a run whose environment has some more variables.
+    pub(crate) fn start_in(
+        &self,
+        environment: &[(&str, String)],
+        data: &Path,
+        arguments: &[String],
+        log: &Path,
+    ) -> Outcome<Process> {
         let log = File::options().create(true).append(true).open(log)?;
-        Ok(Process(self.command(data)?.args(arguments).stderr(log).spawn()?))
+        let mut command = self.command(data)?;
+        command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value))).stderr(log);
+        Ok(Process(command.spawn()?))
     }
 
     /// Runs a subcommand to its end and returns what it prints.

@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod failpoints;
 mod flights;
 mod kill;
 mod outputs;
@@ -32,6 +33,8 @@ enum Task {
     Bench(bench::Workload),
     /// Kills the flights example again and again and compares it with a run that nobody killed.
     Kill(kill::Options),
+    /// Kills the flights example at every failpoint and compares it with a run that nobody killed.
+    Failpoints(failpoints::Options),
     /// Runs the bounded share of the long tests.
     Ci,
     /// Runs the long tests in full; stopped and started again it goes on with the next part.
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Bench(workload) => return bench::main(workload),
         Task::Kill(options) => kill::run(&options),
+        Task::Failpoints(options) => failpoints::run(&options),
         Task::Ci => ci::run_bounded(),
         Task::Nightly => ci::run_in_full(),
         Task::StartTime => start_time::run(),

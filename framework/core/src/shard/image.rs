@@ -54,6 +54,11 @@ pub struct Parked {
 }
 
 impl Parked {
+    /// The calls that wait, the one that failed first; `true` for a timer.
+    pub fn calls(&self) -> impl Iterator<Item = (bool, MessageRef<'_>)> {
+        self.queue.iter().map(|(is_timer, message)| (*is_timer, own_message(message)))
+    }
+
     /// Lets a call wait; `reason` counts if it is the first.
     pub(crate) fn push(&mut self, is_timer: bool, message: &MessageRef<'_>, reason: &str) {
         if self.queue.is_empty() {
@@ -141,6 +146,33 @@ impl Image {
     /// Every parked key: function, key, what is parked; in order.
     pub fn parked(&self) -> impl Iterator<Item = (&str, &[u8], &Parked)> {
         self.parked.iter().map(|((function, key), parked)| (self.name(*function), &key[..], parked))
+    }
+
+    /// Every message to another shard whose acknowledgement this one does not know yet: target,
+    /// number, message; in order. The target may have it in its own frames, see [`Self::seen`].
+    pub fn outbox(&self) -> impl Iterator<Item = (ShardId, u64, MessageRef<'_>)> {
+        self.outbox.iter().map(|((target, sequence), message)| (*target, *sequence, own_message(message)))
+    }
+
+    /// How many messages of the shard `source` its committed frames have accepted.
+    #[must_use]
+    pub fn seen(&self, source: ShardId) -> u64 {
+        self.seen.get(&source).copied().unwrap_or_default()
+    }
+
+    /// The messages that the next epoch begins with.
+    pub fn carried(&self) -> impl Iterator<Item = MessageRef<'_>> {
+        self.carry.iter().map(|message| own_message(message))
+    }
+
+    /// Every timer that is set, and every message that waits for the watermark; in the order in
+    /// which they were set.
+    ///
+    /// # Panics
+    /// Never; the image has encoded them itself, or read them once.
+    pub fn pending(&self) -> impl Iterator<Item = PendingRef<'_>> {
+        let read = |bytes| PendingRef::read(&mut Reader::new(bytes));
+        self.pending.values().map(move |bytes| read(bytes).expect("an image can read what it holds"))
     }
 
     /// The name with this number in the current table.
@@ -485,6 +517,11 @@ fn read_parked(r: &mut Reader<'_>) -> Result<((NameId, Vec<u8>), Parked), crate:
         queue.push((r.byte()? == 1, r.bytes()?.to_vec()));
     }
     Ok((key, Parked { reason, queue }))
+}
+
+/// Reads a message that an image holds, which has encoded or read it before.
+fn own_message(bytes: &[u8]) -> MessageRef<'_> {
+    MessageRef::read(&mut Reader::new(bytes)).expect("an image can read what it holds")
 }
 
 /// What a mark says of the bytes of its snapshot: the checksum at their end. The checksum of all

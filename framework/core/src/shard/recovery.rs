@@ -252,6 +252,12 @@ impl TakeOver {
         Ok(checked)
     }
 
+    /// The last committed epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.replica.image.epoch
+    }
+
     /// The claim to append; `nonce` is new for each attempt, also of the same worker.
     pub fn claim(&mut self, program: &Program, nonce: u64) -> Vec<u8> {
         self.nonce = nonce;

@@ -8,14 +8,14 @@ use std::{
 };
 
 /// A place for files.
-pub(super) trait Disk {
+pub(crate) trait Disk {
     /// Opens a file for writing and makes it, and the directories it is in, if it is missing. MUST
     /// have made its name durable when it returns. `None` if something other than a file is there.
     fn open(&self, path: &Path) -> io::Result<Option<Box<dyn DiskFile>>>;
 }
 
 /// A file that is open for writing.
-pub(super) trait DiskFile: Send {
+pub(crate) trait DiskFile: Send {
     fn length(&self) -> io::Result<u64>;
 
     /// Equal for two paths that lead to one file.
@@ -35,7 +35,7 @@ pub(super) trait DiskFile: Send {
 }
 
 /// Writes all bytes.
-pub(super) fn write_all_at(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+pub(crate) fn write_all_at(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write_at(bytes, offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -51,7 +51,7 @@ pub(super) fn write_all_at(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u6
 }
 
 /// The disk of the machine.
-pub(super) struct RealDisk;
+pub(crate) struct RealDisk;
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path) -> io::Result<Option<Box<dyn DiskFile>>> {

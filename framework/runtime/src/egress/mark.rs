@@ -22,6 +22,7 @@ use super::{
     disk::{Disk, DiskFile, write_all_at},
     error::{EgressError, io},
 };
+use crate::failpoint::failpoint;
 
 const MAGIC: &[u8; 8] = b"sfegress";
 const VERSION: u8 = 1;
@@ -177,6 +178,7 @@ impl MarkFiles {
             // A mark whose sync failed can be read and yet be lost later, and the next mark takes the
             // place of the older copy.
             marks.write(&mark)?;
+            failpoint("start/mark-written-again");
         }
         Ok((marks, mark))
     }
@@ -185,7 +187,10 @@ impl MarkFiles {
     pub(super) fn write(&self, mark: &Mark) -> Result<(), EgressError> {
         let (path, file) = &self.copies[(mark.sequence % 2) as usize];
         write_all_at(file.as_ref(), &mark.encode(), 0).map_err(io(path, "write"))?;
-        file.sync().map_err(io(path, "sync"))
+        failpoint("egress/mark-written");
+        file.sync().map_err(io(path, "sync"))?;
+        failpoint("egress/mark-synced");
+        Ok(())
     }
 }
 

@@ -24,7 +24,7 @@
 //! Deliberately absent: rotation and compression of files, an order between shards, and a lock
 //! against a second process, which the lock of the data directory is.
 
-mod disk;
+pub(crate) mod disk;
 mod error;
 mod mark;
 mod sink;
@@ -42,6 +42,7 @@ use self::{
     mark::{Mark, MarkFiles},
     sink::Sink,
 };
+use crate::failpoint::failpoint;
 
 /// Where the records of an egress go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +146,12 @@ impl FileEgress {
         Self::open_on(&RealDisk, mark_directory, sinks, shards)
     }
 
-    fn open_on(disk: &dyn Disk, mark_directory: &Path, sinks: Vec<SinkSpec>, shards: u32) -> Result<Self, EgressError> {
+    pub(crate) fn open_on(
+        disk: &dyn Disk,
+        mark_directory: &Path,
+        sinks: Vec<SinkSpec>,
+        shards: u32,
+    ) -> Result<Self, EgressError> {
         check_paths(&sinks)?;
         let (marks, mark) = MarkFiles::open(disk, mark_directory, shards)?;
         let sinks = sinks.into_iter().map(|spec| Sink::open(disk, spec, &mark)).collect::<Result<Vec<_>, _>>()?;
@@ -285,13 +291,16 @@ impl FileEgress {
             return Ok(());
         }
         let mut outcomes: Vec<_> = self.sinks.iter_mut().map(Sink::write_out).collect();
+        failpoint("egress/lines-written");
         for (sink, outcome) in self.sinks.iter().zip(&mut outcomes) {
             if outcome.is_ok() {
                 *outcome = sink.make_durable();
             }
         }
+        failpoint("egress/lines-synced");
         let ready: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
         self.make_mark(&ready)?;
+        failpoint("egress/mark-made");
         outcomes.into_iter().collect()
     }
 

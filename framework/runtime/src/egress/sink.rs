@@ -14,6 +14,7 @@ use super::{
     error::{EgressError, io},
     mark::Mark,
 };
+use crate::failpoint::failpoint;
 
 /// A buffer that a burst has made larger than this is given back.
 const BUFFER_BYTES_KEPT: usize = 4 * 1024 * 1024;
@@ -192,6 +193,7 @@ fn open_file(disk: &dyn Disk, egress: &str, path: PathBuf, mark: &Mark) -> Resul
     };
     if length > marked {
         file.cut(marked).map_err(io(&path, "cut"))?;
+        failpoint("start/egress-file-cut");
     }
     Ok(Output::File { path, file, marked })
 }

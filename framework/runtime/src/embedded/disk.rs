@@ -12,8 +12,10 @@ use std::{
 
 use rustix::{fs::FallocateFlags, io::Errno};
 
+use crate::failpoint::failpoint;
+
 /// A disk with directories and files.
-pub(super) trait Disk: Send {
+pub(crate) trait Disk: Send {
     /// Lists what is in a directory, in any order.
     fn entries(&self, directory: &Path) -> io::Result<Vec<Entry>>;
     /// Creates a directory whose parent exists.
@@ -33,7 +35,7 @@ pub(super) trait Disk: Send {
 }
 
 /// An open file.
-pub(super) trait DiskFile: Send {
+pub(crate) trait DiskFile: Send {
     /// Reads some bytes; 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
     /// Writes some of the bytes, and says how many.
@@ -50,40 +52,47 @@ pub(super) trait DiskFile: Send {
 
 /// What a directory holds under a name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Entry {
-    pub(super) name: String,
-    pub(super) is_directory: bool,
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) is_directory: bool,
 }
 
 /// The name of a file that is not whole yet: a character that no name of ours holds, and a
 /// suffix that says so to a person.
-pub(super) const TEMPORARY_SUFFIX: &str = "~.tmp";
+pub(crate) const TEMPORARY_SUFFIX: &str = "~.tmp";
 
 /// Writes a file so that it is there whole and durable, or not at all.
-pub(super) fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     publish(disk, path, |file| write_all_at(file, bytes, 0)).map(drop)
 }
 
 /// Fills a temporary file, syncs it, gives it its name, syncs the directory, returns the file.
-pub(super) fn publish(
+pub(crate) fn publish(
     disk: &dyn Disk,
     path: &Path,
     fill: impl FnOnce(&dyn DiskFile) -> io::Result<()>,
 ) -> io::Result<Box<dyn DiskFile>> {
     let temporary = temporary_of(path);
     let file = disk.create(&temporary)?;
-    if let Err(error) = fill(&*file).and_then(|()| file.sync()) {
+    let filled = fill(&*file).and_then(|()| {
+        failpoint("file/filled");
+        file.sync()
+    });
+    if let Err(error) = filled {
         // Gives the space back now; if that fails too, the next open removes it.
         _ = disk.remove(&temporary);
         return Err(error);
     }
+    failpoint("file/synced");
     disk.rename(&temporary, path)?;
+    failpoint("file/renamed");
     disk.sync_directory(parent_of(path))?;
+    failpoint("file/directory-synced");
     Ok(file)
 }
 
 /// Reads a whole file; `None` if it is not there.
-pub(super) fn read_whole(disk: &dyn Disk, path: &Path) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn read_whole(disk: &dyn Disk, path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match disk.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
@@ -96,7 +105,7 @@ pub(super) fn read_whole(disk: &dyn Disk, path: &Path) -> io::Result<Option<Vec<
 }
 
 /// Reads until the buffer is full or the file ends; returns how many bytes were read.
-pub(super) fn read_full_at(file: &dyn DiskFile, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+pub(crate) fn read_full_at(file: &dyn DiskFile, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read_at(&mut buffer[filled..], at + filled as u64) {
@@ -110,7 +119,7 @@ pub(super) fn read_full_at(file: &dyn DiskFile, buffer: &mut [u8], at: u64) -> i
 }
 
 /// Writes all bytes, in as many steps as the disk needs.
-pub(super) fn write_all_at(file: &dyn DiskFile, bytes: &[u8], at: u64) -> io::Result<()> {
+pub(crate) fn write_all_at(file: &dyn DiskFile, bytes: &[u8], at: u64) -> io::Result<()> {
     let mut written = 0;
     while written < bytes.len() {
         match file.write_at(&bytes[written..], at + written as u64) {
@@ -125,7 +134,7 @@ pub(super) fn write_all_at(file: &dyn DiskFile, bytes: &[u8], at: u64) -> io::Re
 
 /// Creates the directory of a log or of snapshots and those above it, durably even if a process
 /// that was killed had created some of them and not come to the syncs.
-pub(super) fn ensure_root(disk: &dyn Disk, root: &Path) -> io::Result<()> {
+pub(crate) fn ensure_root(disk: &dyn Disk, root: &Path) -> io::Result<()> {
     ensure_directory(disk, root)?;
     for directory in root.ancestors().skip(1) {
         // One that we may not open is not one that we created.
@@ -135,7 +144,7 @@ pub(super) fn ensure_root(disk: &dyn Disk, root: &Path) -> io::Result<()> {
 }
 
 /// Creates a directory and those above it that are missing, durably.
-pub(super) fn ensure_directory(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+pub(crate) fn ensure_directory(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     match disk.create_directory(path) {
         Ok(()) => disk.sync_directory(parent_of(path)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -152,7 +161,7 @@ pub(super) fn ensure_directory(disk: &dyn Disk, path: &Path) -> io::Result<()> {
 }
 
 /// The directory that holds `path`, `.` for a bare name.
-pub(super) fn parent_of(path: &Path) -> &Path {
+pub(crate) fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         Some(parent) => parent,
@@ -167,7 +176,7 @@ fn temporary_of(path: &Path) -> PathBuf {
 }
 
 /// The disk of the machine.
-pub(super) struct RealDisk;
+pub(crate) struct RealDisk;
 
 impl Disk for RealDisk {
     fn entries(&self, directory: &Path) -> io::Result<Vec<Entry>> {

@@ -13,6 +13,7 @@ use super::{
     FORMAT_VERSION, OpenError,
     disk::{Disk, Entry, TEMPORARY_SUFFIX, read_whole, write_whole},
 };
+use crate::failpoint::failpoint;
 
 /// The name of the file.
 pub(super) const FILE_NAME: &str = "statefn.json";
@@ -70,6 +71,7 @@ pub(super) fn establish(disk: &dyn Disk, directory: &Path, app: &str, shards: u3
         let mut bytes = serde_json::to_vec_pretty(&identity).map_err(|error| OpenError::at(&path)(error.into()))?;
         bytes.push(b'\n');
         write_whole(disk, &path, &bytes).map_err(OpenError::at(&path))?;
+        failpoint("start/identity-written");
         return Ok(identity);
     };
     let damaged = |error: serde_json::Error| OpenError::damaged(&path, 0, format!("it is no identity: {error}"));

@@ -20,6 +20,7 @@ use super::{
     segment::{self, Group, Groups, Header, Point, Segment, Step},
     superblock::{Durable, Superblock},
 };
+use crate::failpoint::failpoint;
 
 /// How far ahead zeros are written, in bytes: a sync of bytes that were written before needs no
 /// change of the file's metadata, which is what makes small syncs fast.
@@ -108,7 +109,7 @@ impl EmbeddedLog {
         Self::open_on(Box::new(RealDisk), directory.as_ref(), options)
     }
 
-    pub(super) fn open_on(
+    pub(crate) fn open_on(
         disk: Box<dyn Disk>,
         directory: &Path,
         options: &Options,
@@ -121,6 +122,7 @@ impl EmbeddedLog {
         let Some(lock) = lock else {
             return Err(OpenError::InUse { directory: directory.to_owned() });
         };
+        failpoint("start/directory-locked");
         let identity = identity::establish(&*disk, directory, &options.app, options.shards)?;
         let log_id = identity.log_id();
         let recovered = Recovery { disk: &*disk, directory, log_id, options }.run()?;
@@ -216,12 +218,16 @@ impl EmbeddedLog {
         self.add_zeros_ahead(&mut buffer, length);
         // Until the sync has returned, nobody knows what is behind the tip.
         self.must_rotate = true;
-        let written = write_all_at(&*self.active, &buffer, self.tip.position).and_then(|()| self.active.sync());
+        let written = write_all_at(&*self.active, &buffer, self.tip.position).and_then(|()| {
+            failpoint("log/group-written");
+            self.active.sync()
+        });
         let written_to = self.tip.position + buffer.len() as u64;
         buffer.clear();
         buffer.shrink_to(BUFFER_BYTES_KEPT_MAX);
         self.buffer = buffer;
         written?;
+        failpoint("log/group-synced");
         self.must_rotate = false;
         self.active_written_to = self.active_written_to.max(written_to);
         self.tip = tip;
@@ -245,16 +251,20 @@ impl EmbeddedLog {
         // A new file that was named but whose directory could not be synced may be there after a
         // crash: from here on only the same step again is right.
         self.must_rotate = true;
+        failpoint("rotation/begin");
         self.superblock.write(self.durable())?;
+        failpoint("rotation/superblock-written");
         let number = self.last_number() + 1;
         let start = self.tip.at_segment_start();
         let header = Header { log_id: self.log_id, number, previous_end: self.tip.position, start };
         let path = self.directory.join(segment::file_name(number));
         let file_length = self.segment_bytes.max(header.start.position + length as u64);
         let active = create_segment(&*self.disk, &path, &header, file_length)?;
+        failpoint("rotation/segment-created");
         // Gives back what was preallocated. The new header says where the file ends, so it does
         // not matter whether this succeeds.
         _ = self.active.set_length(self.tip.position);
+        failpoint("rotation/segment-before-shortened");
         self.segments.push_back(Segment::new(&path, &header));
         self.tip = header.start;
         self.active = active;
@@ -322,12 +332,14 @@ impl EmbeddedLog {
         {
             return Err(format!("cannot sync `{}` to remove more: {error}", self.directory.display()));
         }
+        failpoint("trim/unlink");
         match self.disk.remove(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(format!("cannot remove the segment `{}`: {error}", path.display()));
             }
             _ => _ = self.segments.pop_front(),
         }
+        failpoint("trim/unlinked");
         Ok(true)
     }
 }

@@ -72,7 +72,7 @@
 //! (the snapshot marks in the journals are the truth), compression, and any knowledge of what a
 //! record means.
 
-mod disk;
+pub(crate) mod disk;
 mod error;
 mod identity;
 mod log;

@@ -18,6 +18,7 @@ use super::{
     segment::{self, Groups, Header, Point, Rest, Segment, Step},
     superblock::{self, Durable, Superblock},
 };
+use crate::failpoint::failpoint;
 
 /// What an open found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,9 +103,11 @@ impl Recovery<'_> {
         let path = self.directory.join(segment::file_name(1));
         let active =
             create_segment(self.disk, &path, &header, self.options.segment_bytes).map_err(OpenError::at(&path))?;
+        failpoint("start/first-segment-created");
         let durable = Durable { segment: 1, sequence: 0, end: tip.position };
         let superblock = Superblock::create(self.disk, superblock_path, self.log_id, durable)
             .map_err(OpenError::at(superblock_path))?;
+        failpoint("start/superblock-created");
         let segments = VecDeque::from([Segment::new(&path, &header)]);
         let report = Report { created: true, segments: 1, bytes: 0, records: 0, cut: None };
         Ok(Recovered { segments, tip, active, superblock, report })
@@ -254,6 +257,7 @@ impl Recovery<'_> {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             write_all_at(active, &bytes, from)?;
+            failpoint("start/last-group-written-again");
             active.sync()?;
         }
         self.disk.sync_directory(self.directory)
@@ -292,6 +296,8 @@ pub(super) fn create_segment(
 ) -> io::Result<Box<dyn DiskFile>> {
     publish(disk, path, |file| {
         file.allocate(length.max(header.start.position))?;
-        write_all_at(file, &header.encode(), 0)
+        write_all_at(file, &header.encode(), 0)?;
+        failpoint("rotation/segment-filled");
+        Ok(())
     })
 }

@@ -17,6 +17,7 @@ use super::{
     disk::{self, Disk, RealDisk, TEMPORARY_SUFFIX, publish, read_whole, write_all_at},
     u32_at, u64_at,
 };
+use crate::failpoint::failpoint;
 
 const MAGIC: &[u8; 8] = b"statefnP";
 const HEADER_BYTES: usize = 24;
@@ -49,7 +50,7 @@ impl FileSnapshots {
         Self::open_on(Box::new(RealDisk), directory.as_ref())
     }
 
-    pub(super) fn open_on(disk: Box<dyn Disk>, directory: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn open_on(disk: Box<dyn Disk>, directory: &Path) -> Result<Self, OpenError> {
         disk::ensure_root(&*disk, directory).map_err(OpenError::at(directory))?;
         let place = Self { disk, directory: directory.to_owned() };
         let files = place.files().map_err(OpenError::at(directory))?;
@@ -91,9 +92,12 @@ impl Snapshots for FileSnapshots {
     fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), String> {
         let path = self.path_of(name)?;
         let stored = disk::ensure_directory(&*self.disk, disk::parent_of(&path)).and_then(|()| {
+            failpoint("snapshot/directory-made");
             publish(&*self.disk, &path, |file| {
                 write_all_at(file, &header_of(bytes), 0)?;
-                write_all_at(file, bytes, HEADER_BYTES as u64)
+                write_all_at(file, bytes, HEADER_BYTES as u64)?;
+                failpoint("snapshot/filled");
+                Ok(())
             })
         });
         stored.map(drop).map_err(|error| format!("cannot write the snapshot `{}`: {error}", path.display()))

@@ -10,6 +10,7 @@ use super::{
     disk::{Disk, DiskFile, read_whole, write_all_at, write_whole},
     u32_at, u64_at,
 };
+use crate::failpoint::failpoint;
 
 /// The name of the file.
 pub(super) const FILE_NAME: &str = "superblock";
@@ -75,6 +76,7 @@ impl Superblock {
         if durable == self.durable {
             return Ok(());
         }
+        failpoint("superblock/write");
         if !self.is_settled {
             // Before the older copy is given up, the newer one must be whole on the disk.
             self.write_copy(self.counter, self.durable)?;
@@ -91,7 +93,10 @@ impl Superblock {
     fn write_copy(&self, counter: u64, durable: Durable) -> io::Result<()> {
         let at = (counter % 2) * COPY_DISTANCE_BYTES as u64;
         write_all_at(&*self.file, &encode(self.log_id, counter, durable), at)?;
-        self.file.sync()
+        failpoint("superblock/copy-written");
+        self.file.sync()?;
+        failpoint("superblock/copy-synced");
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 use actix::{Actor, Arbiter};
 use crossbeam_channel::Sender;
 use statefn_core::{
+    error::Corrupt,
     pipeline::Pipeline,
     ports::{
         log::{Log, MemoryLog, Record},
@@ -32,6 +33,7 @@ use super::{
 use crate::{
     egress::FileEgress,
     embedded::{EmbeddedLog, FileSnapshots, Options as LogOptions},
+    failpoint::failpoint,
     ingress::SourceError,
 };
 
@@ -111,13 +113,13 @@ fn switchboard(plan: &Plan, status: &Arc<Status>) -> (Arc<Switchboard>, Unbounde
 }
 
 /// What is open before anything runs.
-struct Opened {
+pub(super) struct Opened {
     log: Option<EmbeddedLog>,
-    snapshots: Box<dyn Snapshots>,
-    egress: FileEgress,
-    places: Places,
-    shards: Vec<Shard>,
-    options: Arc<Options>,
+    pub(super) snapshots: Box<dyn Snapshots>,
+    pub(super) egress: FileEgress,
+    pub(super) places: Places,
+    pub(super) shards: Vec<Shard>,
+    pub(super) options: Arc<Options>,
     /// Where marks are kept if nothing has to survive.
     _temporary: Option<tempfile::TempDir>,
 }
@@ -125,38 +127,40 @@ struct Opened {
 impl Opened {
     /// Opens everything and takes every shard over.
     fn open(plan: &Plan) -> Result<Self, RunError> {
-        let mut options = Options::new(plan.shards, &plan.program);
-        options.partitions = plan.inputs.iter().map(|input| input.places.len() as u32).collect();
-        options.snapshot_tail_bytes = plan.snapshot_tail_bytes;
+        let mut options = options(plan);
         match &plan.storage {
             Storage::Memory => {
                 options.snapshot_tail_bytes = u64::MAX;
                 let temporary = tempfile::tempdir()
                     .map_err(|error| RunError::Broken(format!("cannot make a temporary directory: {error}")))?;
                 let (log, snapshots) = (MemoryLog::new(plan.shards), MemorySnapshots::default());
-                let opened = Self::take_over(plan, options, log, Box::new(snapshots), temporary.path())?;
+                let egress = open_egress(plan, temporary.path())?;
+                let opened = Self::take_over(plan, options, log, Box::new(snapshots), egress)?;
                 Ok(Self { _temporary: Some(temporary), ..opened.1 })
             }
             Storage::Directory(directory) => {
                 let log_options = LogOptions::new(&plan.program.app, plan.shards).segment_bytes(plan.segment_bytes);
                 let (log, _) = EmbeddedLog::open(directory.join("log"), &log_options)?;
+                failpoint("start/log-opened");
                 let snapshots = Box::new(FileSnapshots::open(directory.join("snapshots"))?);
-                let (log, opened) = Self::take_over(plan, options, log, snapshots, directory)?;
+                failpoint("start/snapshots-opened");
+                let egress = open_egress(plan, directory)?;
+                failpoint("start/egress-opened");
+                let (log, opened) = Self::take_over(plan, options, log, snapshots, egress)?;
                 Ok(Self { log: Some(log), ..opened })
             }
         }
     }
 
     /// Loads every shard, then claims all of them by one append.
-    fn take_over<L: Log>(
+    pub(super) fn take_over<L: Log>(
         plan: &Plan,
         options: Options,
         mut log: L,
         mut snapshots: Box<dyn Snapshots>,
-        directory: &Path,
+        mut egress: FileEgress,
     ) -> Result<(L, Self), RunError> {
         let options = Arc::new(options);
-        let mut egress = FileEgress::open(&directory.join("egress"), plan.outputs.clone(), plan.shards)?;
         let places = places(plan);
         let mut prepared = Vec::new();
         for shard in 0..plan.shards {
@@ -165,10 +169,14 @@ impl Opened {
             prepared.push(TakeOver::prepare(&plan.program, &options, shard, ports, taken, &mut |emission| {
                 egress_writer::write(&mut egress, &places, &emission);
             })?);
+            check_nothing_lost(plan, shard, prepared.last().map_or(0, TakeOver::epoch), taken)?;
+            failpoint("start/shard-prepared");
         }
         let claims: Vec<Vec<u8>> = prepared.iter_mut().map(|shard| shard.claim(&plan.program, nonce())).collect();
         let group: Vec<Record<'_>> = (0..).zip(&claims).map(|(partition, bytes)| Record { partition, bytes }).collect();
+        failpoint("start/claims-made");
         log.append(&group).map_err(|error| RunError::Broken(format!("the shards cannot be claimed: {error}")))?;
+        failpoint("start/claims-appended");
         let mut shards = Vec::new();
         for take_over in prepared {
             match take_over.accept(&mut log)? {
@@ -176,9 +184,38 @@ impl Opened {
                 Accepted::Again => return Err(RunError::Broken("somebody else writes to the log of this app".into())),
             }
         }
+        failpoint("start/shards-owned");
         remove_unmarked(&mut *snapshots, &shards);
+        failpoint("start/unmarked-snapshots-removed");
         Ok((log, Self { log: None, snapshots, egress, places, shards, options, _temporary: None }))
     }
+}
+
+/// What the shards of a plan have in common.
+pub(super) fn options(plan: &Plan) -> Options {
+    let mut options = Options::new(plan.shards, &plan.program);
+    options.partitions = plan.inputs.iter().map(|input| input.places.len() as u32).collect();
+    options.snapshot_tail_bytes = plan.snapshot_tail_bytes;
+    options
+}
+
+fn open_egress(plan: &Plan, directory: &Path) -> Result<FileEgress, RunError> {
+    Ok(FileEgress::open(&directory.join("egress"), plan.outputs.clone(), plan.shards)?)
+}
+
+/// Refuses a journal that ends before what egresses have: its end was damaged and looked like a
+/// write that a crash cut short, or an older copy of it was put in its place. New epochs with the
+/// numbers of lost ones would be taken for those that are written already.
+fn check_nothing_lost(plan: &Plan, shard: u32, epoch: u64, taken: u64) -> Result<(), RunError> {
+    let Storage::Directory(directory) = &plan.storage else { return Ok(()) };
+    if taken <= epoch {
+        return Ok(());
+    }
+    Err(Corrupt(format!(
+        "the log in `{}` lost acknowledged records: the journal of shard {shard} ends with epoch {epoch}, and the egresses have its records up to epoch {taken}; restore the data directory, outputs included, from a whole copy",
+        directory.join("log").display()
+    ))
+    .into())
 }
 
 /// Removes snapshots without a mark: a crash came between the snapshot and its mark, or between
@@ -201,7 +238,7 @@ fn nonce() -> u64 {
     hasher.finish()
 }
 
-fn places(plan: &Plan) -> Places {
+pub(super) fn places(plan: &Plan) -> Places {
     let place = |name: &String| plan.outputs.iter().position(|output| output.name == *name);
     plan.program.names.iter().map(place).collect()
 }

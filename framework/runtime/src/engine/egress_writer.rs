@@ -14,7 +14,7 @@ use super::{
     coordinator::spawn,
     shard_host::{Event, Switchboard},
 };
-use crate::egress::FileEgress;
+use crate::{egress::FileEgress, failpoint::failpoint};
 
 /// How long a mark without new lines may wait; it only lets journals be trimmed.
 const MARK_INTERVAL: Duration = Duration::from_millis(500);
@@ -126,7 +126,9 @@ impl Writer {
         self.has_lines = false;
         let backlog = std::mem::take(&mut self.backlog);
         self.switchboard.status.egress_backlog_bytes.fetch_sub(backlog, Ordering::Relaxed);
+        failpoint("egress/taken");
         self.tell_taken();
+        failpoint("egress/taken-told");
         true
     }
 

@@ -18,7 +18,7 @@ use super::{
     coordinator::{Notice, spawn},
     shard_host::{Event, Switchboard},
 };
-use crate::embedded::EmbeddedLog;
+use crate::{embedded::EmbeddedLog, failpoint::failpoint};
 
 /// How often the superblock says how far the log is durable.
 const SUPERBLOCK_INTERVAL: Duration = Duration::from_secs(1);
@@ -112,7 +112,9 @@ impl Writer {
             .iter()
             .flat_map(|(_, append)| append.records.iter().map(|bytes| Record { partition: append.shard, bytes }));
         let group: Vec<Record<'_>> = records.collect();
+        failpoint("log/append");
         let Some(offsets) = self.append_group(&group) else { return false };
+        failpoint("log/appended");
         let mut appended: Vec<Vec<(ShardId, u64)>> = self.switchboard.states.iter().map(|_| Vec::new()).collect();
         let mut place = 0;
         for (host, append) in &appends {
@@ -122,6 +124,7 @@ impl Writer {
         for (host, offsets) in appended.into_iter().enumerate().filter(|(_, offsets)| !offsets.is_empty()) {
             self.switchboard.post(host, vec![Event::Appended(offsets)]);
         }
+        failpoint("log/told");
         true
     }
 

@@ -17,6 +17,8 @@
 //! Deliberately absent: HTTP, other processes, and any decision about state.
 
 mod coordinator;
+#[cfg(test)]
+mod disk_tests;
 mod egress_writer;
 mod log_writer;
 mod reader;
@@ -40,6 +42,7 @@ pub use self::status::{Latency, Status, Totals};
 use crate::{
     egress::{EgressError, SinkSpec},
     embedded::OpenError,
+    failpoint::tell_counts,
     ingress::{Format, SourceError},
 };
 
@@ -160,5 +163,7 @@ impl Stop {
 /// See [`RunError`]; what was committed stays, and a later run goes on from there.
 pub fn run(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Result<End, RunError> {
     let system = actix::System::new();
-    system.block_on(coordinator::run(plan, status, stop))
+    let outcome = system.block_on(coordinator::run(plan, status, stop));
+    tell_counts();
+    outcome
 }

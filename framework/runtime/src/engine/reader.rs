@@ -18,7 +18,10 @@ use super::{
     coordinator::{Notice, spawn},
     shard_host::{Event, Share, Switchboard},
 };
-use crate::ingress::{FileSource, GeneratorSource, ReadLimit, Source, SourceError, finish_stretch};
+use crate::{
+    failpoint::failpoint,
+    ingress::{FileSource, GeneratorSource, ReadLimit, Source, SourceError, finish_stretch},
+};
 
 /// How many stretches may be on their way to hosts.
 const STRETCHES: usize = 8;
@@ -134,7 +137,9 @@ impl Reader {
         status.unreadable.fetch_add(source.dead_letters() - before.1, Ordering::Relaxed);
         status.read_permille.store(source.read_permille(), Ordering::Relaxed);
         finish_stretch(&mut self.batches, self.work.place, partition, stretch);
+        failpoint("reader/stretch-read");
         self.fan_out(permit);
+        failpoint("reader/fanned-out");
         Ok(stretch.to.is_ended)
     }
 
@@ -168,6 +173,7 @@ impl Reader {
         for (host, batches) in shares.into_iter().enumerate() {
             let share = Share { batches, spares: self.spares.0.clone(), _permit: Arc::clone(&permit) };
             self.switchboard.post(host, vec![Event::Input(share)]);
+            failpoint("reader/share-posted");
         }
     }
 }

@@ -24,7 +24,7 @@ use super::{
     Status, coordinator::Notice, egress_writer::EgressRequest, log_writer::LogRequest, reader::Permit,
     snapshot_writer::SnapshotRequest,
 };
-use crate::clock;
+use crate::{clock, failpoint::failpoint};
 
 /// How many bytes egresses may be behind before hosts stop taking input.
 const EGRESS_BACKLOG_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -180,11 +180,15 @@ impl ShardHost {
             Event::Progress(progress) => self.pipeline.progress(&[progress]),
             Event::Appended(offsets) => {
                 for (shard, offset) in offsets {
+                    failpoint("host/append-confirmed");
                     self.pipeline.appended(shard, offset);
                 }
                 self.note_commit();
             }
-            Event::SnapshotStored(shard, mark) => self.pipeline.snapshot_stored(shard, mark),
+            Event::SnapshotStored(shard, mark) => {
+                self.pipeline.snapshot_stored(shard, mark);
+                failpoint("snapshot/mark-sent");
+            }
             Event::SnapshotWanted(shard) => self.pipeline.want_snapshot(shard),
             Event::EgressTaken(taken) => {
                 for (shard, epoch) in taken {
@@ -228,6 +232,7 @@ impl ShardHost {
         for (shard, batch) in &share.batches {
             self.pipeline.ingress(*shard, batch, now);
         }
+        failpoint("host/share-applied");
         true
     }
 
@@ -238,6 +243,7 @@ impl ShardHost {
             match action {
                 Action::Append(append) => self.append(append),
                 Action::Publish(mail) => {
+                    failpoint("host/publish");
                     let host = self.switchboard.host_of(mail.target);
                     self.outgoing[host].push(Event::Mail(mail));
                 }
@@ -260,6 +266,7 @@ impl ShardHost {
     }
 
     fn append(&mut self, append: Append) {
+        failpoint("host/sealed");
         match &mut self.journal {
             Journal::Log(_) => self.appends.push(append),
             Journal::Memory(next) => {
@@ -274,6 +281,7 @@ impl ShardHost {
     }
 
     fn forget(&self, shard: ShardId, snapshots: Vec<SnapshotMark>, before: Option<u64>) {
+        failpoint("trim/forget");
         let _ = self.snapshots.send(SnapshotRequest::Remove(snapshots));
         if let (Journal::Log(log), Some(before)) = (&self.journal, before) {
             let _ = log.send(LogRequest::Trim(shard, before));
@@ -289,16 +297,20 @@ impl ShardHost {
             && !self.appends.is_empty()
         {
             let _ = log.send(LogRequest::Append(self.number, std::mem::take(&mut self.appends)));
+            failpoint("host/append-sent");
         }
         if !self.emissions.is_empty() {
             let bytes = self.emissions.iter().map(|emission| emission.frame.len()).sum();
             self.switchboard.status.egress_backlog_bytes.fetch_add(bytes, Ordering::Relaxed);
+            failpoint("host/emit");
             let _ = self.egress.send(EgressRequest::Emit(std::mem::take(&mut self.emissions), bytes));
+            failpoint("host/emitted");
         }
         for host in 0..self.outgoing.len() {
             if !self.outgoing[host].is_empty() {
                 let events = std::mem::take(&mut self.outgoing[host]);
                 self.switchboard.post(host, events);
+                failpoint("host/published");
             }
         }
     }

@@ -16,6 +16,7 @@ use super::{
     coordinator::spawn,
     shard_host::{Event, Switchboard},
 };
+use crate::failpoint::failpoint;
 
 pub(crate) enum SnapshotRequest {
     Store(Snapshot),
@@ -39,9 +40,11 @@ fn run(place: &mut dyn Snapshots, switchboard: &Switchboard, requests: &Receiver
             SnapshotRequest::Store(snapshot) => store(place, switchboard, snapshot),
             SnapshotRequest::Remove(marks) => {
                 for mark in marks {
+                    failpoint("snapshot/remove");
                     if let Err(error) = place.remove(&mark.name) {
                         tracing::warn!("a snapshot that is no longer needed stays: {error}");
                     }
+                    failpoint("snapshot/removed");
                 }
             }
             SnapshotRequest::Stop => return,
@@ -50,6 +53,7 @@ fn run(place: &mut dyn Snapshots, switchboard: &Switchboard, requests: &Receiver
 }
 
 fn store(place: &mut dyn Snapshots, switchboard: &Switchboard, snapshot: Snapshot) {
+    failpoint("snapshot/wanted");
     let stored = match place.put(&snapshot.mark.name, &snapshot.bytes) {
         Ok(()) => {
             switchboard.status.snapshots.fetch_add(1, Ordering::Relaxed);
@@ -60,6 +64,8 @@ fn store(place: &mut dyn Snapshots, switchboard: &Switchboard, snapshot: Snapsho
             None
         }
     };
+    failpoint("snapshot/stored");
     let host = switchboard.host_of(snapshot.shard);
     switchboard.post(host, vec![Event::SnapshotStored(snapshot.shard, stored)]);
+    failpoint("snapshot/told");
 }

@@ -78,6 +78,11 @@ pub trait Workload {
         0
     }
 
+    /// After how many committed frames [`Self::check_running`] looks again.
+    fn frames_between_checks(&self) -> u64 {
+        25
+    }
+
     /// Looks at what is committed while the world runs.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use statefn_core::{
     shard::{Shard, rules::Rule},
 };
 
-use super::{Event, FRAMES_BETWEEN_CHECKS, Flight, Life, Outcome, WorkerId, World};
+use super::{Event, Flight, Life, Outcome, WorkerId, World};
 use crate::log::{Bytes, Fate};
 
 impl World<'_> {
@@ -108,7 +108,7 @@ impl World<'_> {
         self.note(u64::from(shard) << 32 | record.len() as u64);
         let frames = self.report.frames;
         self.audit.fold(shard, offset, record, &mut self.report)?;
-        if frames != self.report.frames && self.report.frames.is_multiple_of(FRAMES_BETWEEN_CHECKS) {
+        if frames != self.report.frames && self.report.frames.is_multiple_of(self.workload.frames_between_checks()) {
             self.workload.check_running(&self.program, &self.audit)?;
         }
         Ok(())

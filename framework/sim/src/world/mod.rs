@@ -53,8 +53,6 @@ use crate::{
 const STEPS_MAX: u64 = 1_000_000;
 /// How long after the faults, in virtual milliseconds, everything has to be done.
 const DRAIN_MS_MAX: i64 = 120_000;
-/// After how many committed frames the workload looks at the whole.
-const FRAMES_BETWEEN_CHECKS: u64 = 25;
 
 type WorkerId = usize;
 /// A life of a worker: a number that a crash changes.
@@ -275,7 +273,7 @@ impl<'a> World<'a> {
     /// # Errors
     /// What went wrong first.
     pub fn run(mut self) -> Result<(Report, u64), String> {
-        let end = self.now + self.plan.calm_at + DRAIN_MS_MAX;
+        let end = self.now + self.plan.calm_at + DRAIN_MS_MAX + self.workload.lingers_ms();
         while !self.is_done() || !self.has_lingered() {
             self.report.steps += 1;
             if self.report.steps > STEPS_MAX || self.now > end {

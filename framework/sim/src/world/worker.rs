@@ -29,7 +29,8 @@ impl World<'_> {
         self.workers[worker].turn_at = None;
         let mut is_busy = self.random.chance(400) && self.read_input(worker);
         let now = self.clock(worker);
-        self.pipeline(worker).pump(now);
+        // Not by `Self::pipeline`, which would wake the worker again at once, for ever.
+        self.workers[worker].pipeline.as_mut().expect("a worker with a turn lives").pump(now);
         while let Some(action) = self.workers[worker].pipeline.as_mut().and_then(Pipeline::next_action) {
             is_busy = true;
             if self.random.chance(self.faults.crash) {
@@ -41,8 +42,14 @@ impl World<'_> {
                 self.crash(worker)?;
             }
         }
-        self.wake(worker, if is_busy { 3 } else { 40 });
+        self.wake(worker, if is_busy { 3 } else { self.idle_ms() });
         Ok(())
+    }
+
+    /// How long a worker with nothing to do sleeps; long where time only goes on for the clock's sake.
+    fn idle_ms(&self) -> i64 {
+        let turns = 500;
+        self.done_at.map_or(40, |_| (self.workload.lingers_ms() / turns).max(40))
     }
 
     pub(super) fn restart(&mut self, worker: WorkerId) {

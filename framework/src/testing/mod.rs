@@ -1,7 +1,9 @@
 //! Tests of functions and apps, without log, clock or threads.
 //!
 //! [`Harness`] holds one function alone; [`TestApp`] runs a whole app in memory, on a clock that
-//! the test moves, and can crash it. Both run the very code that a process runs.
+//! the test moves, and can crash it; [`simulate`] runs a whole app in seeded worlds in which
+//! everything that can go wrong does. All run the very code that a process runs. `TESTING.md` among
+//! the documents says which to take when.
 //!
 //! ```
 //! use std::time::Duration;
@@ -36,7 +38,12 @@
 //! assert_eq!(alice.state().balance_cents, 100);
 //! ```
 //!
-//! Deliberately absent: faults of logs and networks. The project's simulator has those.
+//! Deliberately absent: tests of whole processes; those start the program.
+
+mod committed;
+mod shrink;
+mod simulate;
+mod trial;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -59,6 +66,10 @@ pub use statefn_core::{
     harness::{Harness, SetTimer},
 };
 
+pub use self::{
+    committed::Committed,
+    simulate::{Failure, Random, Report, Shrunk, Simulation, simulate},
+};
 use crate::{App, app::Linked};
 
 type AnswerOf<M, T> = <<M as MessageTo<T>>::Return as HandlerReturn>::Answer;

@@ -1,0 +1,162 @@
+//! One run of an app in one world.
+//!
+//! Invariant: nothing but the plan, the records and the app decides how it goes. Panics of handlers
+//! and checks are caught and are not printed: thousands of worlds would hide the one that counts.
+
+use std::{
+    cell::{Cell, RefCell},
+    panic::{self, AssertUnwindSafe, catch_unwind},
+    sync::Once,
+};
+
+use statefn_core::program::Program;
+use statefn_sim::{
+    check::Audit,
+    plan::Plan,
+    report::Report,
+    workload::{End, Setup, Workload},
+    world::World,
+};
+
+use super::committed::Committed;
+use crate::App;
+
+/// A check of the user.
+pub(super) type Check = Box<dyn Fn(&Committed<'_>)>;
+
+/// What is checked in each world.
+pub(super) struct Checks {
+    pub(super) running: Vec<Check>,
+    pub(super) at_end: Vec<Check>,
+}
+
+/// The records of one partition of an ingress.
+#[derive(Clone)]
+pub(super) struct Input {
+    pub(super) ingress: String,
+    pub(super) records: Vec<Vec<u8>>,
+}
+
+/// A world to be run; running it twice gives the same twice.
+#[derive(Clone)]
+pub(super) struct Trial<'a> {
+    pub(super) app: &'a dyn Fn() -> App,
+    pub(super) plan: Plan,
+    pub(super) inputs: Vec<Input>,
+    pub(super) checks: &'a Checks,
+    pub(super) linger_ms: i64,
+}
+
+/// Who found that something is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// A check of the user while the world ran.
+    Check,
+    /// A check of the user at the end.
+    AtEnd,
+    /// A check of the world, or a panic of the framework.
+    Framework,
+}
+
+/// What went wrong in a trial.
+#[derive(Debug, Clone)]
+pub(super) struct Broken {
+    pub(super) by: By,
+    pub(super) text: String,
+}
+
+impl Trial<'_> {
+    /// How many records all inputs have.
+    pub(super) fn records(&self) -> usize {
+        self.inputs.iter().map(|input| input.records.len()).sum()
+    }
+
+    /// Runs the world to its end.
+    pub(super) fn run(&self) -> Result<Report, Broken> {
+        let workload = Running { trial: self, by: Cell::new(By::Framework) };
+        let run = || World::new(self.plan.clone(), &workload)?.run();
+        // A panic before the first event, as of an app that does not link, is for the caller's eyes.
+        let outcome = quietly(run).unwrap_or_else(|panic| Err(format!("the framework panicked{panic}")));
+        let by = workload.by.get();
+        outcome.map(|(report, _)| report).map_err(|text| Broken { by, text })
+    }
+
+    /// The records of an ingress, by partition; at least one, so that the ingress can end.
+    fn partitions(&self, ingress: &str) -> Vec<Vec<Vec<u8>>> {
+        let given = self.inputs.iter().filter(|input| input.ingress == ingress);
+        let given: Vec<_> = given.map(|input| input.records.clone()).collect();
+        if given.is_empty() { vec![Vec::new()] } else { given }
+    }
+}
+
+/// The app as a workload of the simulator.
+struct Running<'a> {
+    trial: &'a Trial<'a>,
+    by: Cell<By>,
+}
+
+impl Running<'_> {
+    fn check(&self, by: By, checks: &[Check], committed: &Committed<'_>) -> Result<(), String> {
+        let found = quietly(|| checks.iter().for_each(|check| check(committed)));
+        found.map_err(|panic| {
+            self.by.set(by);
+            format!("after {} epochs a check panicked{panic}", committed.epochs())
+        })
+    }
+}
+
+impl Workload for Running<'_> {
+    fn setup(&self) -> Setup {
+        let (program, bindings) = (self.trial.app)().into_program();
+        let inputs = program.ingresses.iter().map(|ingress| self.trial.partitions(ingress.name)).collect();
+        let ingresses = bindings.into_iter().map(|bind| bind as _).collect();
+        Setup { program, ingresses, inputs }
+    }
+
+    fn lingers_ms(&self) -> i64 {
+        self.trial.linger_ms
+    }
+
+    fn frames_between_checks(&self) -> u64 {
+        // Often in some worlds, seldom in others, where bugs may hide that mend themselves.
+        1 + self.trial.plan.seed % 7
+    }
+
+    fn check_running(&self, program: &Program, audit: &Audit) -> Result<(), String> {
+        self.check(By::Check, &self.trial.checks.running, &Committed::new(program, audit))
+    }
+
+    fn check_end(&self, end: &End<'_>) -> Result<(), String> {
+        self.check(By::AtEnd, &self.trial.checks.at_end, &Committed::new(end.program, end.audit))
+    }
+}
+
+thread_local! {
+    /// How deep this thread is in code whose panics are not printed.
+    static QUIET: Cell<u32> = const { Cell::new(0) };
+    /// Where the last of them was.
+    static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Runs code whose panics are not printed; a panic is returned as its place and text.
+fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if QUIET.get() == 0 {
+                return before(info);
+            }
+            let place = info.location().map(|place| format!(" at {}:{}", place.file(), place.line()));
+            PLACE.set(place.unwrap_or_default());
+        }));
+    });
+    QUIET.set(QUIET.get() + 1);
+    let outcome = catch_unwind(AssertUnwindSafe(run));
+    QUIET.set(QUIET.get() - 1);
+    outcome.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+        format!("{}: {text}", PLACE.take())
+    })
+}
