@@ -4,6 +4,7 @@
 //! how often) and everything that happens in the [`world::World`]; a [`workload`] brings a program,
 //! its input, and the answers it must give. So a seed reproduces a failure:
 //! `STATEFN_SEED=17 STATEFN_WORKLOAD=bank cargo test -p statefn-sim one_seed`.
+//! A failure is printed with the smallest plan that still fails, as `STATEFN_PLAN=crash=0,workers=2`.
 //!
 //! Invariants: one thread, no clock, no source of chance but the seed; the same seed gives the
 //! same trace.

@@ -43,6 +43,11 @@ impl Part {
         Self::new(name, move || worlds(seeds.clone()))
     }
 
+    /// Cores that lack a rule.
+    fn mutants() -> Self {
+        Self::new("mutants", mutants)
+    }
+
     /// Deaths at failpoints: at the first passage only, or at more.
     fn failpoints(first: bool) -> Self {
         let name = if first { "failpoints-first" } else { "failpoints" };
@@ -70,31 +75,45 @@ fn worlds(seeds: Range<u64>) -> Outcome {
     }
 }
 
+/// Runs the hunt of the mutants as the tests do it: this program has a core without switches.
+fn mutants() -> Outcome {
+    let mut test = cargo();
+    test.args(["test", "--package", "statefn-sim", "--test", "worlds", "every_mutant_is_caught", "--", "--nocapture"]);
+    if test.status()?.success() { Ok(()) } else { Err("a mutant survived".into()) }
+}
+
+/// The cargo that runs this program, in the workspace.
+fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace());
+    cargo
+}
+
 fn disks(images: u64, flips: u64) -> Outcome {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut test = Command::new(cargo);
+    let mut test = cargo();
     test.args(["test", "--package", "statefn-runtime", "--lib", "disk_tests", "--", "--nocapture"]);
     test.env("STATEFN_DISK_IMAGES", images.to_string()).env("STATEFN_DISK_FLIPS", flips.to_string());
-    if test.current_dir(workspace()).status()?.success() { Ok(()) } else { Err("the tests of disks failed".into()) }
+    if test.status()?.success() { Ok(()) } else { Err("the tests of disks failed".into()) }
 }
 
 fn bounded() -> Vec<Part> {
-    vec![Part::kills(10, 1, 64, 2), Part::failpoints(true), Part::worlds(1_000..1_200)]
+    vec![Part::kills(10, 1, 64, 2), Part::failpoints(true), Part::worlds(1_000..1_200), Part::mutants()]
 }
 
 fn in_full() -> Vec<Part> {
     /// How many seeds a slice of the worlds has, each for every workload.
     const SLICE: u64 = 500;
-    let kills = [
+    let parts = [
         Part::kills(20, 101, 64, 2),
         Part::kills(20, 102, 64, 1),
         Part::kills(20, 103, 7, 2),
         Part::kills(20, 104, 16, 2),
         Part::kills(20, 105, 64, 4),
+        Part::failpoints(false),
+        Part::disks(10_000, 10_000),
     ];
     let worlds = (0..17_000).step_by(SLICE as usize).map(|start| Part::worlds(start..start + SLICE));
-    let others = [Part::failpoints(false), Part::disks(10_000, 10_000)];
-    kills.into_iter().chain(worlds).chain(others).collect()
+    parts.into_iter().chain(worlds).chain([Part::mutants()]).collect()
 }
 
 /// `cargo xtask ci`.
