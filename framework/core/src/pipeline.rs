@@ -22,7 +22,7 @@ use crate::{
     ports::log::Offset,
     program::Program,
     shard::{
-        Answer, Confirmed, Emission, Input, Options, Request, Shard, Snapshot,
+        Answer, Confirmed, Emission, Input, Options, Request, Shard, Snapshot, Trim,
         frame::SnapshotMark,
         outbox::Mail,
         progress::{Board, Progress},
@@ -45,6 +45,14 @@ pub enum Action {
     Answer(Answer),
     /// Store a snapshot; tell the outcome by [`Pipeline::snapshot_stored`].
     Store(Snapshot),
+    /// Read a snapshot back, as [`read_back`](crate::shard::read_back) does; tell the outcome by
+    /// [`Pipeline::snapshot_read_back`]. The journal is not trimmed to it before.
+    ReadBack {
+        /// The shard.
+        shard: ShardId,
+        /// The snapshot.
+        snapshot: SnapshotMark,
+    },
     /// Forget snapshots, and then the journal of a shard before an offset.
     Forget {
         /// The shard.
@@ -219,6 +227,14 @@ impl Pipeline {
         }
     }
 
+    /// Says whether a snapshot could be read back whole.
+    pub fn snapshot_read_back(&mut self, shard: ShardId, snapshot: &SnapshotMark, is_whole: bool) {
+        if let Some(owned) = &mut self.shards[shard as usize] {
+            owned.shard.snapshot_read_back(snapshot, is_whole);
+            self.forget(shard);
+        }
+    }
+
     /// Asks for a snapshot of a shard whose journal keeps the log from giving space back.
     pub fn want_snapshot(&mut self, shard: ShardId) {
         if let Some(owned) = &mut self.shards[shard as usize] {
@@ -236,7 +252,8 @@ impl Pipeline {
 
     fn forget(&mut self, shard: ShardId) {
         let Some(owned) = &mut self.shards[shard as usize] else { return };
-        let (snapshots, before) = owned.shard.trim(owned.egress_taken);
+        let Trim { read_back, removed: snapshots, before } = owned.shard.trim(owned.egress_taken);
+        self.actions.extend(read_back.map(|snapshot| Action::ReadBack { shard, snapshot }));
         if !snapshots.is_empty() || before > owned.trimmed {
             owned.trimmed = before;
             self.actions.push_back(Action::Forget { shard, snapshots, before });

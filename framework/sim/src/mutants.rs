@@ -179,6 +179,11 @@ fn slow_egress(plan: &mut Plan) {
     plan.egress_ms_max = 800;
 }
 
+fn damaged_snapshots(plan: &mut Plan) {
+    snapshots(plan);
+    (plan.egress_ms_max, plan.faults.rot) = (5, 300);
+}
+
 fn full_epochs(plan: &mut Plan) {
     apart(plan);
     (plan.epoch_calls_max, plan.commit_interval_ms, plan.delay_ms_max) = (2, 0, 4);
@@ -190,7 +195,7 @@ fn forgetful_log(plan: &mut Plan) {
 }
 
 /// The mutants, each with its worlds.
-pub const MUTANTS: [Mutant; 31] = [
+pub const MUTANTS: [Mutant; 32] = [
     Mutant::new(Rule::ClaimsRaiseTheTerm, Kind::Bank, many_owners),
     Mutant::new(Rule::EqualTermsAreVoid, Kind::Bank, many_owners),
     Mutant::new(Rule::NoncesAreNew, Kind::Bank, many_owners),
@@ -217,6 +222,7 @@ pub const MUTANTS: [Mutant; 31] = [
     Mutant::new(Rule::FiredTimersAreGone, Kind::Timers, crashes_without_snapshots),
     Mutant::new(Rule::TrimBehindSnapshot, Kind::Bank, snapshots),
     Mutant::new(Rule::TrimBehindEgress, Kind::Bank, slow_egress),
+    Mutant::new(Rule::TrimAfterReadBack, Kind::Bank, damaged_snapshots),
     Mutant::new(Rule::SnapshotHasCarry, Kind::Sends, snapshots_of_full_epochs),
     Mutant::new(Rule::SnapshotHasOutbox, Kind::Sends, snapshots),
     Mutant::new(Rule::SnapshotHasPending, Kind::Timers, snapshots),

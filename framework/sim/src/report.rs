@@ -74,6 +74,10 @@ counts! {
     snapshots_failed,
     /// Snapshots that could no longer be read though their mark stands.
     snapshots_rotten,
+    /// Snapshots that were read back before a trim.
+    snapshots_read_back,
+    /// Those of them that were damaged or gone.
+    snapshots_read_back_damaged,
     /// Marks of snapshots that stand.
     marks,
     /// Journals that were trimmed.
@@ -141,7 +145,7 @@ counts! {
 impl Report {
     /// The kinds of faults: how often each happened, and how often it changed what came next.
     #[must_use]
-    pub fn faults(&self) -> [(&'static str, u64, u64); 19] {
+    pub fn faults(&self) -> [(&'static str, u64, u64); 20] {
         [
             ("crash", self.crashes, self.crashes_in_work),
             ("pause", self.pauses, self.deposed),
@@ -160,6 +164,7 @@ impl Report {
             ("doubled mail", self.mail_doubled, self.mail_dropped),
             ("failed snapshot", self.snapshots_failed, self.snapshots_after_failure),
             ("damaged or missing snapshot", self.snapshots_rotten, self.snapshots_passed_over),
+            ("snapshot damaged before a trim", self.snapshots_read_back, self.snapshots_read_back_damaged),
             ("trim while a journal is read", self.trims, self.trims_raced),
             ("egress given an epoch again", self.crashes, self.emitted_again),
         ]

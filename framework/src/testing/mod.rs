@@ -59,7 +59,7 @@ use statefn_core::{
         log::{Log, MemoryLog, Record},
         snapshots::{MemorySnapshots, Snapshots},
     },
-    shard::{Accepted, Emission, Options, Reply, Request, TakeOver, frame::Position, image::Parked},
+    shard::{Accepted, Emission, Options, Reply, Request, TakeOver, frame::Position, image::Parked, read_back},
 };
 pub use statefn_core::{
     context::Resources,
@@ -406,6 +406,10 @@ impl TestApp {
                 Action::Store(snapshot) => {
                     let stored = self.snapshots.put(&snapshot.mark.name, &snapshot.bytes);
                     self.pipeline.snapshot_stored(snapshot.shard, stored.ok().map(|()| snapshot.mark));
+                }
+                Action::ReadBack { shard, snapshot } => {
+                    let read = read_back(&mut self.snapshots, &snapshot);
+                    self.pipeline.snapshot_read_back(shard, &snapshot, read.is_ok());
                 }
                 Action::Forget { shard, snapshots, before } => {
                     // What cannot be forgotten now is only kept longer.

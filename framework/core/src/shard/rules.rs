@@ -60,6 +60,8 @@ pub enum Rule {
     TrimBehindSnapshot,
     /// The journal is trimmed only as far as egresses have taken what it holds.
     TrimBehindEgress,
+    /// The journal is trimmed only to a snapshot that was read back.
+    TrimAfterReadBack,
     /// A snapshot holds the carry queue.
     SnapshotHasCarry,
     /// A snapshot holds the messages that are not acknowledged.

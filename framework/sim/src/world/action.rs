@@ -10,7 +10,7 @@ use statefn_core::{
         snapshots::Snapshots,
         store::Store,
     },
-    shard::{Emission, Shard, Snapshot, frame::SnapshotMark, outbox::Mail, progress::Progress, rules::Rule},
+    shard::{Emission, Shard, Snapshot, frame::SnapshotMark, outbox::Mail, progress::Progress, read_back, rules::Rule},
 };
 
 use super::{Event, Life, WorkerId, World};
@@ -43,6 +43,10 @@ impl World<'_> {
                 self.answers.push(answer);
             }
             Action::Store(snapshot) => self.store(worker, snapshot)?,
+            Action::ReadBack { shard, snapshot } => {
+                let ms = self.random.between(0, 200);
+                self.after(ms, Event::ReadBack(self.life(worker), shard, snapshot));
+            }
             Action::Forget { shard, snapshots, before } => {
                 let ms = self.random.between(0, 200);
                 self.after(ms, Event::Forget(self.life(worker), shard, snapshots, before));
@@ -93,6 +97,13 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn read_back(&mut self, worker: WorkerId, shard: ShardId, mark: &SnapshotMark) {
+        let is_whole = read_back(&mut self.snapshots, mark).is_ok();
+        self.report.snapshots_read_back += 1;
+        self.report.snapshots_read_back_damaged += u64::from(!is_whole);
+        self.pipeline(worker).snapshot_read_back(shard, mark, is_whole);
     }
 
     /// Removes what is no longer needed: snapshots first, and then the journal.

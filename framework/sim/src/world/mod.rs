@@ -67,6 +67,7 @@ enum Event {
     Mail(Life, Arc<Mail>),
     Progress(Life, Arc<Progress>),
     SnapshotTold(Life, ShardId, u64, Option<SnapshotMark>),
+    ReadBack(Life, ShardId, SnapshotMark),
     Flush(Life),
     Forget(Life, ShardId, Vec<SnapshotMark>, Option<Offset>),
     EgressTaken(Life, ShardId, u64),
@@ -88,6 +89,7 @@ impl Event {
             | Self::Mail(life, _)
             | Self::Progress(life, _)
             | Self::SnapshotTold(life, ..)
+            | Self::ReadBack(life, ..)
             | Self::Flush(life)
             | Self::Forget(life, ..)
             | Self::EgressTaken(life, ..)
@@ -159,10 +161,8 @@ pub struct World<'a> {
     nonce: u64,
     log: SharedLog,
     snapshots: MemorySnapshots,
-    /// The shards whose newest snapshot was damaged once.
-    rotten: BTreeSet<usize>,
-    /// Those of them whom nobody has taken over since.
-    rotten_unread: BTreeSet<usize>,
+    /// The snapshots that are damaged, and the epoch of the newest one that egresses had reached then.
+    rotten: BTreeMap<String, u64>,
     /// The shards whose last snapshot could not be stored.
     failed_snapshots: BTreeSet<ShardId>,
     /// By source and target, the last message that was published.
@@ -220,8 +220,7 @@ impl<'a> World<'a> {
             nonce: 0,
             log: SharedLog::new(plan.shards),
             snapshots: MemorySnapshots::default(),
-            rotten: BTreeSet::new(),
-            rotten_unread: BTreeSet::new(),
+            rotten: BTreeMap::new(),
             failed_snapshots: BTreeSet::new(),
             published: BTreeMap::new(),
             stalled_until: vec![0; shards],
@@ -320,6 +319,7 @@ impl<'a> World<'a> {
                     self.pipeline(worker).snapshot_stored(shard, mark);
                 }
             }
+            Event::ReadBack((worker, _), shard, mark) => self.read_back(worker, shard, &mark),
             Event::Flush((worker, _)) => self.flush(worker)?,
             Event::Forget((worker, _), shard, snapshots, before) => self.forget(worker, shard, &snapshots, before)?,
             Event::EgressTaken((worker, _), shard, epoch) => self.pipeline(worker).egress_taken(shard, epoch),

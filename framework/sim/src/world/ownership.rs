@@ -46,7 +46,7 @@ impl World<'_> {
             missing.push(emission);
         });
         let mut take_over = take_over.map_err(|error| error.to_string())?;
-        self.report.snapshots_passed_over += u64::from(self.rotten_unread.remove(&(shard as usize)));
+        self.report.snapshots_passed_over += u64::from(self.is_newest_rotten(shard));
         missing.into_iter().try_for_each(|emission| self.emit(worker, emission))?;
         self.nonce += 1;
         // The varints of nonces have all lengths.

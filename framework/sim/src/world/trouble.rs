@@ -1,10 +1,6 @@
 //! Troubles from outside, and their end.
 
-use statefn_core::{
-    address::ShardId,
-    ports::{log::Log, snapshots::Snapshots},
-    shard::Shard,
-};
+use statefn_core::{address::ShardId, ports::snapshots::Snapshots, shard::Shard};
 
 use super::{Event, WorkerId, World};
 use crate::{
@@ -114,27 +110,42 @@ impl World<'_> {
         }
     }
 
-    /// Damages the newest snapshot of a shard, once, as all processes die; the older one of the two
-    /// that are kept is good. Those who start again notice, because they have to read it: it is not
-    /// behind what egresses have.
+    /// Damages one of the two snapshots that the owner of a shard keeps, but never both.
+    ///
+    /// The two are the newest that egresses have reached, but for those that were damaged before the
+    /// newest was one of them: the owner has to notice those before it lets go of what is older.
+    /// Often all processes die as well, so that what is left has to be read at once.
     pub(super) fn rot(&mut self) -> Result<(), String> {
         let shard = self.random.place(self.named.len());
-        let start = self.log.start(shard as ShardId);
+        let taken = self.sinks[shard].taken;
         let mut marks = self.audit.shards[shard].marks.clone();
-        marks.retain(|mark| mark.next_offset >= start);
+        marks.retain(|mark| mark.epoch <= taken);
         marks.sort_by_key(|mark| mark.epoch);
         marks.dedup_by_key(|mark| mark.epoch);
-        let [.., _, newest] = &marks[..] else { return Ok(()) };
-        if newest.epoch > self.sinks[shard].taken || !self.rotten.insert(shard) {
+        let Some(newest) = marks.last().map(|mark| mark.epoch) else { return Ok(()) };
+        marks.retain(|mark| self.rotten.get(&mark.name).is_none_or(|since| *since == newest));
+        let [.., older, newer] = &marks[..] else { return Ok(()) };
+        if [older, newer].iter().any(|mark| self.rotten.contains_key(&mark.name)) {
             return Ok(());
         }
+        let mark = if self.random.chance(500) { older } else { newer };
+        self.rotten.insert(mark.name.clone(), newest);
         self.report.snapshots_rotten += 1;
-        self.rotten_unread.insert(shard);
         match self.random.chance(500) {
-            true => self.snapshots.put(&newest.name, b"rotten")?,
-            false => self.snapshots.remove(&newest.name)?,
+            true => self.snapshots.put(&mark.name, b"rotten")?,
+            false => self.snapshots.remove(&mark.name)?,
         }
-        (0..self.workers.len()).try_for_each(|worker| self.crash(worker))
+        match self.random.chance(300) {
+            true => (0..self.workers.len()).try_for_each(|worker| self.crash(worker)),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the newest snapshot that a recovery may begin with is damaged.
+    pub(super) fn is_newest_rotten(&self, shard: ShardId) -> bool {
+        let taken = self.sinks[shard as usize].taken;
+        let marks = self.audit.shards[shard as usize].marks.iter().filter(|mark| mark.epoch <= taken);
+        marks.max_by_key(|mark| mark.epoch).is_some_and(|mark| self.rotten.contains_key(&mark.name))
     }
 
     pub(super) fn calm(&mut self) {

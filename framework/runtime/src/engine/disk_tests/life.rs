@@ -10,7 +10,7 @@ use statefn_core::{
     ingress::Batches,
     pipeline::{Action, Append, Pipeline},
     ports::log::{Log, Offset, Partition, Record},
-    shard::{Replica, TakeOver},
+    shard::{Replica, TakeOver, read_back},
     time::ProcessingTime,
 };
 
@@ -232,6 +232,10 @@ impl<'a> Life<'a> {
                 Action::Store(snapshot) => {
                     let stored = self.opened.snapshots.put(&snapshot.mark.name, &snapshot.bytes);
                     self.pipeline.snapshot_stored(snapshot.shard, stored.ok().map(|()| snapshot.mark));
+                }
+                Action::ReadBack { shard, snapshot } => {
+                    let read = read_back(&mut *self.opened.snapshots, &snapshot);
+                    self.pipeline.snapshot_read_back(shard, &snapshot, read.is_ok());
                 }
                 Action::Forget { shard, snapshots, before } => {
                     for mark in snapshots {
