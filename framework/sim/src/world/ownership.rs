@@ -5,7 +5,7 @@ use std::sync::Arc;
 use statefn_core::{
     address::ShardId,
     ports::{log::Log, snapshots::Snapshots, store::Store},
-    shard::{Accepted, TakeOver, rules::Rule},
+    shard::{Accepted, Shard, TakeOver, rules::Rule},
 };
 
 use super::{Event, Outcome, WorkerId, World};
@@ -74,6 +74,7 @@ impl World<'_> {
                 let is_owned_twice = others.into_iter().any(|other| self.owned(other, shard).is_some());
                 self.report.owned_twice += u64::from(is_owned_twice);
                 self.catch_up(shard, owned.epoch())?;
+                self.remove_unkept(&owned)?;
                 let taken = self.sinks[shard as usize].taken;
                 self.pipeline(worker).adopt(*owned, taken);
             }
@@ -83,6 +84,18 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Removes the snapshots that the new owner does not keep, as the runtime does at its start;
+    /// elsewhere an owner of before may still bring the mark of one.
+    fn remove_unkept(&mut self, owned: &Shard) -> Result<(), String> {
+        if !self.plan.is_embedded {
+            return Ok(());
+        }
+        let mut names = self.snapshots.list()?;
+        let of_shard = format!("shard-{}/", owned.id());
+        names.retain(|name| name.starts_with(&of_shard) && owned.snapshots().iter().all(|kept| kept.name != *name));
+        names.iter().try_for_each(|name| self.snapshots.remove(name))
     }
 
     /// Brings the store of a shard up to what its new owner begins with.
