@@ -48,10 +48,12 @@ pub(super) struct History {
 
 impl History {
     /// Notes what is new in the log, which was acknowledged just now.
-    fn note(&mut self, disk: &TestDisk, log: &mut EmbeddedLog) {
+    pub(super) fn note(&mut self, disk: &TestDisk, log: &mut EmbeddedLog) {
         self.records.resize(SHARDS as usize, Vec::new());
         let partitions: Vec<Partition> = (0..SHARDS).collect();
         for (partition, known) in partitions.iter().zip(&mut self.records) {
+            // What was trimmed before the history began is not asked for either.
+            known.resize(known.len().max(log.start(*partition) as usize), Vec::new());
             let from = known.len() as Offset;
             log.read(*partition, from, &mut |_, record| known.push(record.to_vec())).expect("the log reads");
         }
