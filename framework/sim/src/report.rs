@@ -170,6 +170,15 @@ impl Report {
         ]
     }
 
+    /// How many faults were injected, whether they changed anything or not.
+    #[must_use]
+    pub fn injected(&self) -> u64 {
+        let of_others =
+            ["trim while a journal is read", "snapshot damaged before a trim", "egress given an epoch again"];
+        let faults = self.faults().into_iter().filter(|(fault, ..)| !of_others.contains(fault));
+        faults.map(|(_, happened, _)| happened).sum()
+    }
+
     /// The kinds of faults that never happened, or never changed anything.
     #[must_use]
     pub fn blind_spots(&self) -> Vec<&'static str> {

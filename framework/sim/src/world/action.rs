@@ -14,7 +14,10 @@ use statefn_core::{
 };
 
 use super::{Event, Life, WorkerId, World};
-use crate::check::{changes, snapshot_equals_fold};
+use crate::{
+    check::{changes, snapshot_equals_fold},
+    plan::Fault,
+};
 
 impl World<'_> {
     pub(super) fn execute(&mut self, worker: WorkerId, action: Action) -> Result<(), String> {
@@ -34,10 +37,11 @@ impl World<'_> {
             Action::Progress(progress) => self.tell_progress(worker, &progress)?,
             Action::Answer(answer) => {
                 self.report.answers += 1;
-                if self.asked.remove(&answer.request).is_none() {
+                let Some(asked) = self.asked.remove(&answer.request) else {
                     return Err(format!("request {} is answered twice (I7)", answer.request));
-                }
+                };
                 if self.plan.looks_inside {
+                    self.check_answered(answer.request, asked)?;
                     self.workload.check_answer(&self.program, &self.audit, &answer)?;
                 }
                 self.answers.push(answer);
@@ -117,7 +121,7 @@ impl World<'_> {
         for mark in snapshots {
             self.snapshots.remove(&mark.name)?;
         }
-        if self.random.chance(self.faults.crash) {
+        if self.strikes(Fault::Crash) {
             return self.crash(worker);
         }
         if let Some(before) = before {
@@ -147,12 +151,14 @@ impl World<'_> {
 
     /// How often something arrives that was sent once.
     pub(super) fn copies(&mut self) -> u32 {
-        if self.random.chance(self.faults.loss) {
+        if self.strikes(Fault::LostMail) {
             self.report.mail_lost += 1;
+            self.tell(format_args!("mail or progress is lost"));
             return 0;
         }
-        if self.random.chance(self.faults.doubled) {
+        if self.strikes(Fault::DoubledMail) {
             self.report.mail_doubled += 1;
+            self.tell(format_args!("mail or progress is doubled"));
             return 2;
         }
         1
@@ -190,13 +196,14 @@ impl World<'_> {
             snapshot_equals_fold(&self.log, shard, mark.next_offset, &bytes)?;
         }
         let Some(nonce) = self.owned(worker, shard).map(Shard::nonce) else { return Ok(()) };
-        let is_stored = !self.random.chance(self.faults.snapshot);
+        let is_stored = !self.strikes(Fault::FailedSnapshot);
         if is_stored {
             self.report.snapshots += 1;
             self.report.snapshots_after_failure += u64::from(self.failed_snapshots.remove(&shard));
         } else {
             self.failed_snapshots.insert(shard);
             self.report.snapshots_failed += 1;
+            self.tell(format_args!("a snapshot of shard {shard} cannot be stored"));
             let place = self.random.place(bytes.len());
             bytes[place] ^= 0x10;
             bytes.truncate(place + 1);

@@ -9,7 +9,30 @@ use statefn_core::{
 use super::{Event, WorkerId, World};
 use crate::workload::Asked;
 
+/// Who was asked, and the epoch that the call became part of, if it changed anything.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AskedOf {
+    worker: WorkerId,
+    shard: ShardId,
+    nonce: u64,
+    epoch: u64,
+}
+
 impl World<'_> {
+    /// What an answer says, and all that its call has seen, is committed (I7).
+    pub(super) fn check_answered(&self, request: u64, asked: AskedOf) -> Result<(), String> {
+        let AskedOf { worker, shard, nonce, epoch } = asked;
+        let committed = self.audit.shards[shard as usize].image.epoch();
+        let Some(owned) = self.owned(worker, shard).filter(|owned| owned.nonce() == nonce) else { return Ok(()) };
+        let is_open = owned.epoch() < epoch;
+        if committed + u64::from(is_open) < epoch || is_open && owned.has_changes() {
+            return Err(format!(
+                "request {request} is answered, and epoch {epoch} of shard {shard} is not committed (I7)"
+            ));
+        }
+        Ok(())
+    }
+
     /// A client calls a handler of some key and waits for the answer; it never calls twice.
     pub(super) fn request(&mut self) {
         if self.is_calm {
@@ -40,14 +63,19 @@ impl World<'_> {
         let call = Call::message(function as u16, handler as u16, hash, statefn_core::EventTime(0));
         calls.push(call, &key, &payload);
         let now = self.clock(worker);
-        self.asked.insert(id, (worker, shard));
+        let owned = self.owned(worker, shard).expect("an owner was picked");
+        self.asked.insert(id, AskedOf { worker, shard, nonce: owned.nonce(), epoch: owned.epoch() + 1 });
         self.pipeline(worker).request(shard, &Request { id, calls }, now);
     }
 
     /// What a mutant does: clients are told that nothing was done, though nobody knows.
     pub(super) fn refuse_requests(&mut self, worker: WorkerId, shard: ShardId) {
-        let refused: Vec<u64> =
-            self.asked.iter().filter(|(_, asked)| **asked == (worker, shard)).map(|(request, _)| *request).collect();
+        let refused: Vec<u64> = self
+            .asked
+            .iter()
+            .filter(|(_, asked)| (asked.worker, asked.shard) == (worker, shard))
+            .map(|(request, _)| *request)
+            .collect();
         for request in refused {
             self.asked.remove(&request);
             self.answers.push(Answer { request, reply: Reply::Failed("nothing was done".into()) });

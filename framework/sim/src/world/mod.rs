@@ -27,6 +27,7 @@ mod worker;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
     sync::Arc,
 };
 
@@ -43,7 +44,7 @@ use statefn_core::{
 use crate::{
     check::{Audit, Sink},
     log::{Bytes, Fate, SharedLog},
-    plan::{Faults, Plan},
+    plan::{Fault, Faults, Plan},
     random::Random,
     report::Report,
     workload::Workload,
@@ -54,6 +55,9 @@ const STEPS_MAX: u64 = 1_000_000;
 /// How long after the faults, in virtual milliseconds, everything has to be done. Where an epoch may
 /// have few calls and an append takes long, thousands of timers take minutes, one epoch each.
 const DRAIN_MS_MAX: i64 = 600_000;
+
+/// The time at which a world begins.
+const BEGIN_MS: i64 = 1_000_000;
 
 type WorkerId = usize;
 /// A life of a worker: a number that a crash changes.
@@ -119,6 +123,9 @@ struct Flight {
 
 struct Worker {
     life: u64,
+    /// What its process has linked; another one after each death.
+    program: Arc<Program>,
+    ingresses: Vec<Arc<dyn ErasedIngress>>,
     /// None while it is dead.
     pipeline: Option<Pipeline>,
     /// The shards that it believes it is named for.
@@ -148,6 +155,8 @@ pub struct World<'a> {
     queue: BTreeMap<(i64, u64), Event>,
     flights: usize,
     faults: Faults,
+    /// How many faults were drawn, those that are spared included.
+    strikes: u64,
     is_calm: bool,
     /// Whether the log has lost a record that it had acknowledged.
     has_forgotten: bool,
@@ -179,7 +188,7 @@ pub struct World<'a> {
     answers: Vec<Answer>,
     requests: u64,
     /// By request that nobody has answered yet, who was asked.
-    asked: BTreeMap<u64, (WorkerId, ShardId)>,
+    asked: BTreeMap<u64, client::AskedOf>,
     report: Report,
     trace: u64,
 }
@@ -206,11 +215,12 @@ impl<'a> World<'a> {
         let mut world = Self {
             ingresses: setup.ingresses.into_iter().map(|bind| bind(&program)).collect(),
             inputs: setup.inputs,
-            now: 1_000_000,
+            now: BEGIN_MS,
             sequence: 0,
             queue: BTreeMap::new(),
             flights: 0,
             faults: plan.faults,
+            strikes: 0,
             is_calm: false,
             has_forgotten: false,
             done_at: None,
@@ -251,6 +261,8 @@ impl<'a> World<'a> {
             let clock_skew_ms = self.random.between(-30, 30);
             self.workers.push(Worker {
                 life: 0,
+                program: Arc::clone(&self.program),
+                ingresses: self.ingresses.clone(),
                 pipeline: None,
                 named: BTreeSet::new(),
                 claims: BTreeMap::new(),
@@ -285,7 +297,7 @@ impl<'a> World<'a> {
                 format!("step {}, {} ms before the faults end: {error}", self.report.steps, self.calm_at - self.now)
             })?;
         }
-        self.check_end()?;
+        self.check_end().map_err(|error| format!("step {}, at the end: {error}", self.report.steps))?;
         Ok((self.report, self.trace))
     }
 
@@ -346,6 +358,23 @@ impl World<'_> {
 
     fn after(&mut self, ms: i64, event: Event) {
         self.at(self.now + ms, event);
+    }
+
+    /// Whether a fault happens now; one that the plan spares does not, and the others keep their numbers.
+    fn strikes(&mut self, fault: Fault) -> bool {
+        let rate = self.faults.of(fault);
+        self.random.chance(rate) && !self.is_spared()
+    }
+
+    /// Counts a fault that was drawn; returns whether the plan spares it.
+    fn is_spared(&mut self) -> bool {
+        self.strikes += 1;
+        self.plan.spared.contains(self.strikes - 1)
+    }
+
+    /// Tells the workload what happens.
+    fn tell(&self, what: fmt::Arguments<'_>) {
+        self.workload.tell(self.report.steps, self.now - BEGIN_MS, what);
     }
 
     /// Soon, as the network goes.

@@ -40,9 +40,10 @@ impl World<'_> {
         if self.random.chance(500) {
             self.forget_while_read(shard)?;
         }
+        let program = Arc::clone(&self.workers[worker].program);
         let mut missing = Vec::new();
         let ports: (&mut dyn Log, &mut dyn Snapshots) = (&mut self.log, &mut self.snapshots);
-        let take_over = TakeOver::prepare(&self.program, &self.options, shard, ports, taken, &mut |emission| {
+        let take_over = TakeOver::prepare(&program, &self.options, shard, ports, taken, &mut |emission| {
             missing.push(emission);
         });
         let mut take_over = take_over.map_err(|error| error.to_string())?;
@@ -54,7 +55,7 @@ impl World<'_> {
         if !self.plan.rules.holds(Rule::NoncesAreNew) {
             nonce = 1 + u64::from(shard);
         }
-        let claim = Arc::new(take_over.claim(&self.program, nonce));
+        let claim = Arc::new(take_over.claim(&program, nonce));
         self.workers[worker].claims.insert(shard, (nonce, take_over));
         self.report.claims += 1;
         self.append(worker, shard, nonce, vec![claim]);
@@ -70,6 +71,7 @@ impl World<'_> {
         match accepted {
             Accepted::Owned(owned) => {
                 self.report.takeovers += 1;
+                self.tell(format_args!("worker {worker} owns shard {shard}, from epoch {} on", owned.epoch()));
                 let others = (0..self.workers.len()).filter(|other| *other != worker);
                 let is_owned_twice = others.into_iter().any(|other| self.owned(other, shard).is_some());
                 self.report.owned_twice += u64::from(is_owned_twice);

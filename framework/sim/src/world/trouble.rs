@@ -5,7 +5,7 @@ use statefn_core::{address::ShardId, ports::snapshots::Snapshots, shard::Shard};
 use super::{Event, WorkerId, World};
 use crate::{
     check::Committed,
-    plan::{Faults, JUMP_MS_MAX},
+    plan::{Fault, Faults, JUMP_MS_MAX},
 };
 
 impl World<'_> {
@@ -15,20 +15,21 @@ impl World<'_> {
         }
         let ms = self.random.between(10, 100);
         self.after(ms, Event::Trouble);
-        if self.random.chance(self.faults.pause) {
+        if self.strikes(Fault::Pause) {
             self.pause();
         }
-        if self.workers.len() > 1 && self.random.chance(self.faults.moved) {
+        if self.workers.len() > 1 && self.strikes(Fault::MovedShard) {
             let shard = self.random.place(self.named.len());
             self.move_shard(shard);
         }
-        if self.random.chance(self.faults.jump) {
+        if self.strikes(Fault::ClockJump) {
             self.jump();
         }
-        if self.random.chance(self.faults.stall) {
+        if self.strikes(Fault::StalledJournal) {
             let shard = self.random.place(self.named.len());
             self.stalled_until[shard] = self.now + self.random.between(20, 800);
             self.report.stalls += 1;
+            self.tell(format_args!("appends to shard {shard} stall"));
         }
         if self.plan.is_embedded && self.random.chance(500) {
             let shard = self.random.place(self.named.len());
@@ -37,7 +38,7 @@ impl World<'_> {
         if self.random.chance(self.faults.forgets) && !self.has_forgotten {
             self.lose_a_record()?;
         }
-        if self.random.chance(self.faults.rot) {
+        if self.strikes(Fault::DamagedSnapshot) {
             return self.rot();
         }
         Ok(())
@@ -65,6 +66,7 @@ impl World<'_> {
         if skew.abs() < 100 {
             *skew += by;
             self.report.jumps += 1;
+            self.tell(format_args!("the clock of worker {worker} jumps by {by} ms"));
         }
     }
 
@@ -73,6 +75,8 @@ impl World<'_> {
         let worker = self.random.place(self.workers.len());
         self.workers[worker].paused_until = self.now + self.random.between(20, 1_500);
         self.report.pauses += 1;
+        let ms = self.workers[worker].paused_until - self.now;
+        self.tell(format_args!("worker {worker} pauses for {ms} ms"));
         if self.workers.len() == 1 || !self.random.chance(500) {
             return;
         }
@@ -87,7 +91,7 @@ impl World<'_> {
         let to = self.random.place(self.workers.len());
         let from = self.named[shard];
         self.move_shard_to(shard, to);
-        if from != to && self.random.chance(self.faults.slow_news / 2) {
+        if from != to && self.random.chance(self.faults.slow_news / 2) && !self.is_spared() {
             self.report.ping_pongs += 1;
             let mut ms = 0;
             for to in [from, to, from] {
@@ -100,8 +104,9 @@ impl World<'_> {
     pub(super) fn move_shard_to(&mut self, shard: usize, to: WorkerId) {
         let from = std::mem::replace(&mut self.named[shard], to);
         self.report.moves += 1;
+        self.tell(format_args!("shard {shard} moves from worker {from} to worker {to}"));
         for worker in [from, to] {
-            let is_slow = self.random.chance(self.faults.slow_news);
+            let is_slow = self.strikes(Fault::SlowNews);
             self.report.slow_news += u64::from(is_slow);
             let ms = self.random.between(0, if is_slow { 2_000 } else { 30 });
             if self.workers[worker].pipeline.is_some() {
@@ -128,9 +133,10 @@ impl World<'_> {
         if [older, newer].iter().any(|mark| self.rotten.contains_key(&mark.name)) {
             return Ok(());
         }
-        let mark = if self.random.chance(500) { older } else { newer };
+        let mark = if self.random.chance(500) { older } else { newer }.clone();
         self.rotten.insert(mark.name.clone(), newest);
         self.report.snapshots_rotten += 1;
+        self.tell(format_args!("the snapshot {} is damaged", mark.name));
         match self.random.chance(500) {
             true => self.snapshots.put(&mark.name, b"rotten")?,
             false => self.snapshots.remove(&mark.name)?,
@@ -150,6 +156,7 @@ impl World<'_> {
 
     pub(super) fn calm(&mut self) {
         self.is_calm = true;
+        self.tell(format_args!("the faults end"));
         self.faults = Faults::default();
         for worker in 0..self.workers.len() {
             self.workers[worker].paused_until = self.now;
