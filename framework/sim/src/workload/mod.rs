@@ -120,6 +120,12 @@ pub trait Workload {
         None
     }
 
+    /// Whether the records of an ingress are numbers for its generator; see [`number_record`].
+    fn generates(&self, ingress: &str) -> bool {
+        let _ = ingress;
+        false
+    }
+
     /// Is told what happens: at which step, how many milliseconds after the beginning, and what.
     fn tell(&self, step: u64, ms: i64, what: fmt::Arguments<'_>) {
         let _ = (step, ms, what);

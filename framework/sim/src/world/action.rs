@@ -37,6 +37,7 @@ impl World<'_> {
             Action::Progress(progress) => self.tell_progress(worker, &progress)?,
             Action::Answer(answer) => {
                 self.report.answers += 1;
+                self.tell(format_args!("request {} is answered", answer.request));
                 let Some(asked) = self.asked.remove(&answer.request) else {
                     return Err(format!("request {} is answered twice (I7)", answer.request));
                 };

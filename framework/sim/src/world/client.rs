@@ -65,6 +65,7 @@ impl World<'_> {
         let now = self.clock(worker);
         let owned = self.owned(worker, shard).expect("an owner was picked");
         self.asked.insert(id, AskedOf { worker, shard, nonce: owned.nonce(), epoch: owned.epoch() + 1 });
+        self.tell(format_args!("worker {worker} gets request {id}, for shard {shard}"));
         self.pipeline(worker).request(shard, &Request { id, calls }, now);
     }
 

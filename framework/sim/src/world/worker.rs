@@ -151,7 +151,10 @@ impl World<'_> {
         let bound = &self.workers[worker].ingresses[ingress];
         for record in input.iter().skip(first).take(count) {
             // A generator's records lie at their numbers.
-            let number = bound.is_generator().then(|| record[..].try_into().map_or(to.offset, u64::from_le_bytes));
+            let number = self
+                .workload
+                .generates(bound.name())
+                .then(|| record[..].try_into().map_or(to.offset, u64::from_le_bytes));
             to.offset = number.unwrap_or(to.offset);
             let routed = match number {
                 Some(number) => bound.generate(number, &mut batches).unwrap_or_else(|| Err("there is no more".into())),
