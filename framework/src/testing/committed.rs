@@ -21,6 +21,9 @@ use statefn_sim::check::Audit;
 
 use super::{AnswerTo, decode, read_reply, trial::Made};
 
+/// A request that was made: the key, the message, and the answer, if it has one (yet).
+pub type Requested<T, M> = (<T as Target>::Key, M, Option<AnswerTo<M, T>>);
+
 /// What a world has committed; the checks of a [`Simulation`](super::Simulation) are given it.
 ///
 /// # Examples
@@ -165,7 +168,7 @@ impl<'a> Committed<'a> {
     /// # Panics
     /// If a message or an answer cannot be read, which is an error in its encoding.
     #[must_use]
-    pub fn requests<T: Target, M: MessageTo<T>>(&self) -> Vec<(T::Key, M, Option<AnswerTo<M, T>>)> {
+    pub fn requests<T: Target, M: MessageTo<T>>(&self) -> Vec<Requested<T, M>> {
         let all = self.requests.iter();
         let all = all.filter(|made| made.asked.function == T::NAME && made.asked.message == M::NAME);
         let read = |made: &Made| {

@@ -69,7 +69,7 @@ pub use statefn_core::{
 pub use statefn_sim::plan::Fault as WorldFault;
 
 pub use self::{
-    committed::Committed,
+    committed::{Committed, Requested},
     simulate::{Failure, Random, Report, Shrunk, Simulation, simulate},
 };
 use crate::{App, app::Linked};

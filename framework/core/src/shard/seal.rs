@@ -102,7 +102,9 @@ impl Shard {
         self.mark_to_append.is_some() || self.has_epoch()
     }
 
-    fn has_epoch(&self) -> bool {
+    /// Whether the open epoch has changes, which a frame would hold.
+    #[must_use]
+    pub fn has_epoch(&self) -> bool {
         self.effects.body.len() > frame::HEADER_BYTES
             || !self.is_drained()
             || self.carries

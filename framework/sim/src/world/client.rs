@@ -25,7 +25,7 @@ impl World<'_> {
         let committed = self.audit.shards[shard as usize].image.epoch();
         let Some(owned) = self.owned(worker, shard).filter(|owned| owned.nonce() == nonce) else { return Ok(()) };
         let is_open = owned.epoch() < epoch;
-        if committed + u64::from(is_open) < epoch || is_open && owned.has_changes() {
+        if committed + u64::from(is_open) < epoch || is_open && owned.has_epoch() {
             return Err(format!(
                 "request {request} is answered, and epoch {epoch} of shard {shard} is not committed (I7)"
             ));
