@@ -48,24 +48,24 @@ impl Shard {
         let rules = self.options.rules;
         let egress_taken = if rules.holds(Rule::TrimBehindEgress) { egress_taken } else { u64::MAX };
         let reached = self.snapshots.partition_point(|mark| mark.epoch <= egress_taken);
-        let Some(older) = reached.checked_sub(2).map(|place| self.snapshots[place].clone()) else {
-            return Trim::default();
-        };
+        let Some(place) = reached.checked_sub(2) else { return Trim::default() };
+        let older = &self.snapshots[place];
         if rules.holds(Rule::TrimAfterReadBack) {
             match &self.read_back {
-                ReadBack::Whole(mark) if *mark == older => {}
-                ReadBack::Asked(mark) if *mark == older => return Trim::default(),
+                ReadBack::Whole(mark) if mark == older => {}
+                ReadBack::Asked(mark) if mark == older => return Trim::default(),
                 _ => {
+                    let read_back = Some(older.clone());
                     self.read_back = ReadBack::Asked(older.clone());
-                    return Trim { read_back: Some(older), ..Trim::default() };
+                    return Trim { read_back, ..Trim::default() };
                 }
             }
         }
-        let removed: Vec<SnapshotMark> = self.snapshots.drain(..reached - 2).collect();
         let before = match rules.holds(Rule::TrimBehindSnapshot) {
             true => older.next_offset,
             false => self.next_offset,
         };
+        let removed = self.snapshots.drain(..place).collect();
         Trim { read_back: None, removed, before: Some(before) }
     }
 
