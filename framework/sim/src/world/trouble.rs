@@ -2,7 +2,7 @@
 
 use statefn_core::{
     address::ShardId,
-    ports::{log::Log, snapshots::Snapshots},
+    ports::{egress::Egresses, log::Log, membership::Membership, snapshots::Snapshots},
     shard::Shard,
 };
 
@@ -65,7 +65,7 @@ impl World<'_> {
     fn jump(&mut self) {
         let worker = self.random.place(self.workers.len());
         let by = self.random.one_of(&[-5_000, -400, 400, JUMP_MS_MAX]);
-        let skew = &mut self.workers[worker].clock_skew_ms;
+        let skew = &mut self.workers[worker].clock.skew_ms;
         if skew.abs() < 100 {
             *skew += by;
             self.report.jumps += 1;
@@ -125,7 +125,7 @@ impl World<'_> {
         marks.sort_by_key(|mark| mark.epoch);
         marks.dedup_by_key(|mark| mark.epoch);
         let [.., _, newest] = &marks[..] else { return Ok(()) };
-        if newest.epoch > self.sinks[shard].taken || !self.rotten.insert(shard) {
+        if newest.epoch > self.egresses.taken(shard as ShardId) || !self.rotten.insert(shard) {
             return Ok(());
         }
         self.report.snapshots_rotten += 1;
@@ -142,13 +142,13 @@ impl World<'_> {
         self.faults = Faults::default();
         for worker in 0..self.workers.len() {
             self.workers[worker].paused_until = self.now;
-            self.workers[worker].clock_skew_ms = 0;
+            self.workers[worker].clock.skew_ms = 0;
             if self.workers[worker].pipeline.is_none() {
                 continue;
             }
             for shard in 0..self.plan.shards {
                 // The end of the troubles heals nothing but news that is on its way.
-                let knows = self.workers[worker].named.contains(&shard);
+                let knows = self.workers[worker].membership.is_named(shard);
                 if knows != (self.named[shard as usize] == worker) {
                     self.news(worker, shard);
                 }

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use statefn_core::{
     address::ShardId,
-    dead_letter::DeadLetter,
-    ingress::{Batches, RawRecord},
+    ingress::Batches,
     pipeline::Pipeline,
+    ports::{
+        ingress::{MemorySource, ReadLimit, Source, finish_stretch},
+        membership::MemoryMembership,
+    },
     shard::{Shard, frame::Position},
 };
 
@@ -55,6 +58,7 @@ impl World<'_> {
     pub(super) fn restart(&mut self, worker: WorkerId) {
         let pipeline = Pipeline::new(Arc::clone(&self.program), &self.options, self.plan.commit_interval_ms);
         self.workers[worker].pipeline = Some(pipeline);
+        self.watch.start(worker, &self.workers[worker].membership, self.plan.shards);
         for shard in 0..self.plan.shards {
             if self.named[shard as usize] == worker {
                 self.news(worker, shard);
@@ -66,13 +70,14 @@ impl World<'_> {
     pub(super) fn crash(&mut self, worker: WorkerId) -> Result<(), String> {
         let Some(pipeline) = self.workers[worker].pipeline.take() else { return Ok(()) };
         let is_idle = pipeline.is_idle();
+        self.watch.end(worker);
         self.report.crashes += 1;
         self.report.crashes_in_work += u64::from(!is_idle);
         self.note(worker as u64);
         let known = &mut self.workers[worker];
         known.life += 1;
         known.turn_at = None;
-        known.named.clear();
+        known.membership = MemoryMembership::default();
         known.claims.clear();
         known.emissions.clear();
         let ms = self.random.between(1, 400);
@@ -116,7 +121,7 @@ impl World<'_> {
         let positions = pipeline.shards().map(|shard| shard.position(ingress, partition as u32));
         let from = positions.min_by_key(|position| (position.offset, position.is_ended));
         let Some(from) = from.filter(|from| !from.is_ended) else { return false };
-        let count = self.random.between(1, self.plan.stretch_max) as usize;
+        let count = self.random.between(1, self.plan.stretch_max) as u64;
         let batches = self.route(ingress, partition, from, count);
         let now = self.clock(worker);
         let pipeline = self.pipeline(worker);
@@ -126,30 +131,15 @@ impl World<'_> {
         true
     }
 
-    pub(super) fn route(&mut self, ingress: usize, partition: usize, from: Position, count: usize) -> Batches {
+    pub(super) fn route(&mut self, ingress: usize, partition: usize, from: Position, count: u64) -> Batches {
         /// Records do not lie at dense offsets.
         const RECORD_LENGTH: u64 = 7;
         let mut batches = Batches::new(self.plan.shards);
-        let input = &self.inputs[ingress][partition];
-        let first = from.records as usize;
-        let mut to = from;
-        for record in input.iter().skip(first).take(count) {
-            match self.ingresses[ingress].route(to.offset, RawRecord::Bytes(record), &mut batches) {
-                Ok(time) => to.event_time_max = to.event_time_max.max(Some(time)),
-                Err(error) => {
-                    let position = format!("partition {partition}, record {}", to.records);
-                    let name = self.program.ingresses[ingress].name;
-                    batches.dead_letter(to.offset, DeadLetter::of_record(name, &position, &error, record));
-                }
-            }
-            to.offset += RECORD_LENGTH;
-            to.records += 1;
-            self.report.records += 1;
-        }
-        to.is_ended = to.records as usize == input.len();
-        for batch in &mut batches.shards {
-            (batch.ingress, batch.partition, batch.from, batch.to) = (ingress, partition as u32, from.offset, to);
-        }
+        let mut source = MemorySource::open(&self.inputs[ingress][partition], from).apart(RECORD_LENGTH);
+        let limit = ReadLimit { records: count, bytes: u64::MAX };
+        let Ok(stretch) = source.read(&*self.ingresses[ingress], &mut batches, limit);
+        self.report.records += stretch.to.records - from.records;
+        finish_stretch(&mut batches, ingress, partition as u32, stretch);
         batches
     }
 }
