@@ -10,6 +10,10 @@ pub mod run;
 pub mod settings;
 pub mod testing;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[doc(hidden)]
 pub use statefn_runtime::failpoint;
 

@@ -20,6 +20,9 @@ pub mod effect;
 pub mod egress;
 pub mod error;
 pub mod function;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod harness;
 pub mod host;
 pub mod ingress;

@@ -15,7 +15,9 @@ use statefn_core::{
     error::Corrupt,
     pipeline::Pipeline,
     ports::{
+        egress::Egresses,
         log::{Log, MemoryLog, Record},
+        membership::{Membership, MemoryMembership, News},
         snapshots::{MemorySnapshots, Snapshots},
     },
     shard::{Accepted, Options, Shard, TakeOver, frame::Position},
@@ -163,8 +165,10 @@ impl Opened {
         let options = Arc::new(options);
         let places = places(plan);
         let mut prepared = Vec::new();
-        for shard in 0..plan.shards {
-            let taken = egress.restart(shard);
+        // There is no other worker that could be named for a shard.
+        let mut membership = MemoryMembership::of_all(plan.shards);
+        while let Some(News::Named(shard)) = membership.next_news() {
+            let taken = egress.ended(shard);
             let ports = (&mut log as &mut dyn Log, &mut *snapshots as &mut dyn Snapshots);
             prepared.push(TakeOver::prepare(&plan.program, &options, shard, ports, taken, &mut |emission| {
                 egress_writer::write(&mut egress, &places, &emission);

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use statefn_core::{
     address::ShardId,
     ingress::{Batches, ErasedIngress, IngressBatch},
+    ports::ingress::{ReadLimit, Source, finish_stretch},
     shard::frame::Position,
 };
 
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     failpoint::failpoint,
-    ingress::{FileSource, GeneratorSource, ReadLimit, Source, SourceError, finish_stretch},
+    ingress::{FileSource, GeneratorSource, SourceError},
 };
 
 /// How many stretches may be on their way to hosts.
@@ -67,8 +68,11 @@ pub(crate) fn start(work: Work, switchboard: Arc<Switchboard>, stop: Stop) -> Re
     })
 }
 
+/// What a reader reads, of any kind.
+type AnySource = dyn Source<Error = SourceError>;
+
 /// Opens what an ingress reads; a place that cannot be read is found before anything runs.
-fn open(place: &InputPlace, position: Position) -> Result<Box<dyn Source>, SourceError> {
+fn open(place: &InputPlace, position: Position) -> Result<Box<AnySource>, SourceError> {
     Ok(match place {
         InputPlace::File(path, format) => Box::new(FileSource::open(path, *format, position)?),
         InputPlace::Generator => Box::new(GeneratorSource::new(position)),
@@ -126,7 +130,7 @@ impl Reader {
         }
     }
 
-    fn read(&mut self, partition: u32, source: &mut dyn Source, permit: Permit) -> Result<bool, SourceError> {
+    fn read(&mut self, partition: u32, source: &mut AnySource, permit: Permit) -> Result<bool, SourceError> {
         let before = (source.position().records, source.dead_letters());
         let limit = self.limit();
         let stretch = source.read(&*self.work.ingress, &mut self.batches, limit)?;

@@ -16,6 +16,7 @@ use statefn_core::{
     address::ShardId,
     ingress::IngressBatch,
     pipeline::{Action, Append, Pipeline},
+    ports::clock::Clock,
     shard::{Counters, Emission, frame::SnapshotMark, outbox::Mail, progress::Progress},
 };
 use tokio::sync::mpsc::UnboundedSender;
@@ -24,7 +25,7 @@ use super::{
     Status, coordinator::Notice, egress_writer::EgressRequest, log_writer::LogRequest, reader::Permit,
     snapshot_writer::SnapshotRequest,
 };
-use crate::{clock, failpoint::failpoint};
+use crate::{clock::MachineClock, failpoint::failpoint};
 
 /// How many bytes egresses may be behind before hosts stop taking input.
 const EGRESS_BACKLOG_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -174,7 +175,7 @@ impl ShardHost {
     }
 
     fn take(&mut self, event: Event) {
-        let now = clock::now();
+        let now = MachineClock.now();
         match event {
             Event::Input(share) => self.waiting.push_back(share),
             Event::Mail(mail) => self.pipeline.mail(mail, now),
@@ -211,7 +212,7 @@ impl ShardHost {
     fn go_on(&mut self) {
         loop {
             let is_input = self.apply_input();
-            self.pipeline.pump(clock::now());
+            self.pipeline.pump(MachineClock.now());
             let is_progress = self.execute();
             if !is_input && !is_progress {
                 break;
@@ -230,7 +231,7 @@ impl ShardHost {
         }
         let Some(share) = self.waiting.pop_front() else { return false };
         self.opened_at.get_or_insert_with(Instant::now);
-        let now = clock::now();
+        let now = MachineClock.now();
         for (shard, batch) in &share.batches {
             self.pipeline.ingress(*shard, batch, now);
         }

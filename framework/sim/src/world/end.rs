@@ -67,11 +67,12 @@ impl World<'_> {
                 owner,
                 committed: &self.audit.shards[at],
                 store: &mut self.stores[at],
-                sink: &self.sinks[at],
+                egresses: &self.egresses,
             };
             accounts.agree(&mut self.log, &mut self.snapshots, &mut self.report)?;
             self.report.parked += owner.parked_keys() as u64;
         }
+        self.watch.at_rest(self.plan.shards);
         self.workload.check_running(&self.program, &self.audit)?;
         let end = End { program: &self.program, audit: &self.audit, answers: &self.answers };
         self.workload.check_end(&end)
