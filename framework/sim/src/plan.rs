@@ -72,6 +72,8 @@ pub struct Plan {
     pub egress_ms_max: i64,
     /// How long a store takes to apply at most, in a fleet.
     pub store_ms_max: i64,
+    /// How long a client waits before the next request at most.
+    pub request_ms_max: i64,
     /// How many records a worker reads in one stretch at most.
     pub stretch_max: i64,
     /// How many records each partition of the input has at most.
@@ -106,6 +108,7 @@ impl Plan {
             delay_ms_max: r.one_of(&[1, 4, 15, 60]),
             egress_ms_max: r.one_of(&[0, 5, 50, 800]),
             store_ms_max: r.one_of(&[0, 5, 50, 800]),
+            request_ms_max: r.one_of(&[60, 60, 8]),
             stretch_max: r.one_of(&[1, 5, 30, 200]),
             records_max: usize::MAX,
             faults: Faults::default(),

@@ -62,7 +62,6 @@ impl Replica {
     }
 
     /// As [`Self::recover`], but hands over every committed frame that it folds.
-
     fn recover_under(
         rules: Rules,
         shard: ShardId,

@@ -38,6 +38,8 @@ pub enum Rule {
     AnswerAfterConfirm,
     /// An answer that no append of its own proves waits until the journal shows that its owner still is.
     ReadsAskTheEnd,
+    /// An append proves nothing for a call that came after it was sealed.
+    FramesProveEarlierCalls,
     /// Progress is told only once its frame is confirmed.
     ProgressAfterConfirm,
     /// An append that stands at another offset than expected deposes its writer.

@@ -171,6 +171,8 @@ fn function_of(program: &Program, name: NameId) -> Result<FunctionId, Corrupt> {
 /// be larger.
 #[must_use]
 pub fn encode_progress(program: &Program, news: &[Arc<Progress>], record_bytes_max: usize) -> Vec<Vec<u8>> {
+    /// More than header, trailer and the count have.
+    const FIXED_BYTES: usize = 24;
     let mut stages = Vec::new();
     put_varint(&mut stages, program.stages.len() as u64);
     for stage in &program.stages {
@@ -190,8 +192,6 @@ pub fn encode_progress(program: &Program, news: &[Arc<Progress>], record_bytes_m
     for progress in news {
         let mut shard = Vec::new();
         put_progress(progress, &mut shard);
-        /// More than header, trailer and the count have.
-        const FIXED_BYTES: usize = 24;
         if count > 0 && FIXED_BYTES + stages.len() + shards.len() + shard.len() > record_bytes_max {
             close(&mut count, &mut shards);
         }

@@ -15,7 +15,7 @@ impl World<'_> {
         if self.is_calm {
             return;
         }
-        let ms = self.random.between(5, 60);
+        let ms = self.random.between(5, self.plan.request_ms_max);
         self.after(ms, Event::Request);
         let id = self.requests;
         let Some(Asked { function, message, key, payload }) = self.workload.request(&mut self.random, id) else {

@@ -37,7 +37,7 @@ use crate::{
         frame::SnapshotMark,
         outbox::Mail,
         progress::{Board, Progress},
-        rules::Rule,
+        rules::{Rule, Rules},
         wire,
     },
     time::ProcessingTime,
@@ -141,7 +141,7 @@ impl Owned {
 pub struct Pipeline {
     program: Arc<Program>,
     is_log_shared: bool,
-    asks_the_end: bool,
+    rules: Rules,
     commit_interval_ms: i64,
     shards: Vec<Option<Owned>>,
     board: Board,
@@ -167,7 +167,7 @@ impl Pipeline {
         Self {
             program,
             is_log_shared: options.is_log_shared,
-            asks_the_end: options.is_log_shared && options.rules.holds(Rule::ReadsAskTheEnd),
+            rules: options.rules,
             commit_interval_ms,
             shards: (0..options.shards).map(|_| None).collect(),
             board,
@@ -326,7 +326,11 @@ impl Pipeline {
     fn proved(&mut self, shard: ShardId) {
         let Some(owned) = self.shards[shard as usize].as_mut().filter(|_| self.is_log_shared) else { return };
         owned.mailbox.confirm();
-        self.actions.extend(owned.reads.confirm().into_iter().map(Action::Answer));
+        let mut answers = owned.reads.confirm();
+        if !self.rules.holds(Rule::FramesProveEarlierCalls) {
+            answers.extend(owned.shard.take_answers());
+        }
+        self.actions.extend(answers.into_iter().map(Action::Answer));
     }
 
     /// Says where the journal of a shard ended after the question was asked. Where its owner
@@ -408,7 +412,7 @@ impl Pipeline {
     fn answer(&mut self) {
         for owned in self.shards.iter_mut().flatten() {
             let answers = owned.shard.take_answers();
-            if !self.asks_the_end {
+            if !self.is_log_shared || !self.rules.holds(Rule::ReadsAskTheEnd) {
                 self.actions.extend(answers.into_iter().map(Action::Answer));
                 continue;
             }
