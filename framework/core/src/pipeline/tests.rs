@@ -108,6 +108,19 @@ fn nobody_asks_where_the_log_has_one_writer() {
     assert_eq!(process.pipeline.mailbox_from(0), None);
 }
 
+#[test]
+fn an_epoch_of_reads_alone_does_not_fill_a_shard_for_ever() {
+    let program = crate::trial::program();
+    let options = Options { epoch_calls_max: 1, ..Options::new(SHARDS, &program) };
+    let mut process = Process::with(&program, options);
+    process.own(0);
+    process.run();
+    let read = process.call(&key_of(0), &Get);
+    assert!(!process.pipeline.wants_input(), "the epoch is full");
+    assert_eq!(answered(&process.run()), [read]);
+    assert!(process.pipeline.wants_input());
+}
+
 /// Mails from shard 1 to shard 0, as their records.
 fn mail(count: usize) -> Vec<Vec<u8>> {
     let mut source = Process::new(true);

@@ -440,3 +440,132 @@ fn load(snapshots: &mut dyn Snapshots, mark: &SnapshotMark) -> Result<Image, Cor
     }
     Image::decode(&bytes).map_err(|error| Corrupt(format!("snapshot {name}: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ports::{
+            log::{AppendError, MemoryLog, Offset, Partition, Record},
+            snapshots::Snapshots,
+        },
+        trial::{Add, Process, SHARDS, key_of, program},
+    };
+
+    /// An owner that takes a snapshot with each epoch.
+    fn owner() -> Process {
+        let options = Options { snapshot_tail_bytes: 1, ..Options::new(SHARDS, &program()) };
+        let mut owner = Process::with(&program(), options);
+        owner.own(0);
+        owner
+    }
+
+    /// Commits so many epochs, keeps their snapshots, and forgets the journal before.
+    fn commit(owner: &mut Process, epochs: usize) {
+        for _ in 0..epochs {
+            // Snapshots grow, and so does what is needed for the next one.
+            (0..100).for_each(|_| _ = owner.call(&key_of(0), &Add(1)));
+            let actions = owner.run();
+            owner.keep(actions);
+        }
+        owner.run();
+    }
+
+    fn recover(log: &mut dyn Log, snapshots: &mut dyn Snapshots) -> Replica {
+        Replica::recover(0, log, snapshots, u64::MAX, &mut |_, _| {}).expect("is whole")
+    }
+
+    /// A log that is trimmed when it is read for the first time.
+    struct Racing {
+        log: MemoryLog,
+        before: Option<Offset>,
+    }
+
+    impl Log for Racing {
+        fn append(&mut self, group: &[Record<'_>]) -> Result<Vec<Offset>, AppendError> {
+            self.log.append(group)
+        }
+        fn read(
+            &mut self,
+            partition: Partition,
+            from: Offset,
+            each: &mut dyn FnMut(Offset, &[u8]),
+        ) -> Result<(), ReadError> {
+            if let Some(before) = self.before.take() {
+                self.log.trim(partition, before).expect("memory");
+            }
+            self.log.read(partition, from, each)
+        }
+        fn start(&self, partition: Partition) -> Offset {
+            self.log.start(partition)
+        }
+        fn end(&self, partition: Partition) -> Offset {
+            self.log.end(partition)
+        }
+        fn trim(&mut self, partition: Partition, before: Offset) -> Result<(), String> {
+            self.log.trim(partition, before)
+        }
+    }
+
+    #[test]
+    fn a_recovery_whose_journal_is_trimmed_meanwhile_starts_again() {
+        let mut owner = owner();
+        commit(&mut owner, 2);
+        let early = owner.log.clone();
+        commit(&mut owner, 8);
+        let start = owner.log.start(0);
+        assert!(start > early.start(0));
+        let expected = recover(&mut owner.log, &mut owner.snapshots).image.encode();
+        // The same journal, as it was before the trim.
+        let mut log = MemoryLog::new(1);
+        let mut copy = |_: Offset, record: &[u8]| {
+            log.append(&[Record { partition: 0, bytes: record }]).expect("memory");
+        };
+        (0..start).for_each(|offset| copy(offset, b"trimmed before anybody reads it"));
+        owner.log.read(0, start, &mut copy).expect("readable");
+        let mut racing = Racing { log, before: Some(start) };
+        assert_eq!(recover(&mut racing, &mut owner.snapshots).image.encode(), expected);
+    }
+
+    #[test]
+    fn a_claim_whose_journal_is_trimmed_meanwhile_is_tried_again() {
+        let mut owner = owner();
+        commit(&mut owner, 1);
+        let (program, options) = (Arc::clone(&owner.program), Arc::clone(&owner.options));
+        let ports: (&mut dyn Log, &mut dyn Snapshots) = (&mut owner.log, &mut owner.snapshots);
+        let take_over = TakeOver::prepare(&program, &options, 0, ports, u64::MAX, &mut |_| {});
+        let mut take_over = take_over.expect("is whole");
+        let claim = take_over.claim(&program, 77);
+        let end = owner.log.end(0);
+        commit(&mut owner, 8);
+        assert!(owner.log.start(0) > end, "the owner of before has trimmed what was not read");
+        owner.log.append(&[Record { partition: 0, bytes: &claim }]).expect("memory");
+        let accepted = take_over.accept(&mut owner.log).expect("no damage");
+        assert!(matches!(accepted, Accepted::Again));
+    }
+
+    #[test]
+    fn snapshots_count_once_and_only_if_they_can_be_read() {
+        let mut owner = owner();
+        commit(&mut owner, 8);
+        let known = marks(0, &mut owner.log).expect("readable");
+        let [.., older, newest] = &known[..] else { panic!("two are kept: {known:?}") };
+        // The older one's mark stands again, behind that of the newest.
+        let mut again = Vec::new();
+        let start = owner.log.start(0);
+        let each = &mut |_: Offset, record: &[u8]| {
+            let frame = frame::parse(record).expect("a frame");
+            let is_it = frame.header.kind == Kind::Snapshot && SnapshotMark::read(frame.body).as_ref() == Ok(older);
+            again.extend(is_it.then(|| record.to_vec()));
+        };
+        owner.log.read(0, start, each).expect("readable");
+        owner.log.append(&[Record { partition: 0, bytes: &again[0] }]).expect("memory");
+        let kept = |owner: &mut Process, taken| {
+            let (log, snapshots) = (&mut owner.log, &mut owner.snapshots);
+            Replica::recover(0, log, snapshots, taken, &mut |_, _| {}).expect("is whole").snapshots
+        };
+        assert_eq!(kept(&mut owner, older.epoch), [older.clone(), newest.clone()]);
+        owner.snapshots.remove(&newest.name).expect("memory");
+        assert_eq!(kept(&mut owner, u64::MAX), [older.clone()]);
+    }
+}
