@@ -21,7 +21,7 @@ const TRIES: u64 = 3;
 
 type Fault = (&'static str, fn(&mut Faults) -> &mut u32);
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 12] = [
     ("crashes", |faults| &mut faults.crash),
     ("refused appends", |faults| &mut faults.refused),
     ("unknown appends", |faults| &mut faults.unknown),
@@ -30,6 +30,8 @@ const FAULTS: [Fault; 10] = [
     ("slow news", |faults| &mut faults.slow_news),
     ("lost mail", |faults| &mut faults.loss),
     ("doubled mail", |faults| &mut faults.doubled),
+    ("late mail", |faults| &mut faults.late),
+    ("garbage in mailboxes", |faults| &mut faults.garbage),
     ("failed snapshots", |faults| &mut faults.snapshot),
     ("rotten snapshots", |faults| &mut faults.rot),
 ];
