@@ -1,4 +1,4 @@
-//! A small app and one process of it, for the tests of this crate.
+//! A small app and one worker of it, for the tests of this crate.
 
 use std::sync::Arc;
 
@@ -134,8 +134,8 @@ pub(crate) fn key_of(shard: ShardId) -> String {
     keys.find(|key| shard_of(murmur2(key.as_bytes()), SHARDS) == shard).expect("some key is there")
 }
 
-/// One process: a pipeline, and the journals that it appends to.
-pub(crate) struct Process {
+/// One worker: a pipeline, and the journals that it appends to.
+pub(crate) struct Worker {
     pub(crate) program: Arc<Program>,
     pub(crate) options: Arc<Options>,
     pub(crate) pipeline: Pipeline,
@@ -146,7 +146,7 @@ pub(crate) struct Process {
     nonce: u64,
 }
 
-impl Process {
+impl Worker {
     pub(crate) fn new(is_log_shared: bool) -> Self {
         let program = program();
         let options = Options { is_log_shared, ..Options::new(SHARDS, &program) };
@@ -166,7 +166,7 @@ impl Process {
         }
     }
 
-    /// Another process with the same log and snapshots, as they stand now.
+    /// Another worker with the same log and snapshots, as they stand now.
     pub(crate) fn fork(&self) -> Self {
         Self {
             log: self.log.clone(),

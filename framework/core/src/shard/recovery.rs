@@ -449,19 +449,19 @@ mod tests {
             log::{AppendError, MemoryLog, Offset, Partition, Record},
             snapshots::Snapshots,
         },
-        trial::{Add, Process, SHARDS, key_of, program},
+        trial::{Add, SHARDS, Worker, key_of, program},
     };
 
     /// An owner that takes a snapshot with each epoch.
-    fn owner() -> Process {
+    fn owner() -> Worker {
         let options = Options { snapshot_tail_bytes: 1, ..Options::new(SHARDS, &program()) };
-        let mut owner = Process::with(&program(), options);
+        let mut owner = Worker::with(&program(), options);
         owner.own(0);
         owner
     }
 
     /// Commits so many epochs, keeps their snapshots, and forgets the journal before.
-    fn commit(owner: &mut Process, epochs: usize) {
+    fn commit(owner: &mut Worker, epochs: usize) {
         for _ in 0..epochs {
             // Snapshots grow, and so does what is needed for the next one.
             (0..100).for_each(|_| _ = owner.call(&key_of(0), &Add(1)));
@@ -560,7 +560,7 @@ mod tests {
         };
         owner.log.read(0, start, each).expect("readable");
         owner.log.append(&[Record { partition: 0, bytes: &again[0] }]).expect("memory");
-        let kept = |owner: &mut Process, taken| {
+        let kept = |owner: &mut Worker, taken| {
             let (log, snapshots) = (&mut owner.log, &mut owner.snapshots);
             Replica::recover(0, log, snapshots, taken, &mut |_, _| {}).expect("is whole").snapshots
         };

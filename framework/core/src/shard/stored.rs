@@ -82,15 +82,15 @@ mod tests {
     use crate::{
         ports::store::{MemoryStore, Store},
         shard::Options,
-        trial::{Add, Process, SHARDS, key_of, program},
+        trial::{Add, SHARDS, Worker, key_of, program},
     };
 
     /// Commits so many epochs; returns what stores and egresses are to be given.
-    fn commit(process: &mut Process, epochs: usize) -> Vec<crate::pipeline::Action> {
+    fn commit(worker: &mut Worker, epochs: usize) -> Vec<crate::pipeline::Action> {
         let mut actions = Vec::new();
         for _ in 0..epochs {
-            process.call(&key_of(0), &Add(1));
-            actions.extend(process.run());
+            worker.call(&key_of(0), &Add(1));
+            actions.extend(worker.run());
         }
         actions
     }
@@ -101,21 +101,21 @@ mod tests {
 
     #[test]
     fn a_new_owner_gives_the_store_what_it_lacks_and_late_writes_change_nothing() {
-        let mut process = Process::new(true);
-        process.own(0);
+        let mut worker = Worker::new(true);
+        worker.own(0);
         let (mut store, mut whole) = (MemoryStore::default(), MemoryStore::default());
-        let first = commit(&mut process, 1);
-        process.apply(&first, &mut store);
-        process.apply(&first, &mut whole);
-        let late = commit(&mut process, 3);
-        process.apply(&late, &mut whole);
-        let mut next = process.fork();
+        let first = commit(&mut worker, 1);
+        worker.apply(&first, &mut store);
+        worker.apply(&first, &mut whole);
+        let late = commit(&mut worker, 3);
+        worker.apply(&late, &mut whole);
+        let mut next = worker.fork();
         next.own_with_store(0, &mut store);
         assert_eq!(store, whole);
         let more = commit(&mut next, 1);
         next.apply(&more, &mut store);
         let expected = store.clone();
-        process.apply(&late, &mut store);
+        worker.apply(&late, &mut store);
         assert_eq!(store, expected);
     }
 
@@ -123,17 +123,17 @@ mod tests {
     fn a_store_behind_the_snapshot_is_replaced() {
         let program = program();
         let options = Options { snapshot_tail_bytes: 1, ..Options::new(SHARDS, &program) };
-        let mut process = Process::with(&program, options);
-        process.own(0);
+        let mut worker = Worker::with(&program, options);
+        worker.own(0);
         let mut whole = MemoryStore::default();
         for _ in 0..4 {
-            let actions = commit(&mut process, 1);
-            process.apply(&actions, &mut whole);
-            process.keep(actions);
+            let actions = commit(&mut worker, 1);
+            worker.apply(&actions, &mut whole);
+            worker.keep(actions);
         }
-        assert!(process.has_trimmed(0), "the first epochs are gone");
+        assert!(worker.has_trimmed(0), "the first epochs are gone");
         let mut store = MemoryStore::default();
-        let mut next = process.fork();
+        let mut next = worker.fork();
         next.own_with_store(0, &mut store);
         assert_eq!(states(&mut store), states(&mut whole));
     }
