@@ -253,15 +253,13 @@ impl ShardHost {
                     }
                 }
                 Action::Emit(emission) => self.emissions.push(emission),
-                // No ingress of this engine makes requests.
-                Action::Answer(_) => {}
+                // No ingress of this engine makes requests, and its log is not shared.
+                Action::Answer(_) | Action::AskEnd { .. } | Action::TrimMailbox { .. } => {}
                 Action::Store(snapshot) => _ = self.snapshots.send(SnapshotRequest::Store(snapshot)),
                 Action::Forget { shard, snapshots, before } => self.forget(shard, snapshots, before),
                 Action::TakeOver(shard) => {
                     self.switchboard.notify(Notice::Lost(format!("the ownership of shard {shard} was lost")));
                 }
-                // The log of one process is not shared.
-                Action::AskEnd { .. } | Action::TrimMailbox { .. } => {}
             }
         }
         is_any
