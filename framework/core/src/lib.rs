@@ -35,6 +35,8 @@ pub mod program;
 pub mod shard;
 pub mod state;
 pub mod time;
+#[cfg(test)]
+mod trial;
 
 pub use self::{
     address::Address,

@@ -4,7 +4,11 @@
 //! checks are worth something. One that survives fails the test: either nothing needs the rule, or
 //! the simulator is blind.
 //!
-//! Deliberately absent: `evict before apply`, as states are never evicted from memory yet.
+//! Deliberately absent: `evict before apply`, as states are never evicted from memory yet; and
+//! `a mailbox is trimmed to what is confirmed`, since a source sends again what is not acknowledged,
+//! so that a mail lost by a trim only comes later: worlds that look inside check that rule. `The end
+//! of a journal proves nothing for a call behind the question` was not noticed in 100 worlds, as
+//! questions are short and most calls make a frame: the core's own tests have it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -121,6 +125,12 @@ fn many_owners(plan: &mut Plan) {
     plan.faults = Faults { moved: 250, slow_news: 400, pause: 100, unknown: 40, crash: 5, ..Faults::default() };
 }
 
+/// Claims that stand when their writers have given them up, so that two have the same term.
+fn late_claims(plan: &mut Plan) {
+    many_owners(plan);
+    (plan.faults.unknown, plan.faults.moved, plan.delay_ms_max) = (250, 400, 60);
+}
+
 /// Workers far from each other, nothing goes wrong between them.
 fn apart(plan: &mut Plan) {
     (plan.is_embedded, plan.workers, plan.shards) = (false, 3, plan.shards.max(4));
@@ -139,6 +149,19 @@ fn unknown_appends(plan: &mut Plan) {
 fn refused_appends(plan: &mut Plan) {
     apart(plan);
     plan.faults = Faults { refused: 60, unknown: 60, crash: 10, ..Faults::default() };
+}
+
+/// An answer in a fleet also waits for the end of the journal, which covers that it came too early.
+fn refused_appends_alone(plan: &mut Plan) {
+    refused_appends(plan);
+    (plan.is_embedded, plan.workers) = (true, 1);
+}
+
+/// Workers that stop for a while; meanwhile others own their shards and answer.
+fn zombies(plan: &mut Plan) {
+    many_owners(plan);
+    (plan.commit_interval_ms, plan.delay_ms_max, plan.calm_at, plan.request_ms_max) = (0, 30, 4_000, 6);
+    plan.faults = Faults { moved: 100, slow_news: 300, pause: 250, ..Faults::default() };
 }
 
 fn lost_mail(plan: &mut Plan) {
@@ -191,14 +214,14 @@ fn full_epochs(plan: &mut Plan) {
 
 fn forgetful_log(plan: &mut Plan) {
     apart(plan);
-    (plan.faults.forgets, plan.snapshot_tail_bytes) = (300, 1 << 30);
+    (plan.faults.forgets, plan.snapshot_tail_bytes) = (1_000, 1 << 30);
 }
 
 /// The mutants, each with its worlds.
-pub const MUTANTS: [Mutant; 32] = [
+pub const MUTANTS: [Mutant; 35] = [
     Mutant::new(Rule::ClaimsRaiseTheTerm, Kind::Bank, many_owners),
     Mutant::new(Rule::EqualTermsAreVoid, Kind::Bank, many_owners),
-    Mutant::new(Rule::NoncesAreNew, Kind::Bank, many_owners),
+    Mutant::new(Rule::NoncesAreNew, Kind::Bank, late_claims),
     Mutant::new(Rule::PartsAreJudgedAtTheLast, Kind::Timers, small_records),
     Mutant { sign: Sign::NoHalt, ..Mutant::new(Rule::ChainIsUnbroken, Kind::Sends, forgetful_log) },
     Mutant::new(Rule::SeenDropsDuplicates, Kind::Sends, doubled_mail),
@@ -209,7 +232,9 @@ pub const MUTANTS: [Mutant; 32] = [
     Mutant::new(Rule::OutboxKeepsUntilAcknowledged, Kind::Sends, lost_mail),
     Mutant::new(Rule::PublishAfterConfirm, Kind::Sends, refused_appends),
     Mutant::new(Rule::EmitAfterConfirm, Kind::Bank, refused_appends),
-    Mutant::new(Rule::AnswerAfterConfirm, Kind::Bank, refused_appends),
+    Mutant::new(Rule::AnswerAfterConfirm, Kind::Bank, refused_appends_alone),
+    Mutant::new(Rule::ReadsAskTheEnd, Kind::Bank, zombies),
+    Mutant::new(Rule::FramesProveEarlierCalls, Kind::Bank, zombies),
     Mutant::new(Rule::ProgressAfterConfirm, Kind::Sends, refused_appends),
     Mutant::new(Rule::ConfirmByOffset, Kind::Bank, many_owners),
     Mutant::new(Rule::UnknownIsNoSuccess, Kind::Bank, unknown_appends),
@@ -223,6 +248,7 @@ pub const MUTANTS: [Mutant; 32] = [
     Mutant::new(Rule::TrimBehindSnapshot, Kind::Bank, snapshots),
     Mutant::new(Rule::TrimBehindEgress, Kind::Bank, slow_egress),
     Mutant::new(Rule::TrimAfterReadBack, Kind::Bank, damaged_snapshots),
+    Mutant::new(Rule::TakeOverMendsTheStore, Kind::Bank, crashes),
     Mutant::new(Rule::SnapshotHasCarry, Kind::Sends, snapshots_of_full_epochs),
     Mutant::new(Rule::SnapshotHasOutbox, Kind::Sends, snapshots),
     Mutant::new(Rule::SnapshotHasPending, Kind::Timers, snapshots),

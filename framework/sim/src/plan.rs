@@ -90,10 +90,14 @@ faults! {
     MovedShard, moved, "moved shards", up to 250;
     /// News about who owns a shard comes very late.
     SlowNews, slow_news, "slow news", up to 400;
-    /// Mail or a progress record is lost.
+    /// Mail or progress is lost.
     LostMail, loss, "lost mail", up to 300;
-    /// Mail or a progress record comes twice.
+    /// Mail, progress or what a store is to apply comes twice.
     DoubledMail, doubled, "doubled mail", up to 300;
+    /// Mail or progress comes late, behind what was sent after it.
+    LateMail, late, "late mail", up to 150;
+    /// Something that is no record of its own stands in a mailbox or in the partition of progress.
+    Garbage, garbage, "garbage in mailboxes", up to 100;
     /// A snapshot cannot be stored.
     FailedSnapshot, snapshot, "failed snapshots", up to 400;
     /// One of the two snapshots that a shard keeps can no longer be read, though its mark stands.
@@ -178,6 +182,10 @@ pub struct Plan {
     pub delay_ms_max: i64,
     /// How long an egress takes to write at most.
     pub egress_ms_max: i64,
+    /// How long a store takes to apply at most, in a fleet.
+    pub store_ms_max: i64,
+    /// How long a client waits before the next request at most.
+    pub request_ms_max: i64,
     /// How many records a worker reads in one stretch at most.
     pub stretch_max: i64,
     /// The records that are not in the input, counted over its partitions.
@@ -213,6 +221,8 @@ impl Plan {
             commit_interval_ms: r.one_of(&[0, 0, 3, 20]),
             delay_ms_max: r.one_of(&[1, 4, 15, 60]),
             egress_ms_max: r.one_of(&[0, 5, 50, 800]),
+            store_ms_max: r.one_of(&[0, 5, 50, 800]),
+            request_ms_max: r.one_of(&[60, 60, 8]),
             stretch_max: r.one_of(&[1, 5, 30, 200]),
             dropped: Numbers::default(),
             spared: Numbers::default(),

@@ -402,8 +402,12 @@ impl TestApp {
                     snapshots.iter().for_each(|mark| _ = self.snapshots.remove(&mark.name));
                     before.into_iter().for_each(|before| _ = self.log.trim(shard, before));
                 }
-                // All shards are here, and nobody else can take one away.
-                Action::Publish(_) | Action::Progress(_) | Action::TakeOver(_) => {}
+                // All shards are here, the log is not shared, and nobody can take a shard away.
+                Action::Publish(_)
+                | Action::Progress(_)
+                | Action::TakeOver(_)
+                | Action::AskEnd { .. }
+                | Action::TrimMailbox { .. } => {}
             }
         }
         is_any

@@ -12,7 +12,8 @@ use super::{
     frame::{self, FrameRef, Header, Kind, OpRef, SnapshotMark},
     image::{Image, Verdict},
     retain::read_back,
-    rules::Rules,
+    rules::{Rule, Rules},
+    stored::Mending,
 };
 use crate::{
     address::ShardId,
@@ -21,6 +22,7 @@ use crate::{
     ports::{
         log::{Log, ReadError},
         snapshots::Snapshots,
+        store::Store,
     },
     program::Program,
 };
@@ -52,9 +54,15 @@ impl Replica {
         egress_taken: u64,
         committed: &mut dyn FnMut(&Image, &FrameRef<'_>),
     ) -> Result<Self, Corrupt> {
-        Self::recover_under(Rules::default(), shard, log, snapshots, egress_taken, committed)
+        let mut behind = |image: &Image, frame: &FrameRef<'_>| {
+            if frame.header.epoch > egress_taken {
+                committed(image, frame);
+            }
+        };
+        Self::recover_under(Rules::default(), shard, log, snapshots, egress_taken, &mut behind)
     }
 
+    /// As [`Self::recover`], but hands over every committed frame that it folds.
     fn recover_under(
         rules: Rules,
         shard: ShardId,
@@ -94,13 +102,7 @@ impl Replica {
         }
         let read = log.read(shard, from, &mut |offset, record| {
             if failure.is_ok() {
-                failure = replica
-                    .fold(offset, record, &mut |image, frame| {
-                        if frame.header.epoch > egress_taken {
-                            committed(image, frame);
-                        }
-                    })
-                    .map(|_| ());
+                failure = replica.fold(offset, record, committed).map(|_| ());
             }
         });
         read.map_err(corrupt)?;
@@ -213,14 +215,52 @@ impl TakeOver {
         egress_taken: u64,
         emit: &mut dyn FnMut(Emission),
     ) -> Result<Self, TakeOverError> {
+        Self::load(program, options, shard, (log, snapshots), None, egress_taken, emit)
+    }
+
+    /// As [`Self::prepare`], and brings `store` up to what was folded.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`], and if the store fails.
+    pub fn prepare_with_store(
+        program: &Arc<Program>,
+        options: &Arc<Options>,
+        shard: ShardId,
+        (log, snapshots, store): (&mut dyn Log, &mut dyn Snapshots, &mut dyn Store),
+        egress_taken: u64,
+        emit: &mut dyn FnMut(Emission),
+    ) -> Result<Self, TakeOverError> {
+        let store = Some(store).filter(|_| options.rules.holds(Rule::TakeOverMendsTheStore));
+        Self::load(program, options, shard, (log, snapshots), store, egress_taken, emit)
+    }
+
+    fn load(
+        program: &Arc<Program>,
+        options: &Arc<Options>,
+        shard: ShardId,
+        (log, snapshots): (&mut dyn Log, &mut dyn Snapshots),
+        store: Option<&mut dyn Store>,
+        egress_taken: u64,
+        emit: &mut dyn FnMut(Emission),
+    ) -> Result<Self, TakeOverError> {
         let mut unknown = Ok(());
-        let mut committed = |image: &Image, frame: &FrameRef<'_>| match emission(program, image, frame) {
-            Ok(emission) => emit(emission),
-            Err(error) => unknown = Err(error),
+        let mut mending = store.map(Mending::new).transpose()?;
+        let mut committed = |image: &Image, frame: &FrameRef<'_>| {
+            if let Some(mending) = &mut mending {
+                mending.apply(image, frame);
+            }
+            if frame.header.epoch <= egress_taken {
+                return;
+            }
+            match emission(program, image, frame) {
+                Ok(emission) => emit(emission),
+                Err(error) => unknown = Err(error),
+            }
         };
         let mut replica = Replica::recover_under(options.rules, shard, log, snapshots, egress_taken, &mut committed)?;
         unknown?;
         replica.image.check(options.shards)?;
+        mending.map_or(Ok(()), |mending| mending.finish(&replica.image))?;
         // The claim will bring this table of names; the state is loaded under it.
         rename(&mut replica.image, program)?;
         let loaded = Shard::load(Arc::clone(program), Arc::clone(options), &mut replica.image);
@@ -415,4 +455,133 @@ fn load(shard: ShardId, snapshots: &mut dyn Snapshots, mark: &SnapshotMark) -> R
         return Err(Corrupt(format!("snapshot {name} is of another shard or epoch than its mark says")));
     }
     Ok(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ports::{
+            log::{AppendError, MemoryLog, Offset, Partition, Record},
+            snapshots::Snapshots,
+        },
+        trial::{Add, SHARDS, Worker, key_of, program},
+    };
+
+    /// An owner that takes a snapshot with each epoch.
+    fn owner() -> Worker {
+        let options = Options { snapshot_tail_bytes: 1, ..Options::new(SHARDS, &program()) };
+        let mut owner = Worker::with(&program(), options);
+        owner.own(0);
+        owner
+    }
+
+    /// Commits so many epochs, keeps their snapshots, and forgets the journal before.
+    fn commit(owner: &mut Worker, epochs: usize) {
+        for _ in 0..epochs {
+            // Snapshots grow, and so does what is needed for the next one.
+            (0..100).for_each(|_| _ = owner.call(&key_of(0), &Add(1)));
+            let actions = owner.run();
+            owner.keep(actions);
+        }
+        owner.run();
+    }
+
+    fn recover(log: &mut dyn Log, snapshots: &mut dyn Snapshots) -> Replica {
+        Replica::recover(0, log, snapshots, u64::MAX, &mut |_, _| {}).expect("is whole")
+    }
+
+    /// A log that is trimmed when it is read for the first time.
+    struct Racing {
+        log: MemoryLog,
+        before: Option<Offset>,
+    }
+
+    impl Log for Racing {
+        fn append(&mut self, group: &[Record<'_>]) -> Result<Vec<Offset>, AppendError> {
+            self.log.append(group)
+        }
+        fn read(
+            &mut self,
+            partition: Partition,
+            from: Offset,
+            each: &mut dyn FnMut(Offset, &[u8]),
+        ) -> Result<(), ReadError> {
+            if let Some(before) = self.before.take() {
+                self.log.trim(partition, before).expect("memory");
+            }
+            self.log.read(partition, from, each)
+        }
+        fn start(&self, partition: Partition) -> Offset {
+            self.log.start(partition)
+        }
+        fn end(&self, partition: Partition) -> Offset {
+            self.log.end(partition)
+        }
+        fn trim(&mut self, partition: Partition, before: Offset) -> Result<(), String> {
+            self.log.trim(partition, before)
+        }
+    }
+
+    #[test]
+    fn a_recovery_whose_journal_is_trimmed_meanwhile_starts_again() {
+        let mut owner = owner();
+        commit(&mut owner, 2);
+        let early = owner.log.clone();
+        commit(&mut owner, 8);
+        let start = owner.log.start(0);
+        assert!(start > early.start(0));
+        let expected = recover(&mut owner.log, &mut owner.snapshots).image.encode();
+        // The same journal, as it was before the trim.
+        let mut log = MemoryLog::new(1);
+        let mut copy = |_: Offset, record: &[u8]| {
+            log.append(&[Record { partition: 0, bytes: record }]).expect("memory");
+        };
+        (0..start).for_each(|offset| copy(offset, b"trimmed before anybody reads it"));
+        owner.log.read(0, start, &mut copy).expect("readable");
+        let mut racing = Racing { log, before: Some(start) };
+        assert_eq!(recover(&mut racing, &mut owner.snapshots).image.encode(), expected);
+    }
+
+    #[test]
+    fn a_claim_whose_journal_is_trimmed_meanwhile_is_tried_again() {
+        let mut owner = owner();
+        commit(&mut owner, 1);
+        let (program, options) = (Arc::clone(&owner.program), Arc::clone(&owner.options));
+        let ports: (&mut dyn Log, &mut dyn Snapshots) = (&mut owner.log, &mut owner.snapshots);
+        let take_over = TakeOver::prepare(&program, &options, 0, ports, u64::MAX, &mut |_| {});
+        let mut take_over = take_over.expect("is whole");
+        let claim = take_over.claim(&program, 77);
+        let end = owner.log.end(0);
+        commit(&mut owner, 8);
+        assert!(owner.log.start(0) > end, "the owner of before has trimmed what was not read");
+        owner.log.append(&[Record { partition: 0, bytes: &claim }]).expect("memory");
+        let accepted = take_over.accept(&mut owner.log).expect("no damage");
+        assert!(matches!(accepted, Accepted::Again));
+    }
+
+    #[test]
+    fn snapshots_count_once_and_only_if_they_can_be_read() {
+        let mut owner = owner();
+        commit(&mut owner, 8);
+        let known = marks(0, &mut owner.log).expect("readable");
+        let [.., older, newest] = &known[..] else { panic!("two are kept: {known:?}") };
+        // The older one's mark stands again, behind that of the newest.
+        let mut again = Vec::new();
+        let start = owner.log.start(0);
+        let each = &mut |_: Offset, record: &[u8]| {
+            let frame = frame::parse(record).expect("a frame");
+            let is_it = frame.header.kind == Kind::Snapshot && SnapshotMark::read(frame.body).as_ref() == Ok(older);
+            again.extend(is_it.then(|| record.to_vec()));
+        };
+        owner.log.read(0, start, each).expect("readable");
+        owner.log.append(&[Record { partition: 0, bytes: &again[0] }]).expect("memory");
+        let kept = |owner: &mut Worker, taken| {
+            let (log, snapshots) = (&mut owner.log, &mut owner.snapshots);
+            Replica::recover(0, log, snapshots, taken, &mut |_, _| {}).expect("is whole").snapshots
+        };
+        assert_eq!(kept(&mut owner, older.epoch), [older.clone(), newest.clone()]);
+        owner.snapshots.remove(&newest.name).expect("memory");
+        assert_eq!(kept(&mut owner, u64::MAX), std::slice::from_ref(older));
+    }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Events(pub(crate) Vec<Event>);
 pub(crate) enum Event {
     Input(Share),
     Mail(Arc<Mail>),
-    Progress(Arc<Progress>),
+    Progress(Vec<Arc<Progress>>),
     Appended(Vec<(ShardId, u64)>),
     SnapshotStored(ShardId, Option<SnapshotMark>),
     SnapshotReadBack(ShardId, SnapshotMark, bool),
@@ -179,7 +179,7 @@ impl ShardHost {
         match event {
             Event::Input(share) => self.waiting.push_back(share),
             Event::Mail(mail) => self.pipeline.mail(mail, now),
-            Event::Progress(progress) => self.pipeline.progress(&[progress]),
+            Event::Progress(news) => self.pipeline.progress(&news),
             Event::Appended(offsets) => {
                 for (shard, offset) in offsets {
                     failpoint("host/append-confirmed");
@@ -250,14 +250,14 @@ impl ShardHost {
                     let host = self.switchboard.host_of(mail.target);
                     self.outgoing[host].push(Event::Mail(mail));
                 }
-                Action::Progress(progress) => {
+                Action::Progress(news) => {
                     for (_, events) in self.outgoing.iter_mut().enumerate().filter(|(host, _)| *host != self.number) {
-                        events.push(Event::Progress(Arc::clone(&progress)));
+                        events.push(Event::Progress(news.clone()));
                     }
                 }
                 Action::Emit(emission) => self.emissions.push(emission),
-                // No ingress of this engine makes requests.
-                Action::Answer(_) => {}
+                // No ingress of this engine makes requests, and its log is not shared.
+                Action::Answer(_) | Action::AskEnd { .. } | Action::TrimMailbox { .. } => {}
                 Action::Store(snapshot) => _ = self.snapshots.send(SnapshotRequest::Store(snapshot)),
                 Action::ReadBack { shard, snapshot } => {
                     let _ = self.snapshots.send(SnapshotRequest::ReadBack(shard, snapshot));

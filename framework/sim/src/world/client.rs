@@ -7,21 +7,24 @@ use statefn_core::{
 };
 
 use super::{Event, WorkerId, World};
-use crate::workload::Asked;
+use crate::workload::{Asked, Told};
 
-/// Who was asked, and the epoch that the call became part of, if it changed anything.
+/// A request that nobody has answered yet.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct AskedOf {
+pub(super) struct Asking {
     worker: WorkerId,
     shard: ShardId,
     nonce: u64,
+    /// The epoch that the call became part of, if it changed anything.
     epoch: u64,
+    /// How many answers had been given before.
+    pub(super) known: usize,
 }
 
 impl World<'_> {
     /// What an answer says, and all that its call has seen, is committed (I7).
-    pub(super) fn check_answered(&self, request: u64, asked: AskedOf) -> Result<(), String> {
-        let AskedOf { worker, shard, nonce, epoch } = asked;
+    pub(super) fn check_answered(&self, request: u64, asking: Asking) -> Result<(), String> {
+        let Asking { worker, shard, nonce, epoch, .. } = asking;
         let committed = self.audit.shards[shard as usize].image.epoch();
         let Some(owned) = self.owned(worker, shard).filter(|owned| owned.nonce() == nonce) else { return Ok(()) };
         let is_open = owned.epoch() < epoch;
@@ -38,7 +41,7 @@ impl World<'_> {
         if self.is_calm {
             return;
         }
-        let ms = self.random.between(5, 60);
+        let ms = self.random.between(5, self.plan.request_ms_max);
         self.after(ms, Event::Request);
         let id = self.requests;
         let Some(Asked { function, message, key, payload }) = self.workload.request(&mut self.random, id) else {
@@ -63,23 +66,19 @@ impl World<'_> {
         let call = Call::message(function as u16, handler as u16, hash, statefn_core::EventTime(0));
         calls.push(call, &key, &payload);
         let now = self.clock(worker);
+        let known = self.answers.len();
         let owned = self.owned(worker, shard).expect("an owner was picked");
-        self.asked.insert(id, AskedOf { worker, shard, nonce: owned.nonce(), epoch: owned.epoch() + 1 });
+        self.asked.insert(id, Asking { worker, shard, nonce: owned.nonce(), epoch: owned.epoch() + 1, known });
         self.tell(format_args!("worker {worker} gets request {id}, for shard {shard}"));
         self.pipeline(worker).request(shard, &Request { id, calls }, now);
     }
 
     /// What a mutant does: clients are told that nothing was done, though nobody knows.
     pub(super) fn refuse_requests(&mut self, worker: WorkerId, shard: ShardId) {
-        let refused: Vec<u64> = self
-            .asked
-            .iter()
-            .filter(|(_, asked)| (asked.worker, asked.shard) == (worker, shard))
-            .map(|(request, _)| *request)
-            .collect();
-        for request in refused {
-            self.asked.remove(&request);
-            self.answers.push(Answer { request, reply: Reply::Failed("nothing was done".into()) });
+        let is_refused = |asking: &Asking| (asking.worker, asking.shard) == (worker, shard);
+        for (request, asking) in self.asked.extract_if(.., |_, asking| is_refused(asking)) {
+            let answer = Answer { request, reply: Reply::Failed("nothing was done".into()) };
+            self.answers.push(Told { answer, known: asking.known });
         }
     }
 }

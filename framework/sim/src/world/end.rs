@@ -2,7 +2,7 @@
 
 use statefn_core::pipeline::Pipeline;
 
-use super::World;
+use super::{World, store::Unapplied};
 use crate::{check::Accounts, workload::End};
 
 impl World<'_> {
@@ -25,8 +25,13 @@ impl World<'_> {
                 return false;
             }
         }
-        self.workers.iter().all(|worker| worker.emissions.is_empty())
+        self.workers
+            .iter()
+            .all(|worker| worker.emissions.is_empty() && worker.unapplied.values().all(Unapplied::is_empty))
             && self.workers.iter().flat_map(|worker| &worker.pipeline).all(|pipeline| self.has_finished(pipeline))
+            && self.named.iter().zip(0..).all(|(worker, shard)| {
+                self.owned(*worker, shard).is_some_and(|owned| self.ingresses.is_empty() || owned.is_finished())
+            })
     }
 
     /// Whether nothing is left to do; a program that only requests reach never ends by itself.

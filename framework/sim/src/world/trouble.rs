@@ -2,8 +2,8 @@
 
 use statefn_core::{
     address::ShardId,
-    ports::{egress::Egresses, membership::Membership, snapshots::Snapshots},
-    shard::Shard,
+    ports::{egress::Egresses, log::Log, membership::Membership, snapshots::Snapshots},
+    shard::{Shard, wire::progress_partition},
 };
 
 use super::{Event, WorkerId, World};
@@ -38,6 +38,12 @@ impl World<'_> {
         if self.plan.is_embedded && self.random.chance(500) {
             let shard = self.random.place(self.named.len());
             self.flushed[shard].clone_from(&self.stores[shard]);
+        }
+        if !self.plan.is_embedded && self.random.chance(200) {
+            // What the log keeps of progress is its own affair.
+            let progress = progress_partition(self.plan.shards);
+            let kept = self.random.below(20);
+            self.log.trim(progress, self.log.end(progress).saturating_sub(kept))?;
         }
         if self.random.chance(self.faults.forgets) && !self.has_forgotten {
             self.lose_a_record()?;
