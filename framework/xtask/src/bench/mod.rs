@@ -15,14 +15,18 @@ mod audit;
 mod disk;
 mod figures;
 mod files;
+mod gate;
 pub(crate) mod keyed_sum;
 mod latency;
 mod meter;
 mod numbers;
 mod pin;
+mod recovery;
 pub(crate) mod row;
 mod run_of_app;
 pub(crate) mod sends;
+mod start;
+mod timers;
 mod transfers;
 
 use std::{
@@ -44,8 +48,14 @@ pub(crate) enum Workload {
     Latency(latency::Options),
     /// Messages from function to function, within a shard and to others.
     Sends(sends::Options),
+    /// Pending timers, each of which fires and is set again.
+    Timers(timers::Options),
     /// Money between accounts, durable and audited.
     Transfers(transfers::Options),
+    /// The start of a process behind one that was killed.
+    Recovery(recovery::Options),
+    /// The start of an app, and the memory it takes.
+    Start(start::Options),
 }
 
 type Failure = Box<dyn std::error::Error>;
@@ -56,7 +66,10 @@ pub(crate) fn main(workload: Workload) -> ExitCode {
         Workload::KeyedSum(options) => run(&options),
         Workload::Latency(options) => run(&options),
         Workload::Sends(options) => run(&options),
+        Workload::Timers(options) => run(&options),
         Workload::Transfers(options) => run(&options),
+        Workload::Recovery(options) => run(&options),
+        Workload::Start(options) => run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@ use std::{
     env, io,
     path::Path,
     process::{Command, Stdio},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use clap::{Args, ValueEnum};
@@ -14,6 +15,9 @@ use super::{
     figures::{Figures, Report},
     files,
 };
+
+/// The variable that tells a run when its process was about to be made, in microseconds of Unix time.
+pub(crate) const BEGUN_US: &str = "STATEFN_BENCH_BEGUN_US";
 
 /// One row: an app and a loop by hand that do the same.
 pub(crate) trait Row: Args + Serialize + DeserializeOwned {
@@ -115,7 +119,8 @@ fn compare_point<R: Row>(name: String, point: &R, measuring: &Measuring) -> Resu
 pub(crate) fn child<R: Row>(point: &R, side: Side, measuring: &Measuring) -> Result<Figures, Failure> {
     let mut command = Command::new(env::current_exe()?);
     command.args(arguments(point, side, measuring)?).stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = command.output()?;
+    let begun_us = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();
+    let output = command.env(BEGUN_US, begun_us.to_string()).output()?;
     if !output.status.success() {
         return Err(format!("the run of {side:?} failed: {}", output.status).into());
     }
