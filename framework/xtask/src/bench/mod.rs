@@ -12,19 +12,20 @@
 
 mod allocations;
 mod audit;
+pub(crate) mod counted;
 mod disk;
 mod figures;
 mod files;
 mod gate;
-pub(crate) mod keyed_sum;
+mod keyed_sum;
 mod latency;
 mod meter;
 mod numbers;
 mod pin;
 mod recovery;
-pub(crate) mod row;
+mod row;
 mod run_of_app;
-pub(crate) mod sends;
+mod sends;
 mod start;
 mod timers;
 mod transfers;

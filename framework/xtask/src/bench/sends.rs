@@ -23,6 +23,7 @@ use statefn::{
 use super::{
     Failure,
     audit::{self, Audit},
+    counted::Counted,
     figures::Figures,
     files::{self, put_record, read_record},
     meter::Meter,
@@ -145,14 +146,12 @@ impl Row for Options {
 
     fn prepare(&self) -> Result<(), Failure> {
         let (to, sends) = self.point()?;
-        let peers = Peers::of(self);
+        let peers = Peers::of(self.keys, self.shards);
         files::prepare(&self.path()?, |file| {
             let mut record = Vec::new();
             for number in 0..self.events {
-                let from = mixed(number) % self.keys;
-                let to = (0..sends).map(|send| peers.pick(from, to, mixed(number * SENDS_MAX + send + 1)));
                 record.clear();
-                Kick { from, to: to.collect() }.encode(&mut record);
+                peers.kick(number, to, sends).encode(&mut record);
                 put_record(file, &record)?;
             }
             Ok(())
@@ -184,15 +183,12 @@ impl Options {
     }
 
     fn run_app(&self, sends: u64) -> Result<Figures, Failure> {
-        let kicks = Ingress::<Kick>::new("kicks").to::<Node>();
         let mut settings = Settings::new().input("kicks", self.path()?);
         settings.shards = Some(self.shards);
         settings.threads = Some(self.threads);
         settings.commit_interval = Some(self.commit_interval);
-        let app = App::new("bench-sends").function::<Node>().settings(settings);
-        let app = app.ingress(kicks, |kick, out| out.forward_unchanged(Node::at(kick.from), kick));
         let meter = Meter::start()?;
-        let Run { totals, .. } = run_of_app::to_end(app, self.threads)?;
+        let Run { totals, .. } = run_of_app::to_end(app().settings(settings), self.threads)?;
         if (totals.shards.messages, totals.shards.calls) != (sends, sends + self.events) {
             return Err(format!("{sends} messages were to be sent: {totals:?}").into());
         }
@@ -284,25 +280,55 @@ impl ByHand {
     }
 }
 
+fn app() -> App {
+    let kicks = Ingress::<Kick>::new("kicks").to::<Node>();
+    let app = App::new("bench-sends").function::<Node>();
+    app.ingress(kicks, |kick, out| out.forward_unchanged(Node::at(kick.from), kick))
+}
+
+/// The app and its records, to count instructions.
+pub(super) fn counted(shards: u32) -> [Counted; 2] {
+    const KEYS: u64 = 10_000;
+    const SENDS: u64 = 2;
+    [("sends-within", Target::Local), ("sends-across", Target::Cross)].map(|(name, to)| {
+        let peers = Peers::of(KEYS, shards);
+        let record = move |number| {
+            let mut bytes = Vec::new();
+            peers.kick(number, to, SENDS).encode(&mut bytes);
+            bytes
+        };
+        Counted { name, ingress: "kicks", app: app(), record: Box::new(record) }
+    })
+}
+
 /// All keys, by shard.
-struct Peers(Vec<Vec<u64>>);
+struct Peers {
+    keys: u64,
+    shards: Vec<Vec<u64>>,
+}
 
 impl Peers {
-    fn of(options: &Options) -> Self {
-        let mut shards = vec![Vec::new(); options.shards as usize];
-        (0..options.keys).for_each(|key| shards[shard(key, options.shards)].push(key));
-        Self(shards)
+    fn of(keys: u64, count: u32) -> Self {
+        let mut shards = vec![Vec::new(); count as usize];
+        (0..keys).for_each(|key| shards[shard(key, count)].push(key));
+        Self { keys, shards }
+    }
+
+    fn kick(&self, number: u64, to: Target, sends: u64) -> Kick {
+        let from = mixed(number) % self.keys;
+        let random = |send| mixed(number * SENDS_MAX + send + 1);
+        Kick { from, to: (0..sends).map(|send| self.pick(from, to, random(send))).collect() }
     }
 
     /// A key that `from` sends to.
     fn pick(&self, from: u64, to: Target, random: u64) -> u64 {
-        let shards = self.0.len();
+        let shards = self.shards.len();
         let own = shard(from, shards as u32);
         let shard = match to {
             Target::Cross if shards > 1 => (own + 1 + (random >> 32) as usize % (shards - 1)) % shards,
             Target::Cross | Target::Local => own,
         };
-        let keys = &self.0[shard];
+        let keys = &self.shards[shard];
         keys.get(random as u32 as usize % keys.len().max(1)).copied().unwrap_or(from)
     }
 }

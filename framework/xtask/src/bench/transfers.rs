@@ -19,6 +19,7 @@ use statefn::{__private::Wire, inspect::Inspection, prelude::*};
 use super::{
     Failure,
     audit::{self, Audit},
+    counted::Counted,
     disk::{Disk, quantile_ms},
     figures::Figures,
     files::{self, Records, put_record, read_record},
@@ -158,12 +159,8 @@ impl Row for Options {
         files::prepare(&self.path()?, |file| {
             let mut record = Vec::new();
             for number in 0..self.events {
-                let from = mixed(2 * number) % self.accounts;
-                // Ranks are scattered, so that the frequent accounts are not neighbours.
-                let to = mixed(zipf.rank(mixed(2 * number + 1))) % self.accounts;
-                let to = if to == from { (to + 1) % self.accounts } else { to };
                 record.clear();
-                Transfer { number, from, to, cents: 1 }.encode(&mut record);
+                transfer(number, self.accounts, &zipf).encode(&mut record);
                 put_record(file, &record)?;
             }
             Ok(())
@@ -192,7 +189,6 @@ impl Options {
     }
 
     fn app(&self, data: &Path) -> Result<App, Failure> {
-        let transfers = Ingress::<Transfer>::new("transfers").to::<Account>();
         let settings = Settings::new().data(data).input("transfers", self.path()?).output("done", data.join("done"));
         let settings = Settings {
             shards: Some(self.shards),
@@ -200,8 +196,7 @@ impl Options {
             commit_interval: Some(self.commit_interval),
             ..settings
         };
-        let app = App::new("bench-transfers").function::<Account>().egress(&DONE).settings(settings);
-        Ok(app.ingress(transfers, |transfer, out| out.forward_unchanged(Account::at(transfer.from), transfer)))
+        Ok(app().settings(settings))
     }
 
     fn run_app(&self, data: &Path) -> Result<Figures, Failure> {
@@ -240,6 +235,32 @@ impl Options {
         let accounts: Vec<i64> = work.accounts.iter().map(|(account, _)| account.change_cents).collect();
         audit_accounts(&accounts, data, figures)
     }
+}
+
+fn app() -> App {
+    let transfers = Ingress::<Transfer>::new("transfers").to::<Account>();
+    let app = App::new("bench-transfers").function::<Account>().egress(&DONE);
+    app.ingress(transfers, |transfer, out| out.forward_unchanged(Account::at(transfer.from), transfer))
+}
+
+/// The app and its records, to count instructions.
+pub(super) fn counted() -> Counted {
+    const ACCOUNTS: u64 = 10_000;
+    let zipf = Zipf::new(ACCOUNTS, 0.0);
+    let record = move |number| {
+        let mut bytes = Vec::new();
+        transfer(number, ACCOUNTS, &zipf).encode(&mut bytes);
+        bytes
+    };
+    Counted { name: "transfers", ingress: "transfers", app: app(), record: Box::new(record) }
+}
+
+fn transfer(number: u64, accounts: u64, zipf: &Zipf) -> Transfer {
+    let from = mixed(2 * number) % accounts;
+    // Ranks are scattered, so that the frequent accounts are not neighbours.
+    let to = mixed(zipf.rank(mixed(2 * number + 1))) % accounts;
+    let to = if to == from { (to + 1) % accounts } else { to };
+    Transfer { number, from, to, cents: 1 }
 }
 
 /// What each account has in what is committed.

@@ -11,6 +11,8 @@ mod options;
 
 use std::path::Path;
 
+use statefn::{__private::Wire, Settings};
+
 pub(crate) use self::options::Options;
 use self::{
     case::{Case, number_json, number_protobuf, text_json, text_protobuf},
@@ -18,7 +20,9 @@ use self::{
 };
 use super::{
     Failure,
+    counted::Counted,
     figures::{Figures, Report},
+    numbers::mixed,
     row::{Measuring, Row, Side},
 };
 
@@ -90,4 +94,16 @@ fn run<C: Case>(options: &Options, side: Side, data: &Path) -> Result<Figures, F
         Side::App => app::run::<C>(options, &input, data),
         Side::ByHand => by_hand::run::<C>(options, &input, data),
     }
+}
+
+/// The app and its records, to count instructions.
+pub(super) fn counted() -> Counted {
+    const KEYS: u64 = 10_000;
+    type Here = text_protobuf::Here;
+    let record = |number| {
+        let (random, mut bytes) = (mixed(number), Vec::new());
+        Here::add(random % KEYS, random >> 54).encode(&mut bytes);
+        bytes
+    };
+    Counted { name: "keyed-sum", ingress: "adds", app: Here::app(Settings::new(), true), record: Box::new(record) }
 }
