@@ -1,8 +1,8 @@
 //! A guard on how many instructions an event takes, which no other work on the machine disturbs.
 //!
 //! `valgrind --tool=callgrind` counts the instructions of a row of [`bench::counted`](crate::bench)
-//! for two sizes of input. Their difference is what the further events took, so that the start
-//! cancels; it is compared with a committed file.
+//! for two sizes of input, in the epochs alone. Their difference is what the further events took, so
+//! that the start cancels; it is compared with a committed file.
 //!
 //! Deliberately absent: the threads that read and write, whose waits count differently in every
 //! run; and figures for people: an instruction is no time, and waits for memory do not show.
@@ -23,7 +23,7 @@ const MORE_PERCENT_MAX: f64 = 5.0;
 /// The committed file: a line for each row, its name and its instructions per event.
 const BASELINE: &str = "framework/xtask/instructions.txt";
 /// How many events there are, and in the larger input.
-const EVENTS: [u64; 2] = [40_960, 81_920];
+const EVENTS: [u64; 2] = [65_536, 131_072];
 
 /// What to do with what is counted.
 #[derive(Debug, Args)]
@@ -52,7 +52,11 @@ pub(crate) fn run(options: &Options) -> Outcome {
     for row in counted::rows() {
         let [small, large] = EVENTS.map(|events| valgrind.count(&program, row.name, events, directory.path()));
         let further = (EVENTS[1] - EVENTS[0]) as f64;
-        counts.insert(row.name.to_owned(), (large? - small?) / further);
+        let count = (large? - small?) / further;
+        if count <= 0.0 {
+            return Err(format!("nothing was counted of `{}`", row.name).into());
+        }
+        counts.insert(row.name.to_owned(), count);
     }
     let path = workspace().join(BASELINE);
     if options.accept {
@@ -131,6 +135,7 @@ impl Valgrind {
         let counts = directory.join("counts");
         let mut command = Command::new(&self.program);
         command.args(["--quiet", "--tool=callgrind"]).arg(format!("--callgrind-out-file={}", counts.display()));
+        command.arg(format!("--toggle-collect={}", counted::COUNTED));
         command.arg(program).args(["instructions", "--row", row, "--events", &events.to_string()]);
         if let Some(parts) = &self.parts {
             command.env("VALGRIND_LIB", parts);
