@@ -15,8 +15,9 @@ use super::Failure;
 
 /// How often those who wait look again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
-/// How long what an app has taken must stay the same to be all of it, at least.
-const QUIET: Duration = Duration::from_millis(20);
+/// How long an app must seal nothing to have sealed all, at least: longer than an append takes, for
+/// which the next epoch waits.
+const QUIET: Duration = Duration::from_millis(300);
 
 /// A gate; it is closed in the beginning.
 #[derive(Debug, Clone, Default)]
