@@ -324,7 +324,12 @@ impl ShardHost {
     fn tell_state(&self) {
         let state = &self.switchboard.states[self.number];
         let is_waiting = !self.waiting.is_empty();
-        state.is_finished.store(!is_waiting && self.pipeline.is_finished(), Ordering::Release);
+        let is_finished = !is_waiting && self.pipeline.is_finished();
+        if is_finished {
+            // The run may end before the next tick, and its summary has to have everything.
+            self.tell_counters();
+        }
+        state.is_finished.store(is_finished, Ordering::Release);
         state.is_idle.store(!is_waiting && self.pipeline.is_idle(), Ordering::Release);
     }
 
