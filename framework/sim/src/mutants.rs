@@ -160,8 +160,15 @@ fn refused_appends_alone(plan: &mut Plan) {
 /// Workers that stop for a while; meanwhile others own their shards and answer.
 fn zombies(plan: &mut Plan) {
     many_owners(plan);
-    (plan.commit_interval_ms, plan.delay_ms_max, plan.calm_at, plan.request_ms_max) = (0, 30, 4_000, 6);
+    (plan.commit_interval_ms, plan.delay_ms_max, plan.calm_at, plan.request_ms_max) = (0, 30, 8_000, 6);
     plan.faults = Faults { moved: 100, slow_news: 300, pause: 250, ..Faults::default() };
+}
+
+/// Owners that do not know for long that they own no more.
+fn late_news(plan: &mut Plan) {
+    many_owners(plan);
+    (plan.commit_interval_ms, plan.delay_ms_max, plan.calm_at, plan.request_ms_max) = (20, 10, 6_000, 6);
+    plan.faults = Faults { moved: 60, slow_news: 800, pause: 50, ..Faults::default() };
 }
 
 fn lost_mail(plan: &mut Plan) {
@@ -233,7 +240,7 @@ pub const MUTANTS: [Mutant; 35] = [
     Mutant::new(Rule::PublishAfterConfirm, Kind::Sends, refused_appends),
     Mutant::new(Rule::EmitAfterConfirm, Kind::Bank, refused_appends),
     Mutant::new(Rule::AnswerAfterConfirm, Kind::Bank, refused_appends_alone),
-    Mutant::new(Rule::ReadsAskTheEnd, Kind::Bank, zombies),
+    Mutant::new(Rule::ReadsAskTheEnd, Kind::Bank, late_news),
     Mutant::new(Rule::FramesProveEarlierCalls, Kind::Bank, zombies),
     Mutant::new(Rule::ProgressAfterConfirm, Kind::Sends, refused_appends),
     Mutant::new(Rule::ConfirmByOffset, Kind::Bank, many_owners),

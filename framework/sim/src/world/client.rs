@@ -15,7 +15,7 @@ pub(super) struct Asking {
     worker: WorkerId,
     shard: ShardId,
     nonce: u64,
-    /// The epoch that the call became part of, if it changed anything.
+    /// The last epoch that the call saw or became part of.
     epoch: u64,
     /// How many answers had been given before.
     pub(super) known: usize,
@@ -26,9 +26,7 @@ impl World<'_> {
     pub(super) fn check_answered(&self, request: u64, asking: Asking) -> Result<(), String> {
         let Asking { worker, shard, nonce, epoch, .. } = asking;
         let committed = self.audit.shards[shard as usize].image.epoch();
-        let Some(owned) = self.owned(worker, shard).filter(|owned| owned.nonce() == nonce) else { return Ok(()) };
-        let is_open = owned.epoch() < epoch;
-        if committed + u64::from(is_open) < epoch || is_open && owned.has_epoch() {
+        if committed < epoch && self.owned(worker, shard).is_some_and(|owned| owned.nonce() == nonce) {
             return Err(format!(
                 "request {request} is answered, and epoch {epoch} of shard {shard} is not committed (I7)"
             ));
@@ -66,11 +64,12 @@ impl World<'_> {
         let call = Call::message(function as u16, handler as u16, hash, statefn_core::EventTime(0));
         calls.push(call, &key, &payload);
         let now = self.clock(worker);
-        let known = self.answers.len();
-        let owned = self.owned(worker, shard).expect("an owner was picked");
-        self.asked.insert(id, Asking { worker, shard, nonce: owned.nonce(), epoch: owned.epoch() + 1, known });
         self.tell(format_args!("worker {worker} gets request {id}, for shard {shard}"));
         self.pipeline(worker).request(shard, &Request { id, calls }, now);
+        let known = self.answers.len();
+        let owned = self.owned(worker, shard).expect("an owner was picked");
+        let (nonce, epoch) = (owned.nonce(), owned.epoch() + u64::from(owned.has_epoch()));
+        self.asked.insert(id, Asking { worker, shard, nonce, epoch, known });
     }
 
     /// What a mutant does: clients are told that nothing was done, though nobody knows.
