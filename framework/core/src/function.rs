@@ -233,6 +233,16 @@ impl<M: Message> Incoming<M> {
         Self(None)
     }
 
+    /// Puts another message in its place.
+    pub(crate) fn replace(&mut self, msg: M) -> Option<M> {
+        self.0.replace(msg)
+    }
+
+    /// Whether it is there: it was not taken.
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
     pub(crate) fn decode(&mut self, bytes: &[u8]) -> Result<(), crate::DecodeError> {
         match &mut self.0 {
             Some(msg) => msg.decode_into(bytes),

@@ -139,7 +139,7 @@ impl Pipeline {
     }
 
     /// Applies a stretch of input to its shard.
-    pub fn ingress(&mut self, shard: ShardId, batch: &IngressBatch, now: ProcessingTime) {
+    pub fn ingress(&mut self, shard: ShardId, batch: &mut IngressBatch, now: ProcessingTime) {
         self.apply(shard, Input::Ingress(batch), now);
     }
 

@@ -41,6 +41,7 @@ use crate::{
     address::{ShardId, murmur2},
     codec::{Reader, put_bytes, put_varint},
     dead_letter::{DeadLetter, Reason},
+    decoded::Decoded,
     effect::{Call, Calls, Effects, TimerRequest},
     error::{Corrupt, LinkError},
     host::{ErasedHost, Failure, Rejection, Run},
@@ -84,10 +85,10 @@ impl Options {
 }
 
 /// Something that happened to a shard.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub enum Input<'a> {
     /// A stretch of an ingress partition was read.
-    Ingress(&'a IngressBatch),
+    Ingress(&'a mut IngressBatch),
     /// Messages of another shard arrived.
     Mail(&'a Mail),
     /// Somebody outside calls a handler and waits for the answer.
@@ -348,7 +349,7 @@ impl Shard {
         self.drain();
     }
 
-    fn apply_ingress(&mut self, batch: &IngressBatch) {
+    fn apply_ingress(&mut self, batch: &mut IngressBatch) {
         let state = &mut self.positions[batch.ingress][batch.partition as usize];
         let old = state.position.unwrap_or_default();
         if state.position.is_some() && (batch.to.offset, batch.to.is_ended) <= (old.offset, old.is_ended) {
@@ -364,7 +365,8 @@ impl Shard {
         if !self.options.rules.holds(Rule::PositionsSkipKnown) {
             known = 0;
         }
-        self.deliver(&batch.calls.calls[known..], &batch.calls.bytes);
+        let Calls { calls, bytes, decoded } = &mut batch.calls;
+        self.deliver(&calls[known..], bytes, decoded);
     }
 
     fn apply_mail(&mut self, mail: &Mail) {
@@ -390,7 +392,7 @@ impl Shard {
                 Err(error) => panic!("a message of shard {} cannot be read: {error}", mail.source),
             }
         }
-        self.deliver(&calls.calls, &calls.bytes);
+        self.deliver(&calls.calls, &calls.bytes, &mut calls.decoded);
         calls.clear();
         self.scratch = calls;
     }
@@ -421,7 +423,7 @@ impl Shard {
     }
 
     fn apply_request(&mut self, request: &Request) {
-        let Calls { calls, bytes } = &request.calls;
+        let Calls { calls, bytes, .. } = &request.calls;
         assert_eq!(calls.len(), 1, "a request is one call");
         let handler =
             self.program.functions[usize::from(calls[0].function)].spec.messages[usize::from(calls[0].handler)];
@@ -436,7 +438,7 @@ impl Shard {
 
     fn call_for_answer(&mut self, calls: &[Call], bytes: &[u8]) -> Reply {
         self.effects.wants_answer = true;
-        self.call_host(calls, bytes);
+        self.call_host(calls, bytes, &mut Decoded::default());
         self.effects.wants_answer = false;
         let reply = match self.failures.pop() {
             None => Reply::Answered(self.effects.answer.take().unwrap_or_default()),
@@ -454,9 +456,9 @@ impl Shard {
     }
 
     /// Delivers calls in order; those that come in the order of event time wait for it.
-    fn deliver(&mut self, calls: &[Call], bytes: &[u8]) {
+    fn deliver(&mut self, calls: &[Call], bytes: &[u8], decoded: &mut Decoded) {
         if !self.program.has_ordered_handlers() {
-            return self.run_all(calls, bytes);
+            return self.run_all(calls, bytes, decoded);
         }
         let mut due = Vec::with_capacity(calls.len());
         for call in calls {
@@ -464,7 +466,7 @@ impl Shard {
                 due.push(*call);
             }
         }
-        self.run_all(&due, bytes);
+        self.run_all(&due, bytes, decoded);
     }
 
     /// Lets a message wait for its time, if its handler wants that and the time is still to come.
@@ -511,7 +513,7 @@ impl Shard {
     ///
     /// Order is promised for each pair of sending and receiving key only, so functions may be
     /// taken one after the other.
-    fn run_all(&mut self, calls: &[Call], bytes: &[u8]) {
+    fn run_all(&mut self, calls: &[Call], bytes: &[u8], decoded: &mut Decoded) {
         let is_mixed = calls.windows(2).any(|pair| pair[0].function != pair[1].function);
         let mut sorted = Vec::new();
         let calls = if is_mixed {
@@ -522,7 +524,7 @@ impl Shard {
             calls
         };
         for run in calls.chunk_by(|a, b| (a.function, a.is_timer, a.handler) == (b.function, b.is_timer, b.handler)) {
-            self.call_host(run, bytes);
+            self.call_host(run, bytes, decoded);
             if !self.failures.is_empty() {
                 self.handle_failures(run, bytes);
             }
@@ -532,14 +534,14 @@ impl Shard {
         }
     }
 
-    fn call_host(&mut self, calls: &[Call], bytes: &[u8]) {
+    fn call_host(&mut self, calls: &[Call], bytes: &[u8], decoded: &mut Decoded) {
         let Some(first) = calls.first() else { return };
         self.calls += calls.len();
         self.counters.calls += calls.len() as u64;
         self.counters.timers += if first.is_timer { calls.len() as u64 } else { 0 };
         self.effects.firing = first.is_timer.then_some((first.function, first.handler));
-        let run = Run { calls, bytes, now: self.now };
-        self.hosts[usize::from(first.function)].run(&run, &mut self.effects, &mut self.failures);
+        let run = Run { calls, bytes, decoded, now: self.now };
+        self.hosts[usize::from(first.function)].run(run, &mut self.effects, &mut self.failures);
     }
 
     /// Delivers what handlers sent to this shard, in rounds, up to the limit of the epoch.
@@ -557,10 +559,10 @@ impl Shard {
             if room == 0 || self.is_full() {
                 return;
             }
-            let queue = std::mem::take(&mut self.queue);
+            let mut queue = std::mem::take(&mut self.queue);
             let end = queue.calls.len().min(self.queue_at + room);
             self.counters.messages += (end - self.queue_at) as u64;
-            self.deliver(&queue.calls[self.queue_at..end], &queue.bytes);
+            self.deliver(&queue.calls[self.queue_at..end], &queue.bytes, &mut queue.decoded);
             self.queue = queue;
             self.queue_at = end;
         }

@@ -154,7 +154,7 @@ impl Shard {
             };
             self.pending.take(place, |_, key, payload| calls.push(call, key, payload));
         }
-        self.run_all(&calls.calls, &calls.bytes);
+        self.run_all(&calls.calls, &calls.bytes, &mut calls.decoded);
         calls.clear();
         self.scratch = calls;
     }
