@@ -33,6 +33,8 @@ pub mod program;
 pub mod shard;
 pub mod state;
 pub mod time;
+#[cfg(test)]
+mod trial;
 
 pub use self::{
     address::Address,

@@ -27,6 +27,8 @@ pub const MAIL_IN_FLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const RESEND_INTERVAL_MS: i64 = 1_000;
 /// How often a shard repeats its progress record, in milliseconds.
 pub const PROGRESS_INTERVAL_MS: i64 = 1_000;
+/// How often a mailbox is trimmed at most, in milliseconds.
+pub const MAILBOX_TRIM_INTERVAL_MS: i64 = 1_000;
 /// How many bytes of effects a thread gathers before it stops taking input until it can seal; at
 /// half of it the thread seals before the commit interval has passed.
 pub const UNSEALED_BYTES_MAX: usize = 512 * 1024 * 1024;

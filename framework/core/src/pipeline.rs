@@ -11,10 +11,21 @@
 //! to be taken over again. No shard ever waits for another: what a shard cannot take yet stays in
 //! the state of its source, and only input from outside is held back ([`Pipeline::wants_input`]).
 //!
+//! Where the log is shared with other processes ([`Options::is_log_shared`]), mail for shards of
+//! theirs goes through mailboxes in the log and progress through one partition ([`wire`]). The
+//! pipeline says what is to be read ([`Pipeline::mailbox_from`]) and takes the records as they are.
+//! An answer then also needs a proof that its owner still is one, see [`Action::AskEnd`].
+//!
 //! Deliberately absent: threads, clocks, and how an action is executed.
+
+mod mailbox;
+mod reads;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
+use self::{mailbox::Mailbox, reads::Reads};
 use crate::{
     address::ShardId,
     ingress::IngressBatch,
@@ -26,6 +37,8 @@ use crate::{
         frame::SnapshotMark,
         outbox::Mail,
         progress::{Board, Progress},
+        rules::Rule,
+        wire,
     },
     time::ProcessingTime,
 };
@@ -35,12 +48,14 @@ use crate::{
 pub enum Action {
     /// Append these records; tell the outcome by [`Pipeline::appended`] or [`Pipeline::lost`].
     Append(Append),
-    /// Bring mail to the pipeline that has its target; it may be lost or doubled.
+    /// Bring mail to the pipeline that has its target: in memory if that is of the same process, else
+    /// as records ([`wire::encode_mail`]) in the target's mailbox. It may be lost, doubled or late.
     Publish(Arc<Mail>),
     /// Let egresses write the records of a committed epoch.
     Emit(Emission),
-    /// Bring progress records to every other pipeline; they may be lost or doubled.
-    Progress(Arc<Progress>),
+    /// Bring progress to every other pipeline: in memory to those of the same process, as records
+    /// ([`wire::encode_progress`]) to others. It may be lost, doubled or late.
+    Progress(Vec<Arc<Progress>>),
     /// Answer a request.
     Answer(Answer),
     /// Store a snapshot; tell the outcome by [`Pipeline::snapshot_stored`].
@@ -56,6 +71,34 @@ pub enum Action {
     },
     /// Take the shard over again: its ownership is lost or unknown.
     TakeOver(ShardId),
+    /// Ask the log for the end of the journal of a shard, from now on, and tell it by
+    /// [`Pipeline::journal_end`]. The end must be behind each append that anybody was told of.
+    AskEnd {
+        /// The shard.
+        shard: ShardId,
+        /// The number of the question.
+        question: u64,
+    },
+    /// Allow the log to forget the mailbox of a shard before an offset.
+    TrimMailbox {
+        /// The shard.
+        shard: ShardId,
+        /// The first offset that is still needed.
+        before: Offset,
+    },
+}
+
+/// What became of a record that a pipeline was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It was taken.
+    Applied,
+    /// It says nothing new, or comes before something that is missing.
+    Void,
+    /// It is no record of this app, version or program: it is passed over.
+    Unreadable,
+    /// The shard is full or elsewhere: the record must be given again, later.
+    NotYet,
 }
 
 /// The records of one shard for one append, in order.
@@ -69,22 +112,45 @@ pub struct Append {
 
 struct Owned {
     shard: Shard,
-    /// Mail that came while the shard was full.
+    /// Mail that came in memory while the shard was full.
     mail: VecDeque<Arc<Mail>>,
+    mailbox: Mailbox,
+    reads: Reads,
     egress_taken: u64,
     progress: Arc<Progress>,
     progress_at: ProcessingTime,
     trimmed: Option<Offset>,
 }
 
+impl Owned {
+    fn new(shard: Shard, egress_taken: u64) -> Self {
+        Self {
+            progress: Arc::new(shard.progress()),
+            shard,
+            mail: VecDeque::new(),
+            mailbox: Mailbox::default(),
+            reads: Reads::default(),
+            egress_taken,
+            progress_at: ProcessingTime::MIN,
+            trimmed: None,
+        }
+    }
+}
+
 /// The shards of one thread; see the module.
 pub struct Pipeline {
     program: Arc<Program>,
+    is_log_shared: bool,
+    asks_the_end: bool,
     commit_interval_ms: i64,
     shards: Vec<Option<Owned>>,
     board: Board,
     is_board_news: bool,
     actions: VecDeque<Action>,
+    /// Progress that the other pipelines are to be told.
+    news: Vec<Arc<Progress>>,
+    /// The number of the last question for the end of a journal.
+    question: u64,
     /// Mail between shards of this thread.
     local: VecDeque<Arc<Mail>>,
     now: ProcessingTime,
@@ -100,11 +166,15 @@ impl Pipeline {
         let board = Board::new(options.shards, program.stages.len());
         Self {
             program,
+            is_log_shared: options.is_log_shared,
+            asks_the_end: options.is_log_shared && options.rules.holds(Rule::ReadsAskTheEnd),
             commit_interval_ms,
             shards: (0..options.shards).map(|_| None).collect(),
             board,
             is_board_news: false,
             actions: VecDeque::new(),
+            news: Vec::new(),
+            question: 0,
             local: VecDeque::new(),
             now: ProcessingTime::MIN,
             sealed_at: None,
@@ -114,12 +184,10 @@ impl Pipeline {
 
     /// Takes a shard that was just taken over; egresses have its epochs up to `egress_taken`.
     pub fn adopt(&mut self, shard: Shard, egress_taken: u64) {
-        let progress = Arc::new(shard.progress());
-        self.note_progress(&progress);
-        let id = shard.id() as usize;
-        let progress_at = ProcessingTime::MIN;
-        self.shards[id] =
-            Some(Owned { shard, mail: VecDeque::new(), egress_taken, progress, progress_at, trimmed: None });
+        let owned = Owned::new(shard, egress_taken);
+        self.note_progress(&owned.progress);
+        let id = owned.shard.id() as usize;
+        self.shards[id] = Some(owned);
     }
 
     /// Gives a shard away, with everything that is not confirmed.
@@ -158,6 +226,47 @@ impl Pipeline {
         }
     }
 
+    /// The offset from which on the mailbox of a shard is to be read
+    /// ([`wire::mailbox_partition`]); none while the shard is full or elsewhere, or if the log has
+    /// no mailboxes. A reader that finds it trimmed reads on where the mailbox begins.
+    #[must_use]
+    pub fn mailbox_from(&self, shard: ShardId) -> Option<Offset> {
+        let owned = self.shards[shard as usize].as_ref().filter(|_| self.is_log_shared)?;
+        let is_open = !owned.shard.is_full() && owned.mail.is_empty();
+        is_open.then(|| owned.mailbox.next())
+    }
+
+    /// Takes a record of the mailbox of a shard; they come in the order of their offsets.
+    pub fn mailbox_record(&mut self, shard: ShardId, offset: Offset, record: &[u8], now: ProcessingTime) -> Taken {
+        let Some(next) = self.mailbox_from(shard) else { return Taken::NotYet };
+        let shards = self.shards.len() as u32;
+        let Some(owned) = &mut self.shards[shard as usize] else { return Taken::NotYet };
+        if offset < next {
+            return Taken::Void;
+        }
+        owned.mailbox.read(offset);
+        let mail = wire::decode_mail(&self.program, shards, record).ok().filter(|mail| mail.target == shard);
+        let Some(mail) = mail else { return Taken::Unreadable };
+        let seen = owned.shard.seen(mail.source);
+        owned.shard.apply(Input::Mail(&mail), now);
+        if owned.shard.seen(mail.source) > seen { Taken::Applied } else { Taken::Void }
+    }
+
+    /// Takes a record of the partition of progress ([`wire::progress_partition`]), which a process
+    /// reads from its end at start.
+    pub fn progress_record(&mut self, record: &[u8]) -> Taken {
+        match wire::decode_progress(&self.program, self.shards.len() as u32, record) {
+            Ok(news) => {
+                let mut is_news = false;
+                for progress in news {
+                    is_news |= self.note_progress(&Arc::new(progress));
+                }
+                if is_news { Taken::Applied } else { Taken::Void }
+            }
+            Err(_) => Taken::Unreadable,
+        }
+    }
+
     /// Takes the progress of shards elsewhere.
     pub fn progress(&mut self, records: &[Arc<Progress>]) {
         for record in records {
@@ -165,8 +274,10 @@ impl Pipeline {
         }
     }
 
-    fn note_progress(&mut self, record: &Arc<Progress>) {
-        self.is_board_news |= self.board.put(Arc::clone(record));
+    fn note_progress(&mut self, record: &Arc<Progress>) -> bool {
+        let is_news = self.board.put(Arc::clone(record));
+        self.is_board_news |= is_news;
+        is_news
     }
 
     fn apply(&mut self, shard: ShardId, input: Input<'_>, now: ProcessingTime) {
@@ -202,12 +313,34 @@ impl Pipeline {
                 owned.progress_at = self.now;
             }
             if self.program.has_sends() {
-                self.actions.push_back(Action::Progress(progress));
+                self.news.push(progress);
             }
         }
         self.actions.extend(confirmed.answers.into_iter().map(Action::Answer));
+        self.proved(shard);
         self.actions.extend(confirmed.snapshot.map(Action::Store));
         self.forget(shard);
+    }
+
+    /// Gives the answers and the mailbox that the frame just confirmed has proved.
+    fn proved(&mut self, shard: ShardId) {
+        let Some(owned) = self.shards[shard as usize].as_mut().filter(|_| self.is_log_shared) else { return };
+        owned.mailbox.confirm();
+        self.actions.extend(owned.reads.confirm().into_iter().map(Action::Answer));
+    }
+
+    /// Says where the journal of a shard ended after the question was asked. Where its owner
+    /// expects it, it still is the owner, and the answers that waited for that are given; else the
+    /// shard is lost, and they never are.
+    pub fn journal_end(&mut self, shard: ShardId, question: u64, end: Offset) {
+        let Some(owned) = &mut self.shards[shard as usize] else { return };
+        // A frame that was sealed since will prove them.
+        let Some(answers) = owned.reads.replied(question) else { return };
+        if end == owned.shard.next_offset() {
+            self.actions.extend(answers.into_iter().map(Action::Answer));
+        } else {
+            self.lost(shard);
+        }
     }
 
     /// Says that a snapshot stands, or could not be stored.
@@ -263,8 +396,36 @@ impl Pipeline {
             }
         }
         self.seal();
+        self.answer();
+        if self.is_log_shared {
+            self.trim_mailboxes();
+        }
+        if !self.news.is_empty() {
+            self.actions.push_back(Action::Progress(std::mem::take(&mut self.news)));
+        }
+    }
+
+    fn answer(&mut self) {
         for owned in self.shards.iter_mut().flatten() {
-            self.actions.extend(owned.shard.take_answers().into_iter().map(Action::Answer));
+            let answers = owned.shard.take_answers();
+            if !self.asks_the_end {
+                self.actions.extend(answers.into_iter().map(Action::Answer));
+                continue;
+            }
+            owned.reads.push(answers);
+            if owned.reads.wants_to_ask() && !owned.shard.is_in_flight() {
+                self.question += 1;
+                owned.reads.ask(self.question);
+                self.actions.push_back(Action::AskEnd { shard: owned.shard.id(), question: self.question });
+            }
+        }
+    }
+
+    fn trim_mailboxes(&mut self) {
+        for owned in self.shards.iter_mut().flatten() {
+            if let Some(before) = owned.mailbox.trim(self.now) {
+                self.actions.push_back(Action::TrimMailbox { shard: owned.shard.id(), before });
+            }
         }
     }
 
@@ -295,7 +456,7 @@ impl Pipeline {
         for owned in self.shards.iter_mut().flatten() {
             if self.now.0.saturating_sub(owned.progress_at.0) >= PROGRESS_INTERVAL_MS {
                 owned.progress_at = self.now;
-                self.actions.push_back(Action::Progress(Arc::clone(&owned.progress)));
+                self.news.push(Arc::clone(&owned.progress));
             }
         }
     }
@@ -311,11 +472,16 @@ impl Pipeline {
                 continue;
             }
             let records = owned.shard.seal();
-            if !records.is_empty() {
+            owned.mailbox.seal();
+            if records.is_empty() {
+                // Nothing that was read has changed anything.
+                owned.mailbox.confirm();
+            } else {
                 is_sealed = true;
+                owned.reads.seal();
                 self.actions.push_back(Action::Append(Append { shard: id, records }));
                 self.actions.extend(owned.shard.emission_ahead().map(Action::Emit));
-                self.actions.extend(owned.shard.progress_ahead().map(Action::Progress));
+                self.news.extend(owned.shard.progress_ahead());
             }
         }
         if is_sealed {
@@ -351,13 +517,16 @@ impl Pipeline {
     /// Whether everything that was applied is confirmed.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.actions.is_empty() && self.shards().all(|shard| !shard.is_in_flight() && !shard.has_changes())
+        let is_idle =
+            |owned: &Owned| !owned.shard.is_in_flight() && !owned.shard.has_changes() && owned.reads.is_empty();
+        self.actions.is_empty() && self.news.is_empty() && self.shards.iter().flatten().all(is_idle)
     }
 
     /// Whether every input has ended and nothing is left to do in any shard.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.actions.is_empty() && self.shards().all(Shard::is_finished)
+        let is_finished = |owned: &Owned| owned.shard.is_finished() && owned.reads.is_empty();
+        self.actions.is_empty() && self.news.is_empty() && self.shards.iter().flatten().all(is_finished)
     }
 }
 

@@ -16,12 +16,12 @@ use statefn_core::{
     ports::{
         log::{Log, Offset},
         snapshots::Snapshots,
-        store::{MemoryStore, Store, StoreKey},
+        store::{MemoryStore, Store},
     },
-    program::{NameId, Program},
+    program::NameId,
     shard::{
         Emission, Replica, Shard,
-        frame::{self, FrameRef, Kind, OpRef},
+        frame::{self, Kind, OpRef},
         image::{Image, Verdict},
         rules::Rules,
     },
@@ -34,16 +34,12 @@ use crate::{
 
 /// A message as the journal has it: its name and payload.
 pub type Posted = (NameId, Vec<u8>);
-/// A change of one state, for a store.
-pub type Change = (StoreKey, Option<Vec<u8>>);
 
 /// What was committed to the journal of one shard.
 #[derive(Debug, Default)]
 pub struct Committed {
     /// The fold of the whole journal.
     pub image: Image,
-    /// What each epoch changed, the first epoch first.
-    pub changes: Vec<Vec<Change>>,
     /// Every record for an egress: its epoch, the egress, the bytes.
     pub emitted: Vec<EmittedRecord>,
     /// By target, every message that was sent to it.
@@ -128,10 +124,9 @@ impl Audit {
         record: &[u8],
         report: &mut Report,
     ) -> Result<Verdict, String> {
-        let Committed { image, changes, emitted, sent, seen, carried, marks } = &mut self.shards[shard as usize];
+        let Committed { image, emitted, sent, seen, carried, marks } = &mut self.shards[shard as usize];
         let mut unreadable = Ok(());
-        let verdict = image.fold(offset, record, &mut |image, frame| {
-            let mut changed = BTreeMap::new();
+        let verdict = image.fold(offset, record, &mut |_, frame| {
             carried.clear();
             unreadable = frame::ops(frame.body, |op| match op {
                 OpRef::Emit(egress, bytes) => {
@@ -142,15 +137,10 @@ impl Audit {
                 }
                 OpRef::Seen(source, upto) => _ = seen.insert(source, upto),
                 OpRef::Carry(message) => carried.push((message.message, message.payload.to_vec())),
-                OpRef::State(function, key, state) => {
-                    let key = StoreKey { function: image.name(function).to_owned(), key: key.to_vec() };
-                    changed.insert(key, (!state.is_empty()).then(|| state.to_vec()));
-                }
                 _ => {}
             });
             report.frames += 1;
             report.epochs_carried += u64::from(!carried.is_empty());
-            changes.push(changed.into_iter().collect());
         });
         unreadable.map_err(|error| error.to_string())?;
         let verdict = verdict.map_err(|error| error.to_string())?;
@@ -219,23 +209,6 @@ impl Sink {
         self.records.extend(records);
         Ok(true)
     }
-}
-
-/// The states that a confirmed frame changes, as a store takes them.
-///
-/// # Errors
-/// If the bytes are no frame.
-pub fn changes(program: &Program, frame: &[u8]) -> Result<Vec<Change>, String> {
-    let FrameRef { body, .. } = frame::parse(frame).map_err(|error| error.to_string())?;
-    let mut changed = BTreeMap::new();
-    let read = frame::ops(body, |op| {
-        if let OpRef::State(function, key, state) = op {
-            let key = StoreKey { function: program.name(function).to_owned(), key: key.to_vec() };
-            changed.insert(key, (!state.is_empty()).then(|| state.to_vec()));
-        }
-    });
-    read.map_err(|error| error.to_string())?;
-    Ok(changed.into_iter().collect())
 }
 
 /// Compares a snapshot with the fold of the journal up to where it was taken.

@@ -26,10 +26,14 @@ pub struct Faults {
     pub moved: u32,
     /// News about who owns a shard comes very late.
     pub slow_news: u32,
-    /// Mail or a progress record is lost.
+    /// Mail or progress is lost.
     pub loss: u32,
-    /// Mail or a progress record comes twice.
+    /// Mail, progress or what a store is to apply comes twice.
     pub doubled: u32,
+    /// Mail or progress comes late, behind what was sent after it.
+    pub late: u32,
+    /// Something that is no record of its own stands in a mailbox or in the partition of progress.
+    pub garbage: u32,
     /// A snapshot cannot be stored.
     pub snapshot: u32,
     /// The newest snapshot of a shard can no longer be read, though its mark stands.
@@ -66,6 +70,8 @@ pub struct Plan {
     pub delay_ms_max: i64,
     /// How long an egress takes to write at most.
     pub egress_ms_max: i64,
+    /// How long a store takes to apply at most, in a fleet.
+    pub store_ms_max: i64,
     /// How many records a worker reads in one stretch at most.
     pub stretch_max: i64,
     /// How many records each partition of the input has at most.
@@ -99,6 +105,7 @@ impl Plan {
             commit_interval_ms: r.one_of(&[0, 0, 3, 20]),
             delay_ms_max: r.one_of(&[1, 4, 15, 60]),
             egress_ms_max: r.one_of(&[0, 5, 50, 800]),
+            store_ms_max: r.one_of(&[0, 5, 50, 800]),
             stretch_max: r.one_of(&[1, 5, 30, 200]),
             records_max: usize::MAX,
             faults: Faults::default(),
@@ -144,6 +151,8 @@ impl Faults {
             slow_news: up_to(400),
             loss: up_to(300),
             doubled: up_to(300),
+            late: up_to(150),
+            garbage: up_to(100),
             snapshot: up_to(400),
             rot: up_to(100),
             jump: up_to(100),

@@ -130,6 +130,40 @@ counts! {
     mail_sent_again,
     /// Mails that came though the target had committed all of them.
     mail_dropped,
+    /// Mails that came before one that is missing.
+    mail_behind_gap,
+    /// Mails that were too large for one record.
+    mail_split,
+    /// Mail or progress that came late, behind what was sent after it.
+    mail_late,
+    /// Records in mailboxes and among progress that are no such thing.
+    garbage,
+    /// Such records that a reader has passed over.
+    garbage_read,
+    /// Mailboxes whose reader had to wait, because the shard was full.
+    mailboxes_held,
+    /// Mailboxes that were trimmed.
+    mailboxes_trimmed,
+    /// Questions for the end of a journal.
+    ends_asked,
+    /// Ends that another owner has moved.
+    ends_elsewhere,
+    /// Writes to stores that came when more was committed.
+    store_writes_late,
+    /// Writes to stores that came twice.
+    store_writes_doubled,
+    /// Such writes that came when the store had more.
+    store_writes_overtaken,
+    /// Writes to stores of workers that had lost the shard.
+    store_writes_deposed,
+    /// Such writes that came when the store had as much.
+    store_writes_void,
+    /// Deaths of workers that had epochs for stores.
+    stores_left_behind,
+    /// Stores that a new owner brought up to date.
+    stores_mended,
+    /// Stores that a new owner replaced, for they were behind its snapshot.
+    stores_replaced,
     /// Snapshots that were stored after one that could not be.
     snapshots_after_failure,
     /// Take-overs that passed a damaged or missing snapshot over.
@@ -141,7 +175,7 @@ counts! {
 impl Report {
     /// The kinds of faults: how often each happened, and how often it changed what came next.
     #[must_use]
-    pub fn faults(&self) -> [(&'static str, u64, u64); 19] {
+    pub fn faults(&self) -> [(&'static str, u64, u64); 28] {
         [
             ("crash", self.crashes, self.crashes_in_work),
             ("pause", self.pauses, self.deposed),
@@ -158,6 +192,15 @@ impl Report {
             ("scattered append", self.appends_scattered, self.appends_scattered_open),
             ("lost mail", self.mail_lost, self.mail_sent_again),
             ("doubled mail", self.mail_doubled, self.mail_dropped),
+            ("late mail", self.mail_late, self.mail_behind_gap),
+            ("garbage in a mailbox", self.garbage, self.garbage_read),
+            ("mailbox of a full shard", self.mail_split, self.mailboxes_held),
+            ("answer of a deposed owner", self.ends_asked, self.ends_elsewhere),
+            ("store that lags", self.store_writes_late, self.stores_mended),
+            ("store behind a snapshot", self.takeovers, self.stores_replaced),
+            ("epochs for a store lost in a crash", self.crashes, self.stores_left_behind),
+            ("store given an epoch again", self.store_writes_doubled, self.store_writes_overtaken),
+            ("store write of a deposed owner", self.store_writes_deposed, self.store_writes_void),
             ("failed snapshot", self.snapshots_failed, self.snapshots_after_failure),
             ("damaged or missing snapshot", self.snapshots_rotten, self.snapshots_passed_over),
             ("trim while a journal is read", self.trims, self.trims_raced),

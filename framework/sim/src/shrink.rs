@@ -33,8 +33,8 @@ macro_rules! faults {
     };
 }
 
-const FAULTS: [Knob; 12] =
-    faults![crash, refused, unknown, pause, moved, slow_news, loss, doubled, snapshot, rot, jump, stall];
+const FAULTS: [Knob; 14] =
+    faults![crash, refused, unknown, pause, moved, slow_news, loss, doubled, late, garbage, snapshot, rot, jump, stall];
 
 const SIZES: [Knob; 4] = [
     Knob {

@@ -22,6 +22,8 @@ pub mod recovery;
 pub mod rules;
 mod seal;
 mod settle;
+pub mod stored;
+pub mod wire;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -61,6 +63,8 @@ pub struct Options {
     pub partitions: Vec<u32>,
     /// The largest record that the log takes, in bytes; larger frames are split.
     pub record_bytes_max: usize,
+    /// Whether other processes write to the same log and may take shards over at any time.
+    pub is_log_shared: bool,
     /// How many bytes the journal grows behind a snapshot before the next is due, at least.
     pub snapshot_tail_bytes: u64,
     /// How many calls an epoch has at most.
@@ -77,6 +81,7 @@ impl Options {
             shards,
             partitions: vec![1; program.ingresses.len()],
             record_bytes_max: usize::MAX,
+            is_log_shared: false,
             snapshot_tail_bytes: SNAPSHOT_TAIL_BYTES_MIN,
             epoch_calls_max: EPOCH_CALLS_MAX,
             rules: Rules::default(),
@@ -285,6 +290,12 @@ impl Shard {
     #[must_use]
     pub fn position(&self, ingress: usize, partition: u32) -> Position {
         self.positions[ingress][partition as usize].position.unwrap_or_default()
+    }
+
+    /// How many messages of the shard `source` it has accepted.
+    #[must_use]
+    pub fn seen(&self, source: ShardId) -> u64 {
+        self.seen[source as usize]
     }
 
     /// The watermark of a stage.

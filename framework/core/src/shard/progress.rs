@@ -46,10 +46,10 @@ impl Board {
         Self { records: vec![None; shards as usize], version: 0, cut: vec![EventTime::MIN; stages] }
     }
 
-    /// Takes a record unless a newer one of its shard is known; returns whether it was taken.
+    /// Takes a record unless it, or a newer one of its shard, is known; returns whether it was taken.
     pub fn put(&mut self, progress: Arc<Progress>) -> bool {
         let known = &mut self.records[progress.shard as usize];
-        if known.as_ref().is_some_and(|known| known.epoch > progress.epoch) {
+        if known.as_ref().is_some_and(|known| known.epoch > progress.epoch || *known == progress) {
             return false;
         }
         *known = Some(progress);
@@ -119,6 +119,7 @@ mod tests {
         let mut board = Board::new(2, 1);
         assert!(board.put(record(0, 2, 5, [0, 0], [0, 0])));
         assert!(!board.put(record(0, 1, 9, [0, 0], [0, 0])));
+        assert!(!board.put(record(0, 2, 5, [0, 0], [0, 0])), "a repeat is no news");
         assert_eq!(board.get(0).expect("known").epoch, 2);
     }
 

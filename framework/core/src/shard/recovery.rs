@@ -11,7 +11,8 @@ use super::{
     Emission, Options, Shard,
     frame::{self, FrameRef, Header, Kind, OpRef, SnapshotMark},
     image::{Image, Verdict, snapshot_crc},
-    rules::Rules,
+    rules::{Rule, Rules},
+    stored::Mending,
 };
 use crate::{
     address::ShardId,
@@ -20,6 +21,7 @@ use crate::{
     ports::{
         log::{Log, ReadError},
         snapshots::Snapshots,
+        store::Store,
     },
     program::Program,
 };
@@ -51,8 +53,15 @@ impl Replica {
         egress_taken: u64,
         committed: &mut dyn FnMut(&Image, &FrameRef<'_>),
     ) -> Result<Self, Corrupt> {
-        Self::recover_under(Rules::default(), shard, log, snapshots, egress_taken, committed)
+        let mut behind = |image: &Image, frame: &FrameRef<'_>| {
+            if frame.header.epoch > egress_taken {
+                committed(image, frame);
+            }
+        };
+        Self::recover_under(Rules::default(), shard, log, snapshots, egress_taken, &mut behind)
     }
+
+    /// As [`Self::recover`], but hands over every committed frame that it folds.
 
     fn recover_under(
         rules: Rules,
@@ -88,13 +97,7 @@ impl Replica {
         let from = replica.image.next_offset();
         let read = log.read(shard, from, &mut |offset, record| {
             if failure.is_ok() {
-                failure = replica
-                    .fold(offset, record, &mut |image, frame| {
-                        if frame.header.epoch > egress_taken {
-                            committed(image, frame);
-                        }
-                    })
-                    .map(|_| ());
+                failure = replica.fold(offset, record, committed).map(|_| ());
             }
         });
         read.map_err(corrupt)?;
@@ -207,13 +210,51 @@ impl TakeOver {
         egress_taken: u64,
         emit: &mut dyn FnMut(Emission),
     ) -> Result<Self, TakeOverError> {
+        Self::load(program, options, shard, (log, snapshots), None, egress_taken, emit)
+    }
+
+    /// As [`Self::prepare`], and brings `store` up to what was folded.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`], and if the store fails.
+    pub fn prepare_with_store(
+        program: &Arc<Program>,
+        options: &Arc<Options>,
+        shard: ShardId,
+        (log, snapshots, store): (&mut dyn Log, &mut dyn Snapshots, &mut dyn Store),
+        egress_taken: u64,
+        emit: &mut dyn FnMut(Emission),
+    ) -> Result<Self, TakeOverError> {
+        let store = Some(store).filter(|_| options.rules.holds(Rule::TakeOverMendsTheStore));
+        Self::load(program, options, shard, (log, snapshots), store, egress_taken, emit)
+    }
+
+    fn load(
+        program: &Arc<Program>,
+        options: &Arc<Options>,
+        shard: ShardId,
+        (log, snapshots): (&mut dyn Log, &mut dyn Snapshots),
+        store: Option<&mut dyn Store>,
+        egress_taken: u64,
+        emit: &mut dyn FnMut(Emission),
+    ) -> Result<Self, TakeOverError> {
         let mut unknown = Ok(());
-        let mut committed = |image: &Image, frame: &FrameRef<'_>| match emission(program, image, frame) {
-            Ok(emission) => emit(emission),
-            Err(error) => unknown = Err(error),
+        let mut mending = store.map(Mending::new).transpose()?;
+        let mut committed = |image: &Image, frame: &FrameRef<'_>| {
+            if let Some(mending) = &mut mending {
+                mending.apply(image, frame);
+            }
+            if frame.header.epoch <= egress_taken {
+                return;
+            }
+            match emission(program, image, frame) {
+                Ok(emission) => emit(emission),
+                Err(error) => unknown = Err(error),
+            }
         };
         let mut replica = Replica::recover_under(options.rules, shard, log, snapshots, egress_taken, &mut committed)?;
         unknown?;
+        mending.map_or(Ok(()), |mending| mending.finish(&replica.image))?;
         // The claim will bring this table of names; the state is loaded under it.
         replica.image.rename(program.names.clone())?;
         let loaded = Shard::load(Arc::clone(program), Arc::clone(options), &mut replica.image);

@@ -36,6 +36,8 @@ pub enum Rule {
     EmitAfterConfirm,
     /// Answers are given only once their frame is confirmed.
     AnswerAfterConfirm,
+    /// An answer that no append of its own proves waits until the journal shows that its owner still is.
+    ReadsAskTheEnd,
     /// Progress is told only once its frame is confirmed.
     ProgressAfterConfirm,
     /// An append that stands at another offset than expected deposes its writer.
@@ -60,6 +62,8 @@ pub enum Rule {
     TrimBehindSnapshot,
     /// The journal is trimmed only as far as egresses have taken what it holds.
     TrimBehindEgress,
+    /// A new owner brings the store up to what it has folded.
+    TakeOverMendsTheStore,
     /// A snapshot holds the carry queue.
     SnapshotHasCarry,
     /// A snapshot holds the messages that are not acknowledged.

@@ -41,7 +41,7 @@ pub(crate) struct Events(pub(crate) Vec<Event>);
 pub(crate) enum Event {
     Input(Share),
     Mail(Arc<Mail>),
-    Progress(Arc<Progress>),
+    Progress(Vec<Arc<Progress>>),
     Appended(Vec<(ShardId, u64)>),
     SnapshotStored(ShardId, Option<SnapshotMark>),
     SnapshotWanted(ShardId),
@@ -188,7 +188,7 @@ impl ShardHost {
         match event {
             Event::Input(share) => self.waiting.push_back(share),
             Event::Mail(mail) => self.pipeline.mail(mail, now),
-            Event::Progress(progress) => self.pipeline.progress(&[progress]),
+            Event::Progress(news) => self.pipeline.progress(&news),
             Event::Appended(offsets) => {
                 for (shard, offset) in offsets {
                     failpoint("host/append-confirmed");
@@ -281,9 +281,9 @@ impl ShardHost {
                     let host = self.switchboard.host_of(mail.target);
                     self.outgoing[host].push(Event::Mail(mail));
                 }
-                Action::Progress(progress) => {
+                Action::Progress(news) => {
                     for (_, events) in self.outgoing.iter_mut().enumerate().filter(|(host, _)| *host != self.number) {
-                        events.push(Event::Progress(Arc::clone(&progress)));
+                        events.push(Event::Progress(news.clone()));
                     }
                 }
                 Action::Emit(emission) => self.emissions.push(emission),
@@ -294,6 +294,8 @@ impl ShardHost {
                 Action::TakeOver(shard) => {
                     self.switchboard.notify(Notice::Lost(format!("the ownership of shard {shard} was lost")));
                 }
+                // The log of one process is not shared.
+                Action::AskEnd { .. } | Action::TrimMailbox { .. } => {}
             }
         }
         is_any

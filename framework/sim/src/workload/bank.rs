@@ -2,7 +2,8 @@
 //!
 //! What must hold: at any committed moment the balances and the money on its way are what was
 //! deposited; a rejected transfer is one dead letter; accounts that are never overdrawn end with
-//! the balance of a model; a deposit that was answered is there, once.
+//! the balance of a model; a deposit that was answered is there, once; and a read tells of each
+//! deposit that anybody was told of before the read was asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,7 @@ use statefn_core::{
     shard::Reply,
 };
 
-use super::{Asked, End, Setup, Workload, same, states_of};
+use super::{Asked, End, Setup, Told, Workload, same, states_of};
 use crate::{check::Audit, random::Random};
 
 static STATEMENTS: Egress<Entry> = Egress::new("statements");
@@ -31,6 +32,18 @@ struct Deposit {
     cents: u64,
 }
 message!(Deposit, "deposit");
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct GetDeposits {}
+message!(GetDeposits, "get-deposits");
+
+/// What a read tells.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Held {
+    account: String,
+    deposits: BTreeSet<u64>,
+}
+message!(Held, "held");
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Transfer {
@@ -85,7 +98,12 @@ struct Account {
 
 function! {
     Account, "sim/account",
-    on { 0 plain Deposit -> u64: deposit, 1 plain Transfer -> Result<(), Overdrawn>: transfer, 2 plain Receive -> (): receive }
+    on {
+        0 plain Deposit -> u64: deposit,
+        1 plain Transfer -> Result<(), Overdrawn>: transfer,
+        2 plain Receive -> (): receive,
+        3 read GetDeposits -> Held: deposits,
+    }
     timers {}
     sends { 0 Account }
     emits { STATEMENTS }
@@ -107,6 +125,10 @@ impl Account {
         self.transfers += 1;
         ctx.send(Address::<Self>::new(&*msg.to), Receive { cents: msg.cents });
         if had < msg.cents { Err(Overdrawn { missing: msg.cents - had }) } else { Ok(()) }
+    }
+
+    fn deposits(&self, _: &GetDeposits, ctx: &Context<'_, Self>) -> Held {
+        Held { account: ctx.key().clone(), deposits: self.deposits.iter().copied().collect() }
     }
 
     fn receive(&mut self, msg: &Receive, _: &mut Context<'_, Self>) {
@@ -182,7 +204,7 @@ impl Bank {
         let expected: BTreeSet<u64> = self.orders().filter_map(|order| Some(order.deposit.as_ref()?.id)).collect();
         let of_input: BTreeSet<u64> = once.range(INPUT_IDS..).copied().collect();
         same("deposits of the input", &of_input, &expected)?;
-        for answer in end.answers {
+        for Told { answer, .. } in end.answers.iter().filter(|told| !is_read(told.answer.request)) {
             let is_there = once.contains(&answer.request);
             if is_there != matches!(answer.reply, Reply::Answered(_)) {
                 return Err(format!(
@@ -194,6 +216,33 @@ impl Bank {
         Ok(())
     }
 
+    /// Checks that a read misses no deposit that was answered, or read, before it was asked for.
+    fn check_reads(end: &End<'_>, accounts: &BTreeMap<String, Account>) -> Result<(), String> {
+        let of_deposit: BTreeMap<u64, &String> = accounts
+            .iter()
+            .flat_map(|(name, account)| account.deposits.iter().map(move |deposit| (*deposit, name)))
+            .collect();
+        let mut heard: Vec<Held> = Vec::new();
+        for Told { answer, known } in end.answers {
+            let held = match &answer.reply {
+                Reply::Answered(bytes) if is_read(answer.request) => {
+                    Held::decode(bytes).map_err(|error| error.to_string())?
+                }
+                _ => {
+                    let account = of_deposit.get(&answer.request).map_or_else(String::new, |name| (*name).clone());
+                    heard.push(Held { account, deposits: BTreeSet::from([answer.request]) });
+                    continue;
+                }
+            };
+            let mut before = heard[..*known].iter().filter(|heard| heard.account == held.account);
+            if let Some(missed) = before.find(|heard| !heard.deposits.is_subset(&held.deposits)) {
+                return Err(format!("{missed:?} was known when {held:?} was asked for: the read is stale (I7)"));
+            }
+            heard.push(held);
+        }
+        Ok(())
+    }
+
     fn check_letters(&self, accounts: &BTreeMap<String, Account>, end: &End<'_>) -> Result<(), String> {
         let emitted = end.audit.shards.iter().flat_map(|shard| &shard.emitted);
         let letters = emitted.filter(|record| record.egress == end.program.dead_letters).count();
@@ -201,6 +250,11 @@ impl Bank {
         let transfers = self.orders().filter(|order| order.transfer.is_some()).count();
         same("transfers that were made or rejected", &(accepted as usize + letters), &transfers)
     }
+}
+
+/// Whether a client reads with this request; else it deposits.
+fn is_read(request: u64) -> bool {
+    request % 2 == 1
 }
 
 fn rich(account: u64) -> String {
@@ -236,8 +290,11 @@ impl Workload for Bank {
 
     fn request(&self, random: &mut Random, id: u64) -> Option<Asked> {
         let key = poor(random.below(self.accounts)).into_bytes();
-        let payload = encoded(&Deposit { id, cents: 1 + id % 7 });
-        Some(Asked { function: Account::NAME, message: Deposit::NAME, key, payload })
+        let (message, payload) = match is_read(id) {
+            true => (GetDeposits::NAME, encoded(&GetDeposits {})),
+            false => (Deposit::NAME, encoded(&Deposit { id, cents: 1 + id % 7 })),
+        };
+        Some(Asked { function: Account::NAME, message, key, payload })
     }
 
     fn check_running(&self, program: &Program, audit: &Audit) -> Result<(), String> {
@@ -263,6 +320,7 @@ impl Workload for Bank {
         let accounts = states_of::<Account>(end.audit, Account::NAME)?.into_iter().collect();
         self.check_rich(&accounts)?;
         self.check_deposits(&accounts, end)?;
+        Self::check_reads(end, &accounts)?;
         self.check_letters(&accounts, end)
     }
 }

@@ -58,7 +58,16 @@ pub struct End<'a> {
     /// What was committed; every egress has exactly that.
     pub audit: &'a Audit,
     /// The answers that were given.
-    pub answers: &'a [Answer],
+    pub answers: &'a [Told],
+}
+
+/// An answer that a client was given.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The answer.
+    pub answer: Answer,
+    /// How many answers had been given to anybody before this was asked.
+    pub known: usize,
 }
 
 /// A program, its input, and the answers it must give.

@@ -1,20 +1,17 @@
 //! The actions of pipelines, as the world executes them.
 
-use std::sync::Arc;
-
 use statefn_core::{
     address::ShardId,
     pipeline::{Action, Append},
     ports::{
         log::{Log, Offset},
         snapshots::Snapshots,
-        store::Store,
     },
-    shard::{Emission, Shard, Snapshot, frame::SnapshotMark, outbox::Mail, progress::Progress, rules::Rule},
+    shard::{Answer, Emission, Shard, Snapshot, frame::SnapshotMark, rules::Rule, stored},
 };
 
 use super::{Event, Life, WorkerId, World};
-use crate::check::{changes, snapshot_equals_fold};
+use crate::{check::snapshot_equals_fold, workload::Told};
 
 impl World<'_> {
     pub(super) fn execute(&mut self, worker: WorkerId, action: Action) -> Result<(), String> {
@@ -27,20 +24,22 @@ impl World<'_> {
             }
             Action::Publish(mail) => self.publish(worker, &mail)?,
             Action::Emit(emission) => {
-                let changes = changes(&self.program, &emission.frame)?;
-                self.stores[emission.shard as usize].apply(emission.epoch, &changes)?;
+                let changes = stored::changes(&self.program, &emission.frame).map_err(|error| error.to_string())?;
+                self.apply_to_store(worker, emission.shard, (emission.epoch, changes))?;
                 self.emit(worker, emission)?;
             }
-            Action::Progress(progress) => self.tell_progress(worker, &progress)?,
-            Action::Answer(answer) => {
-                self.report.answers += 1;
-                if self.asked.remove(&answer.request).is_none() {
-                    return Err(format!("request {} is answered twice (I7)", answer.request));
-                }
+            Action::Progress(news) => self.tell_progress(worker, &news)?,
+            Action::Answer(answer) => self.answer(answer)?,
+            Action::AskEnd { shard, question } => {
+                self.report.ends_asked += 1;
+                self.send(Event::AskEnd(self.life(worker), shard, question));
+            }
+            Action::TrimMailbox { shard, before } => {
                 if self.plan.looks_inside {
-                    self.workload.check_answer(&self.program, &self.audit, &answer)?;
+                    self.check_trim(shard, before)?;
                 }
-                self.answers.push(answer);
+                let ms = self.random.between(0, 200);
+                self.after(ms, Event::TrimMailbox(self.life(worker), shard, before));
             }
             Action::Store(snapshot) => self.store(worker, snapshot)?,
             Action::Forget { shard, snapshots, before } => {
@@ -59,40 +58,23 @@ impl World<'_> {
         (worker, self.workers[worker].life)
     }
 
-    pub(super) fn others(&self, worker: WorkerId) -> Vec<Life> {
-        let living = (0..self.workers.len()).filter(|id| *id != worker && self.workers[*id].pipeline.is_some());
-        living.map(|id| self.life(id)).collect()
-    }
-
-    pub(super) fn publish(&mut self, worker: WorkerId, mail: &Arc<Mail>) -> Result<(), String> {
-        let sent = self.published.entry((mail.source, mail.target)).or_default();
-        self.report.mail_sent_again += u64::from(mail.last() <= *sent);
-        *sent = (*sent).max(mail.last());
-        if self.plan.looks_inside && mail.last() > self.audit.sent(mail.source, mail.target) {
-            return Err(format!("shard {} publishes what it has not committed (I3): {mail:?}", mail.source));
+    fn answer(&mut self, answer: Answer) -> Result<(), String> {
+        self.report.answers += 1;
+        let Some(asking) = self.asked.remove(&answer.request) else {
+            return Err(format!("request {} is answered twice (I7)", answer.request));
+        };
+        if self.plan.looks_inside {
+            self.workload.check_answer(&self.program, &self.audit, &answer)?;
         }
-        for life in self.others(worker) {
-            for _ in 0..self.copies() {
-                self.send(Event::Mail(life, Arc::clone(mail)));
-            }
-        }
+        self.answers.push(Told { answer, known: asking.known });
         Ok(())
     }
 
-    pub(super) fn tell_progress(&mut self, worker: WorkerId, progress: &Arc<Progress>) -> Result<(), String> {
-        let committed = self.audit.shards[progress.shard as usize].image.epoch();
-        if self.plan.looks_inside && progress.epoch > committed {
-            return Err(format!(
-                "shard {} tells progress of epoch {}, which is not committed",
-                progress.shard, progress.epoch
-            ));
-        }
-        for life in self.others(worker) {
-            for _ in 0..self.copies() {
-                self.send(Event::Progress(life, Arc::clone(progress)));
-            }
-        }
-        Ok(())
+    /// A worker learns where a journal ends.
+    pub(super) fn end_told(&mut self, worker: WorkerId, shard: ShardId, question: u64, end: Offset) {
+        let was_owned = self.owned(worker, shard).is_some();
+        self.pipeline(worker).journal_end(shard, question, end);
+        self.report.ends_elsewhere += u64::from(was_owned && self.owned(worker, shard).is_none());
     }
 
     /// Removes what is no longer needed: snapshots first, and then the journal.
@@ -132,19 +114,6 @@ impl World<'_> {
         self.report.trims_raced += u64::from(before > self.log.start(shard));
         self.log.trim_before_the_next_read(shard, before);
         Ok(())
-    }
-
-    /// How often something arrives that was sent once.
-    pub(super) fn copies(&mut self) -> u32 {
-        if self.random.chance(self.faults.loss) {
-            self.report.mail_lost += 1;
-            return 0;
-        }
-        if self.random.chance(self.faults.doubled) {
-            self.report.mail_doubled += 1;
-            return 2;
-        }
-        1
     }
 
     pub(super) fn emit(&mut self, worker: WorkerId, emission: Emission) -> Result<(), String> {

@@ -6,8 +6,8 @@ use statefn_core::{
     shard::{Answer, Reply, Request},
 };
 
-use super::{Event, WorkerId, World};
-use crate::workload::Asked;
+use super::{Asking, Event, WorkerId, World};
+use crate::workload::{Asked, Told};
 
 impl World<'_> {
     /// A client calls a handler of some key and waits for the answer; it never calls twice.
@@ -40,17 +40,16 @@ impl World<'_> {
         let call = Call::message(function as u16, handler as u16, hash, statefn_core::EventTime(0));
         calls.push(call, &key, &payload);
         let now = self.clock(worker);
-        self.asked.insert(id, (worker, shard));
+        self.asked.insert(id, Asking { worker, shard, known: self.answers.len() });
         self.pipeline(worker).request(shard, &Request { id, calls }, now);
     }
 
     /// What a mutant does: clients are told that nothing was done, though nobody knows.
     pub(super) fn refuse_requests(&mut self, worker: WorkerId, shard: ShardId) {
-        let refused: Vec<u64> =
-            self.asked.iter().filter(|(_, asked)| **asked == (worker, shard)).map(|(request, _)| *request).collect();
-        for request in refused {
-            self.asked.remove(&request);
-            self.answers.push(Answer { request, reply: Reply::Failed("nothing was done".into()) });
+        let is_refused = |asking: &Asking| (asking.worker, asking.shard) == (worker, shard);
+        for (request, asking) in self.asked.extract_if(.., |_, asking| is_refused(asking)) {
+            let answer = Answer { request, reply: Reply::Failed("nothing was done".into()) };
+            self.answers.push(Told { answer, known: asking.known });
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use statefn_core::{pipeline::Pipeline, shard::Shard};
 
-use super::World;
+use super::{World, store::Unapplied};
 use crate::{check::Accounts, workload::End};
 
 impl World<'_> {
@@ -25,7 +25,9 @@ impl World<'_> {
                 return false;
             }
         }
-        self.workers.iter().all(|worker| worker.emissions.is_empty())
+        self.workers
+            .iter()
+            .all(|worker| worker.emissions.is_empty() && worker.unapplied.values().all(Unapplied::is_empty))
             && self.workers.iter().flat_map(|worker| &worker.pipeline).all(Pipeline::is_finished)
             && self
                 .named

@@ -7,9 +7,10 @@
 //!
 //! ```text
 //!   input --> worker: pipeline --Append--> [delay, fate] --> log --> audit folds it
-//!                ^        |--Publish, Progress--> [delay, loss, doubled] --> every other worker
-//!                |        |--Emit--> egress, store      |--Store, Forget--> snapshots, trim
-//!                +--[delay]-- outcomes, news, egress taken
+//!              ^  ^       |--Publish, Progress--> [delay, loss, doubled, late] --> log
+//!              |  |       |--Emit--> egress, [delay] --> store   |--Store, Forget--> snapshots, trim
+//!              |  +--[delay]-- outcomes, news, egress taken, ends of journals
+//!              +-- mailboxes of its shards, progress of all: read from the log at each turn
 //! ```
 //!
 //! Invariants: nothing but the plan's seed decides what happens; an event for a worker that has
@@ -22,6 +23,8 @@ mod client;
 mod end;
 mod journal;
 mod ownership;
+mod post;
+mod store;
 mod trouble;
 mod worker;
 
@@ -35,18 +38,27 @@ use statefn_core::{
     address::ShardId,
     ingress::ErasedIngress,
     pipeline::Pipeline,
-    ports::{log::Offset, snapshots::MemorySnapshots, store::MemoryStore},
+    ports::{
+        log::{Log, Offset, Partition},
+        snapshots::MemorySnapshots,
+        store::MemoryStore,
+    },
     program::Program,
-    shard::{Answer, Emission, Options, TakeOver, frame::SnapshotMark, outbox::Mail, progress::Progress},
+    shard::{
+        Emission, Options, TakeOver,
+        frame::SnapshotMark,
+        wire::{mailbox_partition, progress_partition},
+    },
 };
 
+use self::store::{Unapplied, Write};
 use crate::{
     check::{Audit, Sink},
     log::{Bytes, Fate, SharedLog},
     plan::{Faults, Plan},
     random::Random,
     report::Report,
-    workload::Workload,
+    workload::{Told, Workload},
 };
 
 /// How many events a world may have; one that has more does not come to an end.
@@ -64,8 +76,15 @@ enum Event {
     Turn(Life, u64),
     TakeOver(Life, ShardId),
     Told(Life, ShardId, u64, Outcome),
-    Mail(Life, Arc<Mail>),
-    Progress(Life, Arc<Progress>),
+    /// A question for the end of a journal arrives at the log.
+    AskEnd(Life, ShardId, u64),
+    End(Life, ShardId, u64, Offset),
+    /// A record comes to a mailbox or to the partition of progress.
+    Posted(Partition, Bytes),
+    TrimMailbox(Life, ShardId, Offset),
+    /// Epochs arrive at a store.
+    Write(Write),
+    Written(Life, ShardId),
     SnapshotTold(Life, ShardId, u64, Option<SnapshotMark>),
     Flush(Life),
     Forget(Life, ShardId, Vec<SnapshotMark>, Option<Offset>),
@@ -85,14 +104,23 @@ impl Event {
             Self::Turn(life, _)
             | Self::TakeOver(life, _)
             | Self::Told(life, ..)
-            | Self::Mail(life, _)
-            | Self::Progress(life, _)
+            | Self::End(life, ..)
+            | Self::TrimMailbox(life, ..)
+            | Self::Written(life, _)
             | Self::SnapshotTold(life, ..)
             | Self::Flush(life)
             | Self::Forget(life, ..)
             | Self::EgressTaken(life, ..)
             | Self::News(life, _) => Some(*life),
-            Self::Arrive(_) | Self::Restart(_) | Self::Move(..) | Self::Request | Self::Trouble | Self::Calm => None,
+            Self::Arrive(_)
+            | Self::AskEnd(..)
+            | Self::Posted(..)
+            | Self::Write(_)
+            | Self::Restart(_)
+            | Self::Move(..)
+            | Self::Request
+            | Self::Trouble
+            | Self::Calm => None,
         }
     }
 }
@@ -115,6 +143,15 @@ struct Flight {
     fate: Fate,
 }
 
+/// A request that nobody has answered yet.
+#[derive(Debug, Clone, Copy)]
+struct Asking {
+    worker: WorkerId,
+    shard: ShardId,
+    /// How many answers had been given before.
+    known: usize,
+}
+
 struct Worker {
     life: u64,
     /// None while it is dead.
@@ -124,6 +161,10 @@ struct Worker {
     claims: BTreeMap<ShardId, (u64, TakeOver)>,
     /// What its egresses have not written yet; they write in order.
     emissions: VecDeque<Emission>,
+    /// What stores have not applied yet.
+    unapplied: BTreeMap<ShardId, Unapplied>,
+    /// The first record of the partition of progress that it has not read.
+    progress_from: Offset,
     paused_until: i64,
     clock_skew_ms: i64,
     turn: u64,
@@ -167,6 +208,10 @@ pub struct World<'a> {
     failed_snapshots: BTreeSet<ShardId>,
     /// By source and target, the last message that was published.
     published: BTreeMap<(ShardId, ShardId), u64>,
+    /// By worker and partition, when the last record comes that it has posted there.
+    posted_at: BTreeMap<(WorkerId, Partition), i64>,
+    /// Mail that meant nothing to an owner who read it.
+    void_mail: BTreeSet<(ShardId, Offset)>,
     /// By shard, until when appends to its journal wait.
     stalled_until: Vec<i64>,
     /// The newest reading of any clock.
@@ -176,10 +221,9 @@ pub struct World<'a> {
     /// What a crash leaves of the stores of an embedded world.
     flushed: Vec<MemoryStore>,
     audit: Audit,
-    answers: Vec<Answer>,
+    answers: Vec<Told>,
     requests: u64,
-    /// By request that nobody has answered yet, who was asked.
-    asked: BTreeMap<u64, (WorkerId, ShardId)>,
+    asked: BTreeMap<u64, Asking>,
     report: Report,
     trace: u64,
 }
@@ -199,6 +243,7 @@ impl<'a> World<'a> {
             record_bytes_max: plan.record_bytes_max,
             snapshot_tail_bytes: plan.snapshot_tail_bytes,
             epoch_calls_max: plan.epoch_calls_max,
+            is_log_shared: !plan.is_embedded,
             rules: plan.rules,
             ..Options::new(plan.shards, &program)
         };
@@ -218,12 +263,14 @@ impl<'a> World<'a> {
             named: Vec::new(),
             calm_at: 0,
             nonce: 0,
-            log: SharedLog::new(plan.shards),
+            log: SharedLog::new(progress_partition(plan.shards) + 1),
             snapshots: MemorySnapshots::default(),
             rotten: BTreeSet::new(),
             rotten_unread: BTreeSet::new(),
             failed_snapshots: BTreeSet::new(),
             published: BTreeMap::new(),
+            posted_at: BTreeMap::new(),
+            void_mail: BTreeSet::new(),
             stalled_until: vec![0; shards],
             newest_clock: i64::MIN,
             sinks: std::iter::repeat_with(Sink::default).take(shards).collect(),
@@ -256,6 +303,8 @@ impl<'a> World<'a> {
                 named: BTreeSet::new(),
                 claims: BTreeMap::new(),
                 emissions: VecDeque::new(),
+                unapplied: BTreeMap::new(),
+                progress_from: 0,
                 paused_until: 0,
                 clock_skew_ms,
                 turn: 0,
@@ -307,14 +356,18 @@ impl<'a> World<'a> {
             Event::Turn((worker, _), turn) => return self.turn(worker, turn),
             Event::TakeOver((worker, _), shard) => self.prepare(worker, shard)?,
             Event::Told((worker, _), shard, nonce, outcome) => self.told(worker, shard, nonce, outcome)?,
-            Event::Mail((worker, _), mail) => {
-                let seen = self.audit.shards[mail.target as usize].seen.get(&mail.source).copied().unwrap_or_default();
-                let is_owned = self.owned(worker, mail.target).is_some();
-                self.report.mail_dropped += u64::from(is_owned && mail.last() <= seen);
-                let now = self.clock(worker);
-                self.pipeline(worker).mail(mail, now);
+            Event::AskEnd(life, shard, question) => {
+                let end = self.log.end(shard);
+                self.send(Event::End(life, shard, question, end));
             }
-            Event::Progress((worker, _), progress) => self.pipeline(worker).progress(&[progress]),
+            Event::End((worker, _), shard, question, end) => self.end_told(worker, shard, question, end),
+            Event::Posted(partition, record) => self.posted(partition, &record),
+            Event::TrimMailbox(_, shard, before) => {
+                self.report.mailboxes_trimmed += 1;
+                self.log.trim(mailbox_partition(self.plan.shards, shard), before)?;
+            }
+            Event::Write(write) => self.write(&write)?,
+            Event::Written((worker, _), shard) => self.written(worker, shard),
             Event::SnapshotTold((worker, _), shard, nonce, mark) => {
                 if self.owned(worker, shard).is_some_and(|shard| shard.nonce() == nonce) {
                     self.pipeline(worker).snapshot_stored(shard, mark);

@@ -8,7 +8,7 @@ use statefn_core::{
     shard::{Accepted, TakeOver, rules::Rule},
 };
 
-use super::{Event, Outcome, WorkerId, World};
+use super::{Event, Outcome, WorkerId, World, store::Watched};
 
 impl World<'_> {
     /// Tells a worker whether it is named for a shard, as things stand now.
@@ -41,11 +41,17 @@ impl World<'_> {
             self.forget_while_read(shard)?;
         }
         let mut missing = Vec::new();
-        let ports: (&mut dyn Log, &mut dyn Snapshots) = (&mut self.log, &mut self.snapshots);
-        let take_over = TakeOver::prepare(&self.program, &self.options, shard, ports, taken, &mut |emission| {
-            missing.push(emission);
-        });
+        let applied = self.stores[shard as usize].applied_epoch()?;
+        let mut store = Watched { store: &mut self.stores[shard as usize], is_replaced: false };
+        let ports: (&mut dyn Log, &mut dyn Snapshots, &mut dyn Store) =
+            (&mut self.log, &mut self.snapshots, &mut store);
+        let take_over =
+            TakeOver::prepare_with_store(&self.program, &self.options, shard, ports, taken, &mut |emission| {
+                missing.push(emission);
+            });
         let mut take_over = take_over.map_err(|error| error.to_string())?;
+        self.report.stores_replaced += u64::from(store.is_replaced);
+        self.report.stores_mended += u64::from(self.stores[shard as usize].applied_epoch()? > applied);
         self.report.snapshots_passed_over += u64::from(self.rotten_unread.remove(&(shard as usize)));
         missing.into_iter().try_for_each(|emission| self.emit(worker, emission))?;
         self.nonce += 1;
@@ -73,7 +79,6 @@ impl World<'_> {
                 let others = (0..self.workers.len()).filter(|other| *other != worker);
                 let is_owned_twice = others.into_iter().any(|other| self.owned(other, shard).is_some());
                 self.report.owned_twice += u64::from(is_owned_twice);
-                self.catch_up(shard, owned.epoch())?;
                 let taken = self.sinks[shard as usize].taken;
                 self.pipeline(worker).adopt(*owned, taken);
             }
@@ -81,16 +86,6 @@ impl World<'_> {
                 self.report.claims_in_vain += 1;
                 self.take_over_later(worker, shard);
             }
-        }
-        Ok(())
-    }
-
-    /// Brings the store of a shard up to what its new owner begins with.
-    pub(super) fn catch_up(&mut self, shard: ShardId, epoch: u64) -> Result<(), String> {
-        let store = &mut self.stores[shard as usize];
-        let changes = &self.audit.shards[shard as usize].changes;
-        for missing in store.applied_epoch()? + 1..=epoch {
-            store.apply(missing, &changes[missing as usize - 1])?;
         }
         Ok(())
     }

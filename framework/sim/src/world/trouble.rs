@@ -3,7 +3,7 @@
 use statefn_core::{
     address::ShardId,
     ports::{log::Log, snapshots::Snapshots},
-    shard::Shard,
+    shard::{Shard, wire::progress_partition},
 };
 
 use super::{Event, WorkerId, World};
@@ -37,6 +37,12 @@ impl World<'_> {
         if self.plan.is_embedded && self.random.chance(500) {
             let shard = self.random.place(self.named.len());
             self.flushed[shard].clone_from(&self.stores[shard]);
+        }
+        if !self.plan.is_embedded && self.random.chance(200) {
+            // What the log keeps of progress is its own affair.
+            let progress = progress_partition(self.plan.shards);
+            let kept = self.random.below(20);
+            self.log.trim(progress, self.log.end(progress).saturating_sub(kept))?;
         }
         if self.random.chance(self.faults.forgets) && !self.has_forgotten {
             self.lose_a_record()?;

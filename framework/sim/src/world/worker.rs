@@ -7,7 +7,8 @@ use statefn_core::{
     dead_letter::DeadLetter,
     ingress::{Batches, RawRecord},
     pipeline::Pipeline,
-    shard::{Shard, frame::Position},
+    ports::log::Log,
+    shard::{Shard, frame::Position, wire::progress_partition},
 };
 
 use super::{Event, WorkerId, World};
@@ -28,6 +29,7 @@ impl World<'_> {
         }
         self.workers[worker].turn_at = None;
         let mut is_busy = self.random.chance(400) && self.read_input(worker);
+        is_busy |= self.read_posts(worker)?;
         let now = self.clock(worker);
         // Not by `Self::pipeline`, which would wake the worker again at once, for ever.
         self.workers[worker].pipeline.as_mut().expect("a worker with a turn lives").pump(now);
@@ -55,6 +57,7 @@ impl World<'_> {
     pub(super) fn restart(&mut self, worker: WorkerId) {
         let pipeline = Pipeline::new(Arc::clone(&self.program), &self.options, self.plan.commit_interval_ms);
         self.workers[worker].pipeline = Some(pipeline);
+        self.workers[worker].progress_from = self.log.end(progress_partition(self.plan.shards));
         for shard in 0..self.plan.shards {
             if self.named[shard as usize] == worker {
                 self.news(worker, shard);
@@ -75,6 +78,8 @@ impl World<'_> {
         known.named.clear();
         known.claims.clear();
         known.emissions.clear();
+        self.report.stores_left_behind += u64::from(known.unapplied.values().any(|unapplied| !unapplied.is_empty()));
+        known.unapplied.clear();
         let ms = self.random.between(1, 400);
         self.after(ms, Event::Restart(worker));
         if self.plan.is_embedded {
@@ -82,14 +87,6 @@ impl World<'_> {
             self.tear()?;
         }
         Ok(())
-    }
-
-    /// The stores of a process lose what was not flushed.
-    fn lose_stores(&mut self) {
-        for (store, flushed) in self.stores.iter_mut().zip(&self.flushed) {
-            self.report.stores_behind += u64::from(store != flushed);
-            store.clone_from(flushed);
-        }
     }
 
     /// The log of a process dies with it: of what was not confirmed any part may stand, in order.

@@ -243,7 +243,11 @@ impl<'a> Life<'a> {
                 }
                 Action::TakeOver(shard) => return Err(format!("shard {shard} is lost")),
                 // There is no other pipeline, and nobody asks.
-                Action::Publish(_) | Action::Progress(_) | Action::Answer(_) => {}
+                Action::Publish(_)
+                | Action::Progress(_)
+                | Action::Answer(_)
+                | Action::AskEnd { .. }
+                | Action::TrimMailbox { .. } => {}
             }
         }
         self.append(&appends)?;
