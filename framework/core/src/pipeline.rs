@@ -381,7 +381,7 @@ impl Pipeline {
         self.now = self.now.max(now);
         self.repeat_progress();
         loop {
-            if std::mem::take(&mut self.is_board_news) {
+            if std::mem::take(&mut self.is_board_news) && self.program.has_cycles() {
                 self.board.refresh_cut();
             }
             self.settle();

@@ -30,7 +30,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use self::{
     frame::{MessageRef, Op, Position, SnapshotMark},
     image::{Image, Parked},
-    outbox::{Mail, Outbox},
+    outbox::{Mail, Outbox, Outboxes},
     pending::{Pending, Waiting},
     rules::{Rule, Rules},
     seal::Sealed,
@@ -223,11 +223,15 @@ pub struct Shard {
     stages: Vec<StageTime>,
     /// By shard, by stage: the highest out-watermark that counts.
     heard: Vec<Vec<EventTime>>,
+    /// By stage: the least of `heard` over all other shards.
+    heard_least: Vec<EventTime>,
     heard_version: Option<u64>,
+    /// By shard: the version of the progress record that counts.
+    heard_versions: Vec<u64>,
     positions: Vec<Vec<PartitionState>>,
     seen: Vec<u64>,
     seen_sealed: Vec<u64>,
-    outboxes: Vec<Outbox>,
+    outboxes: Outboxes,
     acknowledged_sealed: Vec<u64>,
     /// Positions and watermarks of ingresses and functions that this program no longer has.
     leftover: Leftover,
@@ -331,7 +335,7 @@ impl Shard {
     /// How many bytes of messages to other shards are not acknowledged.
     #[must_use]
     pub fn unacknowledged_bytes(&self) -> usize {
-        self.outboxes.iter().map(Outbox::bytes).sum()
+        self.outboxes.bytes()
     }
 
     /// How many bytes of effects wait to be sealed.
@@ -696,7 +700,9 @@ impl Shard {
             parked: image.parked.clone(),
             stages: vec![UNKNOWN; program.stages.len()],
             heard: vec![vec![EventTime::MIN; program.stages.len()]; shards],
+            heard_least: vec![if shards > 1 { EventTime::MIN } else { EventTime::MAX }; program.stages.len()],
             heard_version: None,
+            heard_versions: vec![0; shards],
             positions: options
                 .partitions
                 .iter()
@@ -704,7 +710,7 @@ impl Shard {
                 .collect(),
             seen: vec![0; shards],
             seen_sealed: vec![0; shards],
-            outboxes: std::iter::repeat_with(Outbox::default).take(shards).collect(),
+            outboxes: Outboxes::new(options.shards),
             acknowledged_sealed: vec![0; shards],
             leftover: Leftover::default(),
             queue: Calls::default(),
@@ -840,7 +846,7 @@ impl Shard {
             if !self.options.rules.holds(Rule::ResendsAtTakeOver) {
                 outbox.keep_to_itself();
             }
-            self.outboxes[target as usize] = outbox;
+            self.outboxes.restore(target, outbox);
             self.acknowledged_sealed[target as usize] = numbers[1];
         }
     }
