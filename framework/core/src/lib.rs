@@ -16,6 +16,7 @@ pub mod address;
 pub mod codec;
 pub mod context;
 pub mod dead_letter;
+pub mod decoded;
 pub mod effect;
 pub mod egress;
 pub mod error;

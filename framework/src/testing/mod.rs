@@ -367,7 +367,7 @@ impl TestApp {
             let Ok(stretch) = source.read(&*self.linked.ingresses[ingress], &mut batches, limit);
             input.at = stretch.to;
             finish_stretch(&mut batches, ingress, 0, stretch);
-            for (shard, batch) in (0..).zip(&batches.shards) {
+            for (shard, batch) in (0..).zip(&mut batches.shards) {
                 self.pipeline.ingress(shard, batch, self.clock.now());
             }
         }

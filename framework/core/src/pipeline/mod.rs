@@ -215,7 +215,7 @@ impl Pipeline {
     }
 
     /// Applies a stretch of input to its shard.
-    pub fn ingress(&mut self, shard: ShardId, batch: &IngressBatch, now: ProcessingTime) {
+    pub fn ingress(&mut self, shard: ShardId, batch: &mut IngressBatch, now: ProcessingTime) {
         self.apply(shard, Input::Ingress(batch), now);
     }
 
@@ -402,7 +402,7 @@ impl Pipeline {
         self.now = self.now.max(now);
         self.repeat_progress();
         loop {
-            if std::mem::take(&mut self.is_board_news) {
+            if std::mem::take(&mut self.is_board_news) && self.program.has_cycles() {
                 self.board.refresh_cut();
             }
             self.settle();

@@ -135,10 +135,10 @@ impl World<'_> {
         let from = positions.min_by_key(|position| (position.offset, position.is_ended));
         let Some(from) = from.filter(|from| !from.is_ended) else { return false };
         let count = self.random.between(1, self.plan.stretch_max) as u64;
-        let batches = self.route(worker, ingress, partition, from, count);
+        let mut batches = self.route(worker, ingress, partition, from, count);
         let now = self.clock(worker);
         let pipeline = self.pipeline(worker);
-        for (shard, batch) in (0..).zip(&batches.shards) {
+        for (shard, batch) in (0..).zip(&mut batches.shards) {
             pipeline.ingress(shard, batch, now);
         }
         true
