@@ -452,6 +452,15 @@ fn is_later_group(file: &dyn DiskFile, log_id: u64, point: &Point, at: u64) -> i
     Ok(matches!(groups.at(&there)?, Step::Whole(_)))
 }
 
+/// Where a record stands in its file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) position: u64,
+    pub(super) length: u32,
+    /// Of its bytes, so that a read notices if they went bad since.
+    pub(super) crc: u32,
+}
+
 /// One segment of a log as it is known in memory.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -461,12 +470,36 @@ pub(super) struct Segment {
     pub(super) previous_end: u64,
     /// Points of the file, the first at its first group, the others about [`MARK_BYTES`] apart.
     marks: Vec<Point>,
+    /// By partition, where each record stands: from an open, which reads all of them, to the first
+    /// append. A start reads one partition after the other, and by this each byte once for all.
+    places: Option<Vec<Vec<Place>>>,
 }
 
 impl Segment {
     pub(super) fn new(path: &Path, header: &Header) -> Self {
         let Header { number, previous_end, ref start, .. } = *header;
-        Self { path: path.to_owned(), number, previous_end, marks: vec![start.clone()] }
+        Self { path: path.to_owned(), number, previous_end, marks: vec![start.clone()], places: None }
+    }
+
+    /// Notes where the records of a group stand that begins at `position`.
+    pub(super) fn note(&mut self, mut position: u64, group: &Group<'_>) {
+        let partitions = self.marks[0].next.len();
+        let places = self.places.get_or_insert_with(|| vec![Vec::new(); partitions]);
+        position += GROUP_HEADER_BYTES as u64;
+        for (partition, bytes) in group.records() {
+            position += RECORD_HEADER_BYTES as u64;
+            places[partition as usize].push(Place { position, length: bytes.len() as u32, crc: crc32c::crc32c(bytes) });
+            position += bytes.len() as u64;
+        }
+    }
+
+    /// Where the records of a partition stand, in order, if that is known.
+    pub(super) fn places(&self, partition: Partition) -> Option<&[Place]> {
+        self.places.as_ref().map(|places| &places[partition as usize][..])
+    }
+
+    pub(super) fn forget_places(&mut self) {
+        self.places = None;
     }
 
     /// The point where the segment begins.
