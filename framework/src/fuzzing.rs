@@ -3,7 +3,7 @@
 //! Each check takes any bytes, and panics iff a decoder does not do what it should: what decodes is
 //! encoded to the same again, an error says what is wrong and where.
 
-pub use statefn_core::fuzzing::{frames, images, journals, messages, states, take_overs};
+pub use statefn_core::fuzzing::{frames, images, journals, mail, messages, progress, states, take_overs};
 pub use statefn_runtime::fuzzing::{csv, json_lines, marks, protobuf, segments, snapshots, superblocks};
 
 use crate::Settings;
@@ -12,14 +12,16 @@ use crate::Settings;
 pub type Check = fn(&[u8]);
 
 /// Every check, by the name of its target and of the directory of its corpus.
-pub const TARGETS: [(&str, Check); 14] = [
+pub const TARGETS: [(&str, Check); 16] = [
     ("csv", csv),
     ("frames", frames),
     ("images", images),
     ("journals", journals),
     ("json_lines", json_lines),
+    ("mail", mail),
     ("marks", marks),
     ("messages", messages),
+    ("progress", progress),
     ("protobuf", protobuf),
     ("segments", segments),
     ("settings", settings),

@@ -94,6 +94,11 @@ fn json_lines() {
 }
 
 #[test]
+fn mail() {
+    run("mail");
+}
+
+#[test]
 fn marks() {
     run("marks");
 }
@@ -101,6 +106,11 @@ fn marks() {
 #[test]
 fn messages() {
     run("messages");
+}
+
+#[test]
+fn progress() {
+    run("progress");
 }
 
 #[test]

@@ -26,6 +26,8 @@ use crate::{
         Accepted, Options, Replica, TakeOver,
         frame::{self, Header, Kind, OpRef, PendingRef},
         image::{Image, snapshot_crc},
+        outbox::Mail,
+        wire,
     },
     state::{self, Field, State},
 };
@@ -149,6 +151,55 @@ fn check_image(image: &Image) {
     let held = image.outbox().count() + image.carried().count() + image.pending().count() + calls;
     let named = image.states().map(|(name, ..)| name).chain(image.positions().map(|(name, ..)| name));
     assert!(held + named.count() <= encoded.len(), "what an image holds has bytes");
+}
+
+/// How many shards the app has whose mail and progress are read.
+const MAIL_SHARDS: u32 = 4;
+
+/// A record of a mailbox.
+///
+/// # Panics
+/// If its decoder does not do what it should.
+pub fn mail(bytes: &[u8]) {
+    let program = program();
+    for record in [bytes.to_vec(), wire::sealed(bytes, true)] {
+        match wire::decode_mail(&program, MAIL_SHARDS, &record) {
+            Ok(mail) => {
+                let again = wire::encode_mail(&program, &mail, usize::MAX);
+                let again = wire::decode_mail(&program, MAIL_SHARDS, &again[0]).expect("what was written is read");
+                assert_eq!(contents(&again), contents(&mail), "what is read is written again");
+                assert!(mail.source.max(mail.target) < MAIL_SHARDS, "a mail is between shards of the app");
+            }
+            Err(error) => assert!(!error.0.is_empty(), "an error says what is wrong"),
+        }
+    }
+}
+
+/// What a mail says, without where it stands in memory.
+fn contents(mail: &Mail) -> impl PartialEq + std::fmt::Debug {
+    let messages = mail.messages.iter();
+    let messages = messages.map(|posted| (posted.function, posted.time, posted.span.of(&mail.frame).to_vec()));
+    (mail.source, mail.target, mail.first, messages.collect::<Vec<_>>())
+}
+
+/// A record of the partition of progress.
+///
+/// # Panics
+/// If its decoder does not do what it should.
+pub fn progress(bytes: &[u8]) {
+    let program = program();
+    for record in [bytes.to_vec(), wire::sealed(bytes, false)] {
+        match wire::decode_progress(&program, MAIL_SHARDS, &record) {
+            Ok(news) => {
+                let shared: Vec<_> = news.iter().cloned().map(Arc::new).collect();
+                let again = wire::encode_progress(&program, &shared, usize::MAX);
+                let again =
+                    again.first().map_or(Ok(Vec::new()), |again| wire::decode_progress(&program, MAIL_SHARDS, again));
+                assert_eq!(again.as_ref(), Ok(&news), "what is read is written again");
+            }
+            Err(error) => assert!(!error.0.is_empty(), "an error says what is wrong"),
+        }
+    }
 }
 
 /// A shard that is taken over from a snapshot.

@@ -333,6 +333,14 @@ fn body(record: &[u8], kind: u8) -> Result<&[u8], Corrupt> {
     Ok(&content[HEADER_BYTES..])
 }
 
+/// The bytes as what a record holds that has the right header and checksum: mail, or else progress.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn sealed(bytes: &[u8], is_mail: bool) -> Vec<u8> {
+    let mut record = begin(if is_mail { MAIL } else { PROGRESS });
+    record.extend_from_slice(bytes);
+    finish(record)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -91,7 +91,7 @@ impl Switchboard {
     }
 
     pub(crate) fn post(&self, host: usize, events: Vec<Event>) {
-        // Before the hosts stand nothing is sent to them.
+        // Before the hosts stand only writers have news, which they will have again.
         if let Some(hosts) = self.hosts.get() {
             self.sent.fetch_add(1, Ordering::AcqRel);
             hosts[host].do_send(Events(events));
@@ -221,6 +221,10 @@ impl ShardHost {
 
     /// Applies what waits, as far as the pipeline takes it, executes what it asks for, and reads on.
     fn go_on(&mut self, ctx: &mut Context<Self>) {
+        if self.switchboard.hosts.get().is_none() {
+            // What is sent before all hosts stand would be lost; when they do, each is woken.
+            return;
+        }
         loop {
             let is_input = self.apply_input();
             self.pipeline.pump(MachineClock.now());
