@@ -1,11 +1,14 @@
 //! What checks of a simulated world see, and what a failing one tells.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use statefn::{
     prelude::*,
-    testing::{Committed, simulate},
+    testing::{Committed, Random, WorldFault, simulate},
 };
 
 #[derive(Default, Clone, Serialize, Deserialize, State)]
@@ -105,8 +108,9 @@ fn a_failure_tells_the_seed_and_what_is_needed() {
     assert!(failure.shrunk.faults.is_empty());
     let text = failure.to_string();
     for part in [
-        "the simulation of `meters` fails with seed 7: after ",
+        "the simulation of `meters` fails with seed 7: step ",
         "/simulate.rs:",
+        " at the end: after ",
         ": a cellar\n",
         "shrunk to 1 worker, 1 shard, no faults, and 1 record, of 60:\n    in: {\"meter\":\"cellar\"",
         "replay it by: STATEFN_SEED=7 cargo test",
@@ -126,4 +130,169 @@ fn a_failure_fails_the_test() {
 #[should_panic(expected = "the app has no ingress `out`")]
 fn an_unknown_ingress_is_said_at_once() {
     simulate(app).input("out", readings()).run();
+}
+
+/// A jar: who puts something in gets the sum, and a note is emitted for each time.
+#[derive(Default, Clone, Serialize, Deserialize, State)]
+struct Jar {
+    coins: u64,
+    puts: u64,
+}
+
+#[derive(Clone, Serialize, Deserialize, Message)]
+#[message(name = "put")]
+struct Put {
+    coins: u64,
+}
+
+#[derive(Clone, Serialize, Deserialize, Message)]
+#[message(name = "look")]
+struct Look {}
+
+#[derive(Debug, Serialize, Deserialize, Reject)]
+#[reject(code = "no-coin")]
+struct NoCoin {}
+
+static NOTES: Egress<Put> = Egress::new("notes");
+
+/// How often this process has put something in; it dies with the process.
+#[derive(Default)]
+struct SinceStart(AtomicU64);
+
+#[function(name = "jars/jar", emits(NOTES))]
+impl Jar {
+    #[on]
+    fn put(&mut self, put: &Put, ctx: &mut Context<Self>) -> Result<u64, NoCoin> {
+        if put.coins == 0 {
+            return Err(NoCoin {});
+        }
+        self.coins += put.coins;
+        self.puts += 1;
+        ctx.resource::<SinceStart>().0.fetch_add(1, Ordering::Relaxed);
+        ctx.emit(&NOTES, put);
+        Ok(self.coins)
+    }
+
+    #[on]
+    fn look(&self, _: &Look, ctx: &Context<Self>) -> u64 {
+        ctx.resource::<SinceStart>().0.load(Ordering::Relaxed)
+    }
+}
+
+/// Jars of which one gets a coin from a generator, 30 times.
+fn jars() -> App {
+    let coins = Ingress::<Put>::new("coins").generate(|number| (number < 30).then(|| Put { coins: 1 + number }));
+    App::new("jars")
+        .function::<Jar>()
+        .resource(SinceStart::default())
+        .ingress(coins.to::<Jar>(), |put, out| out.send(Jar::at("generated"), put))
+        .egress(&NOTES)
+}
+
+fn puts(random: &mut Random) -> Vec<(Address<Jar>, Put)> {
+    let mut put = || (Jar::at(random.one_of(&["red", "blue"])), Put { coins: random.below(4) });
+    (0..20).map(|_| put()).collect()
+}
+
+fn looks(_: &mut Random) -> Vec<(Address<Jar>, Look)> {
+    (0..5).map(|_| (Jar::at("red"), Look {})).collect()
+}
+
+/// What is answered is committed; what is not may be, but as a whole: coins, count and note.
+fn answers_are_committed(world: &Committed<'_>) {
+    let mut noted = world.emitted(&NOTES).iter().map(|note| note.coins).sum::<u64>();
+    for name in ["red", "blue"] {
+        let jar = world.state(&Jar::at(name)).unwrap_or_default();
+        let requests = world.requests::<Jar, Put>();
+        let (mut answered, mut rejected, mut open, mut highest) = (0, 0, 0, 0);
+        for (_, put, answer) in requests.iter().filter(|(key, ..)| key == name) {
+            match answer {
+                Some(Ok(sum)) => (answered, highest) = (answered + put.coins, highest.max(*sum)),
+                Some(Err(Failed::Rejected(NoCoin {}))) => rejected += put.coins,
+                Some(Err(Failed::Fault(fault))) => panic!("nothing is broken: {fault:?}"),
+                None => open += put.coins,
+            }
+        }
+        assert!(answered <= jar.coins && highest <= jar.coins, "an answer is committed");
+        assert!(jar.coins <= answered + open && rejected == 0, "nothing else is");
+        noted -= jar.coins;
+    }
+    let generated = world.state(&Jar::at("generated")).unwrap_or_default();
+    assert_eq!(noted, generated.coins, "coins and notes are committed together");
+}
+
+#[test]
+fn requests_and_generators_take_part() {
+    let report = simulate(jars)
+        .seeds(40)
+        .requests(puts)
+        .requests(looks)
+        .check(answers_are_committed)
+        .at_end(|world| {
+            let generated = world.state(&Jar::at("generated")).unwrap();
+            assert_eq!((generated.puts, generated.coins), (30, 465), "each record once");
+        })
+        .run();
+    assert!(report.answers > 100 && report.crashes > 0, "{report}");
+}
+
+#[test]
+fn a_generator_makes_as_many_records_as_asked_for() {
+    let all = |count: u64| {
+        move |world: &Committed<'_>| {
+            assert_eq!(world.state(&Jar::at("generated")).unwrap_or_default().puts, count);
+        }
+    };
+    simulate(jars).seeds(3).generate("coins", 7).at_end(all(7)).run();
+    simulate(jars).seeds(3).input("coins", [Put { coins: 5 }]).at_end(all(1)).run();
+}
+
+#[test]
+fn a_resource_dies_with_its_process() {
+    let dies = |world: &Committed<'_>| {
+        let seen = world.requests::<Jar, Look>().into_iter().filter_map(|(.., answer)| answer?.ok());
+        let seen: Vec<u64> = seen.collect();
+        assert!(seen.is_sorted(), "{seen:?}");
+    };
+    let without_death = || simulate(jars).seeds(40).requests(puts).requests(looks).check(dies);
+    without_death().only_faults([WorldFault::DoubledMail]).run();
+    let failure = without_death().only_faults([WorldFault::Crash]).try_run().unwrap_err();
+    assert_eq!(failure.shrunk.faults, [WorldFault::Crash], "{failure}");
+    assert_eq!(failure.shrunk.steps.iter().filter(|step| step.ends_with(" dies")).count(), 1, "{failure}");
+}
+
+#[test]
+fn a_failure_shows_requests_generated_records_and_steps() {
+    let few = |world: &Committed<'_>| {
+        let coins = |name: &str| world.state(&Jar::at(name)).unwrap_or_default().coins;
+        assert!(coins("red") < 3 || coins("generated") < 20);
+    };
+    let failure = simulate(jars).requests(puts).check(few).try_run().unwrap_err();
+    let text = failure.to_string();
+    assert!(failure.shrunk.requests.len() <= 3 && failure.shrunk.records.len() == 1, "{text}");
+    assert!(failure.shrunk.faults.is_empty() && failure.requests == 20, "{text}");
+    for part in [
+        "    coins: record ",
+        "    request to jars/jar red, put: {\"coins\":",
+        " is answered\n",
+        ": shard ",
+        "replay it by",
+    ] {
+        assert!(text.contains(part), "no `{part}` in\n{text}");
+    }
+}
+
+#[test]
+fn only_those_faults_happen_that_are_wanted() {
+    let crashes = simulate(jars).seeds(60).only_faults([WorldFault::Crash]).run();
+    let faults: Vec<_> = crashes.faults().into_iter().filter(|(_, happened, _)| *happened > 0).collect();
+    assert!(crashes.crashes > 0 && crashes.pauses + crashes.moves + crashes.appends_unknown == 0, "{faults:?}");
+    let without = simulate(jars).seeds(60).without_faults([WorldFault::LostMail, WorldFault::Crash]).run();
+    assert!(without.crashes == 0 && without.moves > 0, "{without}");
+}
+
+#[test]
+#[should_panic(expected = "the app has no function `jars/jar`")]
+fn an_unknown_function_is_said_at_once() {
+    simulate(app).requests(looks).run();
 }

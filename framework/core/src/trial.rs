@@ -19,7 +19,7 @@ use crate::{
         store::Store,
     },
     program::{FunctionSpec, Program, ProgramSpec},
-    shard::{Accepted, Emission, Options, Request, TakeOver, outbox::Mail, stored},
+    shard::{Accepted, Emission, Options, Request, TakeOver, outbox::Mail, read_back, stored},
     state::Field,
 };
 
@@ -255,6 +255,10 @@ impl Worker {
                     Action::Append(_) => {
                         let (shard, offset) = self.append(&[action]);
                         self.pipeline.appended(shard, offset);
+                    }
+                    Action::ReadBack { shard, snapshot } => {
+                        let is_whole = read_back(&mut self.snapshots, &snapshot).is_ok();
+                        self.pipeline.snapshot_read_back(shard, &snapshot, is_whole);
                     }
                     other => others.push(other),
                 }

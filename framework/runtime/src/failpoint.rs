@@ -61,6 +61,7 @@ pub const NAMES: &[&str] = &[
     "snapshot/stored",
     "snapshot/told",
     "snapshot/mark-sent",
+    "snapshot/read-back",
     "snapshot/remove",
     "snapshot/removed",
     "trim/forget",

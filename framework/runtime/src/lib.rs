@@ -9,3 +9,4 @@ pub mod embedded;
 pub mod engine;
 pub mod failpoint;
 pub mod ingress;
+mod rules;

@@ -111,7 +111,8 @@ pub fn run_all(seeds: Range<u64>) -> Result<Report, Failure> {
 pub fn run_plan(workload: Kind, plan: Plan) -> Result<(Report, u64), Failure> {
     let run = AssertUnwindSafe(|| {
         let mut workload = workload.build(plan.seed);
-        workload.shorten(plan.records_max);
+        let mut records = 0..;
+        workload.keep_records(&mut || records.next().is_some_and(|number| !plan.dropped.contains(number)));
         World::new(plan.clone(), &*workload)?.run()
     });
     let outcome = catch_unwind(run).unwrap_or_else(|panic| {

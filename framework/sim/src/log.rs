@@ -128,6 +128,19 @@ pub enum Fate {
 }
 
 impl Fate {
+    /// What a story of the world says of it.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Stands => "stands",
+            Self::Refused => "is refused",
+            Self::StandsUnknown => "stands, which its writer does not learn",
+            Self::FailsUnknown => "fails, which its writer does not learn",
+            Self::PartlyUnknown => "stands in parts, which its writer does not learn",
+            Self::Late => "comes late, when its writer has given it up",
+            Self::Doubled => "stands twice",
+        }
+    }
+
     /// Draws a fate; most appends stand.
     pub fn draw(random: &mut Random, refused: u32, unknown: u32) -> Self {
         if random.chance(refused) {

@@ -2,6 +2,8 @@
 //!
 //! Each fault is off in a third of the worlds, so that the rarer ones are seen alone as well.
 
+use std::{fmt, ops::Range, str::FromStr};
+
 #[cfg(feature = "mutants")]
 use statefn_core::shard::rules::Rule;
 use statefn_core::shard::rules::Rules;
@@ -11,40 +13,150 @@ use crate::random::Random;
 /// How far a clock jumps ahead at most.
 pub const JUMP_MS_MAX: i64 = 2_000;
 
-/// How often faults happen, each per mille of its occasions.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Faults {
+macro_rules! faults {
+    ($($(#[$doc:meta])* $fault:ident, $field:ident, $name:literal, up to $most:literal;)*) => {
+        /// A kind of fault that a seed may draw.
+        ///
+        /// This is the one list of them: the rates of a plan, what is drawn, what a failing world is
+        /// made smaller by and what it prints follow from it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Fault {
+            $($(#[$doc])* $fault,)*
+        }
+
+        impl Fault {
+            /// All kinds, in the order of their declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$fault),*];
+
+            /// What a report calls it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$fault => $name,)*
+                }
+            }
+
+            /// What `STATEFN_PLAN` calls it.
+            pub(crate) const fn field(self) -> &'static str {
+                match self {
+                    $(Self::$fault => stringify!($field),)*
+                }
+            }
+        }
+
+        /// How often faults happen, each per mille of its occasions.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct Faults {
+            $($(#[$doc])* pub $field: u32,)*
+            /// The log loses a record that it has acknowledged. No world may survive that, so it is never
+            /// drawn: it is the test of the one rule that notices.
+            pub forgets: u32,
+        }
+
+        impl Faults {
+            /// How often a fault happens.
+            #[must_use]
+            pub fn of(&self, fault: Fault) -> u32 {
+                match fault {
+                    $(Fault::$fault => self.$field,)*
+                }
+            }
+
+            /// How often a fault happens, to be changed.
+            pub fn of_mut(&mut self, fault: Fault) -> &mut u32 {
+                match fault {
+                    $(Fault::$fault => &mut self.$field,)*
+                }
+            }
+
+            fn draw(random: &mut Random) -> Self {
+                let mut up_to = |most: i64| if random.chance(333) { 0 } else { random.between(1, most) as u32 };
+                Self { $($field: up_to($most),)* forgets: 0 }
+            }
+        }
+    };
+}
+
+faults! {
     /// A worker dies before or after an action.
-    pub crash: u32,
+    Crash, crash, "crashes", up to 15;
     /// The log refuses an append.
-    pub refused: u32,
-    /// The outcome of an append is unknown to its writer.
-    pub unknown: u32,
+    RefusedAppend, refused, "refused appends", up to 60;
+    /// The outcome of an append is unknown to its writer; it may stand, come late or twice, or not.
+    UnknownAppend, unknown, "unknown appends", up to 150;
     /// A worker stops for a while and then goes on as if nothing had happened.
-    pub pause: u32,
+    Pause, pause, "pauses", up to 250;
     /// A shard is given to another worker.
-    pub moved: u32,
+    MovedShard, moved, "moved shards", up to 250;
     /// News about who owns a shard comes very late.
-    pub slow_news: u32,
+    SlowNews, slow_news, "slow news", up to 400;
     /// Mail or progress is lost.
-    pub loss: u32,
+    LostMail, loss, "lost mail", up to 300;
     /// Mail, progress or what a store is to apply comes twice.
-    pub doubled: u32,
+    DoubledMail, doubled, "doubled mail", up to 300;
     /// Mail or progress comes late, behind what was sent after it.
-    pub late: u32,
+    LateMail, late, "late mail", up to 150;
     /// Something that is no record of its own stands in a mailbox or in the partition of progress.
-    pub garbage: u32,
+    Garbage, garbage, "garbage in mailboxes", up to 100;
     /// A snapshot cannot be stored.
-    pub snapshot: u32,
-    /// The newest snapshot of a shard can no longer be read, though its mark stands.
-    pub rot: u32,
+    FailedSnapshot, snapshot, "failed snapshots", up to 400;
+    /// One of the two snapshots that a shard keeps can no longer be read, though its mark stands.
+    DamagedSnapshot, rot, "damaged snapshots", up to 100;
     /// A clock jumps.
-    pub jump: u32,
+    ClockJump, jump, "clock jumps", up to 100;
     /// Appends to a journal wait for a while.
-    pub stall: u32,
-    /// The log loses a record that it has acknowledged. No world may survive that, so it is never
-    /// drawn: it is the test of the one rule that notices.
-    pub forgets: u32,
+    StalledJournal, stall, "stalled journals", up to 200;
+}
+
+/// Numbers of things that a smaller world leaves out; few ranges of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Numbers(Vec<Range<u64>>);
+
+impl Numbers {
+    /// Whether a number is one of them.
+    #[must_use]
+    pub fn contains(&self, number: u64) -> bool {
+        self.0.iter().any(|range| range.contains(&number))
+    }
+
+    /// These and those of a range.
+    #[must_use]
+    pub fn and(&self, more: Range<u64>) -> Self {
+        let mut ranges: Vec<Range<u64>> =
+            self.0.iter().cloned().chain([more]).filter(|range| !range.is_empty()).collect();
+        ranges.sort_by_key(|range| range.start);
+        let mut all: Vec<Range<u64>> = Vec::new();
+        for range in ranges {
+            match all.last_mut().filter(|last| last.end >= range.start) {
+                Some(last) => last.end = last.end.max(range.end),
+                None => all.push(range),
+            }
+        }
+        Self(all)
+    }
+}
+
+impl fmt::Display for Numbers {
+    /// `3:5+9:10` are 3, 4 and 9.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ranges: Vec<String> = self.0.iter().map(|Range { start, end }| format!("{start}:{end}")).collect();
+        f.write_str(&ranges.join("+"))
+    }
+}
+
+impl FromStr for Numbers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |range: &str| format!("`{range}` is no range `first:end` of numbers");
+        let range = |range: &str| {
+            let (start, end) = range.split_once(':').ok_or_else(|| wrong(range))?;
+            let number = |text: &str| text.parse().map_err(|_| wrong(range));
+            Ok::<_, String>(number(start)?..number(end)?)
+        };
+        let ranges = text.split('+').filter(|range| !range.is_empty());
+        ranges.map(range).try_fold(Self::default(), |all, range| Ok(all.and(range?)))
+    }
 }
 
 /// What a world is like.
@@ -76,8 +188,10 @@ pub struct Plan {
     pub request_ms_max: i64,
     /// How many records a worker reads in one stretch at most.
     pub stretch_max: i64,
-    /// How many records each partition of the input has at most.
-    pub records_max: usize,
+    /// The records that are not in the input, counted over its partitions.
+    pub dropped: Numbers,
+    /// The faults that do not happen, counted in their order; the first is number 0.
+    pub spared: Numbers,
     /// The faults.
     pub faults: Faults,
     /// When the faults stop.
@@ -110,7 +224,8 @@ impl Plan {
             store_ms_max: r.one_of(&[0, 5, 50, 800]),
             request_ms_max: r.one_of(&[60, 60, 8]),
             stretch_max: r.one_of(&[1, 5, 30, 200]),
-            records_max: usize::MAX,
+            dropped: Numbers::default(),
+            spared: Numbers::default(),
             faults: Faults::default(),
             calm_at: r.between(500, 4_000),
             rules: Rules::default(),
@@ -139,28 +254,5 @@ impl Plan {
     #[must_use]
     pub fn without_faults(seed: u64) -> Self {
         Self { faults: Faults::default(), ..Self::of(seed) }
-    }
-}
-
-impl Faults {
-    fn draw(random: &mut Random) -> Self {
-        let mut up_to = |most: i64| if random.chance(333) { 0 } else { random.between(1, most) as u32 };
-        Self {
-            crash: up_to(15),
-            refused: up_to(60),
-            unknown: up_to(150),
-            pause: up_to(250),
-            moved: up_to(250),
-            slow_news: up_to(400),
-            loss: up_to(300),
-            doubled: up_to(300),
-            late: up_to(150),
-            garbage: up_to(100),
-            snapshot: up_to(400),
-            rot: up_to(100),
-            jump: up_to(100),
-            stall: up_to(200),
-            forgets: 0,
-        }
     }
 }

@@ -74,6 +74,10 @@ counts! {
     snapshots_failed,
     /// Snapshots that could no longer be read though their mark stands.
     snapshots_rotten,
+    /// Snapshots that were read back before a trim.
+    snapshots_read_back,
+    /// Those of them that were damaged or gone.
+    snapshots_read_back_damaged,
     /// Marks of snapshots that stand.
     marks,
     /// Journals that were trimmed.
@@ -175,7 +179,7 @@ counts! {
 impl Report {
     /// The kinds of faults: how often each happened, and how often it changed what came next.
     #[must_use]
-    pub fn faults(&self) -> [(&'static str, u64, u64); 28] {
+    pub fn faults(&self) -> [(&'static str, u64, u64); 29] {
         [
             ("crash", self.crashes, self.crashes_in_work),
             ("pause", self.pauses, self.deposed),
@@ -203,9 +207,19 @@ impl Report {
             ("store write of a deposed owner", self.store_writes_deposed, self.store_writes_void),
             ("failed snapshot", self.snapshots_failed, self.snapshots_after_failure),
             ("damaged or missing snapshot", self.snapshots_rotten, self.snapshots_passed_over),
+            ("snapshot damaged before a trim", self.snapshots_read_back, self.snapshots_read_back_damaged),
             ("trim while a journal is read", self.trims, self.trims_raced),
             ("egress given an epoch again", self.crashes, self.emitted_again),
         ]
+    }
+
+    /// How many faults were injected, whether they changed anything or not.
+    #[must_use]
+    pub fn injected(&self) -> u64 {
+        let of_others =
+            ["trim while a journal is read", "snapshot damaged before a trim", "egress given an epoch again"];
+        let faults = self.faults().into_iter().filter(|(fault, ..)| !of_others.contains(fault));
+        faults.map(|(_, happened, _)| happened).sum()
     }
 
     /// The kinds of faults that never happened, or never changed anything.

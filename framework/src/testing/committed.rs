@@ -19,7 +19,10 @@ use statefn_core::{
 };
 use statefn_sim::check::Audit;
 
-use super::decode;
+use super::{AnswerTo, decode, read_reply, trial::Made};
+
+/// A request that was made: the key, the message, and the answer, if it has one (yet).
+pub type Requested<T, M> = (<T as Target>::Key, M, Option<AnswerTo<M, T>>);
 
 /// What a world has committed; the checks of a [`Simulation`](super::Simulation) are given it.
 ///
@@ -72,11 +75,12 @@ use super::decode;
 pub struct Committed<'a> {
     program: &'a Program,
     audit: &'a Audit,
+    requests: &'a [Made],
 }
 
 impl<'a> Committed<'a> {
-    pub(super) fn new(program: &'a Program, audit: &'a Audit) -> Self {
-        Self { program, audit }
+    pub(super) fn new(program: &'a Program, audit: &'a Audit, requests: &'a [Made]) -> Self {
+        Self { program, audit, requests }
     }
 
     /// How many epochs all shards together have committed.
@@ -156,6 +160,22 @@ impl<'a> Committed<'a> {
     #[must_use]
     pub fn emitted<T: Message>(&self, egress: &'static Egress<T>) -> Vec<T> {
         self.records(egress.name()).map(decode).collect()
+    }
+
+    /// Every request `M` to a key of `T` that was made so far, and its answer, `None` if it has none (yet):
+    /// what it asked for is then committed as a whole, or not at all.
+    ///
+    /// # Panics
+    /// If a message or an answer cannot be read, which is an error in its encoding.
+    #[must_use]
+    pub fn requests<T: Target, M: MessageTo<T>>(&self) -> Vec<Requested<T, M>> {
+        let all = self.requests.iter();
+        let all = all.filter(|made| made.asked.function == T::NAME && made.asked.message == M::NAME);
+        let read = |made: &Made| {
+            let answer = made.reply.clone().map(read_reply::<M, T>);
+            (read_key(&made.asked.key), decode(&made.asked.payload), answer)
+        };
+        all.map(read).collect()
     }
 
     /// The dead letters so far.

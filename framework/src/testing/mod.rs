@@ -59,21 +59,26 @@ use statefn_core::{
         log::{Log, MemoryLog, Record},
         snapshots::{MemorySnapshots, Snapshots},
     },
-    shard::{Accepted, Emission, Options, Reply, Request, TakeOver, frame::Position, image::Parked},
+    shard::{Accepted, Emission, Options, Reply, Request, TakeOver, frame::Position, image::Parked, read_back},
 };
 pub use statefn_core::{
     context::Resources,
     harness::{Harness, SetTimer},
 };
 
+pub use statefn_sim::plan::Fault as WorldFault;
+
 pub use self::{
-    committed::Committed,
+    committed::{Committed, Requested},
     simulate::{Failure, Random, Report, Shrunk, Simulation, simulate},
 };
 use crate::{App, app::Linked};
 
-type AnswerOf<M, T> = <<M as MessageTo<T>>::Return as HandlerReturn>::Answer;
-type RejectionOf<M, T> = <<M as MessageTo<T>>::Return as HandlerReturn>::Rejection;
+/// What a request `M` to a target `T` brings: the handler's answer, its rejection, or a fault.
+pub type AnswerTo<M, T> = Result<
+    <<M as MessageTo<T>>::Return as HandlerReturn>::Answer,
+    Failed<<<M as MessageTo<T>>::Return as HandlerReturn>::Rejection>,
+>;
 
 /// How many shards a test app has if it is not told: enough that keys do not all meet.
 const SHARDS: u32 = 4;
@@ -224,11 +229,7 @@ impl TestApp {
     ///
     /// # Panics
     /// If the app has not registered the function.
-    pub fn request<T: Target, M: MessageTo<T>>(
-        &mut self,
-        to: Address<T>,
-        msg: M,
-    ) -> Result<AnswerOf<M, T>, Failed<RejectionOf<M, T>>> {
+    pub fn request<T: Target, M: MessageTo<T>>(&mut self, to: Address<T>, msg: M) -> AnswerTo<M, T> {
         let target = TargetDeclaration::of::<T>();
         let route = self.linked.program.route(&target);
         let route = route.unwrap_or_else(|| panic!("`{}` is not registered: add `.function::<..>()`", T::NAME));
@@ -243,11 +244,8 @@ impl TestApp {
         let request = Request { id: self.requests, calls };
         self.pipeline.request(shard_of(hash, self.options.shards), &request, self.now);
         self.run();
-        match self.replies.remove(&request.id).expect("a request is answered once its epoch is committed") {
-            Reply::Answered(answer) => Ok(decode(&answer)),
-            Reply::Rejected(rejection) => Err(Failed::Rejected(decode(&rejection.value))),
-            Reply::Failed(reason) => Err(Failed::Fault(Fault::new(reason))),
-        }
+        let reply = self.replies.remove(&request.id).expect("a request is answered once its epoch is committed");
+        read_reply::<M, T>(reply)
     }
 
     /// Moves the clock on; processing-time timers fire with the next [`Self::run`].
@@ -407,6 +405,10 @@ impl TestApp {
                     let stored = self.snapshots.put(&snapshot.mark.name, &snapshot.bytes);
                     self.pipeline.snapshot_stored(snapshot.shard, stored.ok().map(|()| snapshot.mark));
                 }
+                Action::ReadBack { shard, snapshot } => {
+                    let read = read_back(&mut self.snapshots, &snapshot);
+                    self.pipeline.snapshot_read_back(shard, &snapshot, read.is_ok());
+                }
                 Action::Forget { shard, snapshots, before } => {
                     // What cannot be forgotten now is only kept longer.
                     snapshots.iter().for_each(|mark| _ = self.snapshots.remove(&mark.name));
@@ -439,6 +441,14 @@ impl TestApp {
 impl fmt::Debug for TestApp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TestApp({}, {:?})", self.linked.program.app, self.pipeline)
+    }
+}
+
+fn read_reply<M: MessageTo<T>, T: Target>(reply: Reply) -> AnswerTo<M, T> {
+    match reply {
+        Reply::Answered(answer) => Ok(decode(&answer)),
+        Reply::Rejected(rejection) => Err(Failed::Rejected(decode(&rejection.value))),
+        Reply::Failed(reason) => Err(Failed::Fault(Fault::new(reason))),
     }
 }
 

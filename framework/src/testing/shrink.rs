@@ -1,13 +1,15 @@
 //! Making a failing world smaller for as long as it fails in the same way.
 //!
-//! Greedy: fewer faults, workers and shards first, then fewer records, in halves, quarters, and so
-//! on down to single ones (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing
-//! Input", 2002). What is dropped changes what else happens, so a smaller world gets a few tries,
-//! each with chance of its own.
+//! Greedy: fewer kinds of faults, workers and shards first, then fewer records and requests, and at
+//! last fewer of the single faults, as [`leave_out`] does it. What is dropped changes what else happens,
+//! so a smaller world gets a few tries, each with chance of its own.
 //!
 //! Invariant: what comes out was run and fails; the same seed shrinks to the same world.
 
-use statefn_sim::plan::Faults;
+use statefn_sim::{
+    plan::{Fault, Faults},
+    shrink::leave_out,
+};
 
 use super::{
     simulate::Shrunk,
@@ -15,45 +17,42 @@ use super::{
 };
 
 /// How many worlds are run at most.
-const RUNS_MAX: u32 = 600;
+const RUNS_MAX: u32 = 1_200;
 /// How many tries a smaller world gets.
 const TRIES: u64 = 3;
-
-type Fault = (&'static str, fn(&mut Faults) -> &mut u32);
-
-const FAULTS: [Fault; 12] = [
-    ("crashes", |faults| &mut faults.crash),
-    ("refused appends", |faults| &mut faults.refused),
-    ("unknown appends", |faults| &mut faults.unknown),
-    ("pauses", |faults| &mut faults.pause),
-    ("moved shards", |faults| &mut faults.moved),
-    ("slow news", |faults| &mut faults.slow_news),
-    ("lost mail", |faults| &mut faults.loss),
-    ("doubled mail", |faults| &mut faults.doubled),
-    ("late mail", |faults| &mut faults.late),
-    ("garbage in mailboxes", |faults| &mut faults.garbage),
-    ("failed snapshots", |faults| &mut faults.snapshot),
-    ("rotten snapshots", |faults| &mut faults.rot),
-];
+/// More faults than a world has.
+const FAULTS_MAX: u64 = 1 << 14;
 
 /// Shrinks a trial that is broken in this way.
 pub(super) fn shrink(trial: Trial<'_>, broken: &Broken) -> Shrunk {
     let mut search = Search { best: trial, broken: broken.clone(), runs: 0 };
-    search.drop_faults();
+    search.drop_kinds_of_faults();
     search.fewer_workers_and_shards();
-    search.drop_records();
-    let Search { mut best, broken, .. } = search;
-    let faults = FAULTS.iter().filter(|(_, of)| *of(&mut best.plan.faults) > 0).map(|(name, _)| *name).collect();
-    let records = best.inputs.into_iter().flat_map(|input| {
-        let ingress = input.ingress;
-        input.records.into_iter().map(move |record| (ingress.clone(), record))
+    search.drop_records_and_requests();
+    search.spare_faults();
+    let Search { best, broken, .. } = search;
+    let steps = best.story();
+    let Trial { plan, inputs, clients, .. } = best.kept();
+    let records = inputs.into_iter().flat_map(|input| {
+        let (ingress, is_generated) = (input.ingress, input.is_generated);
+        let shown = move |record: Vec<u8>| match record[..].try_into() {
+            Ok(number) if is_generated => format!("record {}", u64::from_le_bytes(number)).into_bytes(),
+            _ => record,
+        };
+        input.records.into_iter().map(move |record| (ingress.clone(), shown(record)))
+    });
+    let requests = clients.into_iter().flatten().map(|asked| {
+        let key = String::from_utf8_lossy(&asked.key).into_owned();
+        (format!("{} {key}, {}", asked.function, asked.message), asked.payload)
     });
     Shrunk {
         error: broken.text,
         records: records.collect(),
-        workers: best.plan.workers,
-        shards: best.plan.shards,
-        faults,
+        requests: requests.collect(),
+        workers: plan.workers,
+        shards: plan.shards,
+        faults: Fault::ALL.iter().copied().filter(|fault| plan.faults.of(*fault) > 0).collect(),
+        steps,
     }
 }
 
@@ -86,39 +85,37 @@ impl<'a> Search<'a> {
         false
     }
 
-    fn drop_faults(&mut self) {
+    fn drop_kinds_of_faults(&mut self) {
         if self.keeps(|trial| trial.plan.faults = Faults::default()) {
             return;
         }
-        for (_, of) in FAULTS {
-            if *of(&mut self.best.plan.faults) > 0 {
-                self.keeps(|trial| *of(&mut trial.plan.faults) = 0);
+        for fault in Fault::ALL {
+            if self.best.plan.faults.of(*fault) > 0 {
+                self.keeps(|trial| *trial.plan.faults.of_mut(*fault) = 0);
             }
         }
     }
 
+    /// And records that are read one by one, so that they need no others between them.
     fn fewer_workers_and_shards(&mut self) {
+        self.keeps(|trial| trial.plan.stretch_max = 1);
         while self.best.plan.workers > 1 && self.keeps(|trial| trial.plan.workers -= 1) {}
         while self.best.plan.shards > 1 && self.keeps(|trial| trial.plan.shards -= 1) {}
     }
 
-    fn drop_records(&mut self) {
-        for input in 0..self.best.inputs.len() {
-            let mut size = self.best.inputs[input].records.len();
-            while size > 0 {
-                self.drop_stretches(input, size);
-                size /= 2;
-            }
-        }
+    fn drop_records_and_requests(&mut self) {
+        let count = self.best.records() + self.best.requests();
+        leave_out(count as u64, |range| self.keeps(|trial| trial.plan.dropped = trial.plan.dropped.and(range)));
     }
 
-    /// Drops every stretch of `size` records that is not needed, the last ones first.
-    fn drop_stretches(&mut self, input: usize, size: usize) {
-        let mut end = self.best.inputs[input].records.len();
-        while end > 0 {
-            let start = end.saturating_sub(size);
-            self.keeps(|trial| _ = trial.inputs[input].records.drain(start..end));
-            end = start;
+    fn spare_faults(&mut self) {
+        if self.best.plan.faults == Faults::default() {
+            return;
         }
+        let mut count = FAULTS_MAX;
+        while count > 0 && self.keeps(|trial| trial.plan.spared = trial.plan.spared.and(count / 2..u64::MAX)) {
+            count /= 2;
+        }
+        leave_out(count, |range| self.keeps(|trial| trial.plan.spared = trial.plan.spared.and(range)));
     }
 }

@@ -8,19 +8,28 @@
 //! Invariants: a world is decided by its seed and the app, so a seed reproduces a failure; the
 //! checks see committed state only; a failure is reported with its seed, shrunk.
 //!
-//! Deliberately absent: settings and generators of ingresses (records are given, so that they can be
-//! dropped one by one), calls from outside, and the death of memory outside of states: the workers
-//! of a world share the app's resources and statics, and a crash does not reset them.
+//! Each process has the app made anew, so its resources die with it. What the app keeps in statics does
+//! not: all workers of all worlds share that.
+//!
+//! Deliberately absent: settings, files and disks.
 
 use std::{
     env,
     fmt::{self, Write},
     ops::Range,
+    sync::Arc,
     thread,
 };
 
-use statefn_core::{Message, Wire};
-use statefn_sim::plan::Plan;
+use statefn_core::{
+    Address, Key, Message, Wire,
+    function::{MessageTo, Target},
+    ingress::{Batches, ErasedIngress},
+};
+use statefn_sim::{
+    plan::{Fault as WorldFault, Plan},
+    workload::{Asked, number_record},
+};
 pub use statefn_sim::{random::Random, report::Report};
 
 use super::{
@@ -36,12 +45,16 @@ const SEEDS: u64 = 100;
 const SEED: &str = "STATEFN_SEED";
 /// Runs another number of seeds, for example many at night.
 const SEED_COUNT: &str = "STATEFN_SEEDS";
-/// How many records of a shrunk input are printed.
+/// How many records, requests and steps of a shrunk world are printed.
 const SHOWN_MAX: usize = 20;
 
-type Records = Box<dyn Fn(&mut Random) -> Vec<Vec<u8>>>;
+/// How many records a generator makes if nobody says.
+const GENERATED: u64 = 100;
 
-/// Runs an app in seeded worlds with faults; `app` makes it anew for each.
+type Records = Box<dyn Fn(&mut Random) -> Vec<Vec<u8>>>;
+type Calls = Box<dyn Fn(&mut Random) -> Vec<Asked>>;
+
+/// Runs an app in seeded worlds with faults; `app` makes it anew for each process of each.
 ///
 /// # Examples
 ///
@@ -99,7 +112,10 @@ pub fn simulate(app: impl Fn() -> App + 'static) -> Simulation {
     Simulation {
         app: Box::new(app),
         seeds: 0..SEEDS,
+        faults: WorldFault::ALL.to_vec(),
         inputs: Vec::new(),
+        generated: Vec::new(),
+        clients: Vec::new(),
         checks: Checks { running: Vec::new(), at_end: Vec::new() },
         linger_ms: 0,
     }
@@ -130,7 +146,11 @@ pub fn simulate(app: impl Fn() -> App + 'static) -> Simulation {
 pub struct Simulation {
     app: Box<dyn Fn() -> App>,
     seeds: Range<u64>,
+    faults: Vec<WorldFault>,
     inputs: Vec<(String, Records)>,
+    /// How many records generators make.
+    generated: Vec<(String, u64)>,
+    clients: Vec<Calls>,
     checks: Checks,
     linger_ms: i64,
 }
@@ -179,6 +199,46 @@ impl Simulation {
         self
     }
 
+    /// Lets the generator of an ingress make so many records, or fewer if it ends before; 100 if not
+    /// given. An ingress that is given its records makes none.
+    #[must_use]
+    pub fn generate(mut self, ingress: &str, records: u64) -> Self {
+        self.generated.push((ingress.to_owned(), records));
+        self
+    }
+
+    /// Adds a client: it calls these handlers, one after the other, at random moments as long as there
+    /// are faults, and never twice; see [`Committed::requests`].
+    ///
+    /// Another call is another client. `random` must be the only source of chance.
+    #[must_use]
+    pub fn requests<T: Target, M: MessageTo<T>>(
+        mut self,
+        calls: impl Fn(&mut Random) -> Vec<(Address<T>, M)> + 'static,
+    ) -> Self {
+        let asked = |(to, msg): &(Address<T>, M)| {
+            let mut key = Vec::new();
+            to.key().write(&mut key);
+            Asked { function: T::NAME, message: M::NAME, key, payload: encoded(msg) }
+        };
+        self.clients.push(Box::new(move |random| calls(random).iter().map(asked).collect()));
+        self
+    }
+
+    /// Lets only these kinds of faults happen; all if not given. A world has some of them.
+    #[must_use]
+    pub fn only_faults(self, faults: impl IntoIterator<Item = WorldFault>) -> Self {
+        Self { faults: faults.into_iter().collect(), ..self }
+    }
+
+    /// Lets these kinds of faults not happen.
+    #[must_use]
+    pub fn without_faults(mut self, faults: impl IntoIterator<Item = WorldFault>) -> Self {
+        let faults: Vec<WorldFault> = faults.into_iter().collect();
+        self.faults.retain(|fault| !faults.contains(fault));
+        self
+    }
+
     /// Looks at what is committed, at random moments of each world and at its end; fails by a panic,
     /// so by the `assert!` of any test.
     #[must_use]
@@ -218,10 +278,10 @@ impl Simulation {
     /// # Panics
     /// If the app does not link, or an ingress is not one of its own.
     pub fn try_run(self) -> Result<Report, Box<Failure>> {
-        self.verify();
+        let generated = self.verify();
         let mut all = Report::default();
         for seed in self.wanted_seeds() {
-            let trial = self.trial(seed);
+            let trial = self.trial(seed, &generated);
             match trial.run() {
                 Ok(report) => all.add(&report),
                 Err(broken) => return Err(Box::new(self.failure(trial, broken))),
@@ -230,13 +290,27 @@ impl Simulation {
         Ok(all)
     }
 
-    /// What no seed can make right is said at once.
-    fn verify(&self) {
+    /// What no seed can make right is said at once; returns what generators make.
+    fn verify(&self) -> Vec<Input> {
         let linked = (self.app)().take_parts().0.unwrap_or_else(|error| panic!("{error}"));
-        for (ingress, _) in &self.inputs {
+        let named = self.inputs.iter().map(|(ingress, _)| ingress);
+        for ingress in named.chain(self.generated.iter().map(|(ingress, _)| ingress)) {
             let is_known = linked.ingresses.iter().any(|known| known.name() == ingress);
             assert!(is_known, "the app has no ingress `{ingress}`");
         }
+        for asked in self.clients.iter().flat_map(|client| client(&mut Random::new(0))) {
+            let is_known = linked.program.functions.iter().any(|known| known.spec.name == asked.function);
+            assert!(is_known, "the app has no function `{}`", asked.function);
+        }
+        let is_given = |name: &str| self.inputs.iter().any(|(given, _)| given == name);
+        let generators = linked.ingresses.iter().filter(|ingress| ingress.is_generator() && !is_given(ingress.name()));
+        let input = |ingress: &Arc<dyn ErasedIngress>| {
+            let given = self.generated.iter().rfind(|(name, _)| name == ingress.name());
+            let numbers = 0..given.map_or(GENERATED, |(_, count)| *count);
+            let made = numbers.take_while(|number| ingress.generate(*number, &mut Batches::new(1)).is_some());
+            Input { ingress: ingress.name().to_owned(), records: made.map(number_record).collect(), is_generated: true }
+        };
+        generators.map(input).collect()
     }
 
     fn wanted_seeds(&self) -> Range<u64> {
@@ -247,23 +321,24 @@ impl Simulation {
         number(SEED_COUNT).map_or(self.seeds.clone(), |count| start..start.saturating_add(count))
     }
 
-    fn trial(&self, seed: u64) -> Trial<'_> {
+    fn trial(&self, seed: u64, generated: &[Input]) -> Trial<'_> {
         let mut random = Random::new(seed ^ 0x7265_636f_7264);
-        let inputs = self
-            .inputs
-            .iter()
-            .map(|(ingress, records)| Input { ingress: ingress.clone(), records: records(&mut random.fork()) });
-        Trial {
-            app: &*self.app,
-            plan: Plan::of(seed),
-            inputs: inputs.collect(),
-            checks: &self.checks,
-            linger_ms: self.linger_ms,
+        let mut plan = Plan::of(seed);
+        for fault in WorldFault::ALL.iter().filter(|fault| !self.faults.contains(fault)) {
+            *plan.faults.of_mut(*fault) = 0;
         }
+        let given = self.inputs.iter().map(|(ingress, records)| Input {
+            ingress: ingress.clone(),
+            records: records(&mut random.fork()),
+            is_generated: false,
+        });
+        let inputs = given.chain(generated.iter().cloned()).collect();
+        let clients = self.clients.iter().map(|client| client(&mut random.fork())).collect();
+        Trial { app: &*self.app, plan, inputs, clients, checks: &self.checks, linger_ms: self.linger_ms }
     }
 
     fn failure(&self, trial: Trial<'_>, broken: Broken) -> Failure {
-        let (seed, records) = (trial.plan.seed, trial.records());
+        let (seed, records, requests) = (trial.plan.seed, trial.records(), trial.requests());
         let again = trial.run().err();
         let shrunk = shrink::shrink(trial, again.as_ref().unwrap_or(&broken));
         Failure {
@@ -272,6 +347,7 @@ impl Simulation {
             error: broken.text,
             is_repeatable: again.is_some(),
             records,
+            requests,
             shrunk,
         }
     }
@@ -322,6 +398,8 @@ pub struct Failure {
     pub is_repeatable: bool,
     /// How many records all inputs had.
     pub records: usize,
+    /// How many requests all clients had.
+    pub requests: usize,
     /// What is left.
     pub shrunk: Shrunk,
 }
@@ -334,31 +412,39 @@ pub struct Shrunk {
     pub error: String,
     /// The records that it needs: the ingress and the bytes.
     pub records: Vec<(String, Vec<u8>)>,
+    /// The requests that it needs: function, key and message, and the bytes.
+    pub requests: Vec<(String, Vec<u8>)>,
     /// How many workers it has.
     pub workers: usize,
     /// How many shards it has.
     pub shards: u32,
     /// The kinds of faults that it needs.
-    pub faults: Vec<&'static str>,
+    pub faults: Vec<WorldFault>,
+    /// What happens in it, step by step: faults, commits, owners, requests.
+    pub steps: Vec<String>,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { app, seed, error, is_repeatable, records, shrunk } = self;
+        let Self { app, seed, error, is_repeatable, records, requests, shrunk } = self;
         writeln!(f, "the simulation of `{app}` fails with seed {seed}: {error}")?;
         if !is_repeatable {
             writeln!(f, "it does not fail again: something counts that the seed does not decide (a static, a clock)")?;
         }
-        writeln!(f, "{shrunk}, of {records}:")?;
-        for (ingress, record) in shrunk.records.iter().take(SHOWN_MAX) {
-            writeln!(f, "    {ingress}: {}", String::from_utf8_lossy(record))?;
+        write!(f, "{shrunk}, of {records}")?;
+        if *requests > 0 {
+            write!(f, ", and {}, of {requests}", counted(shrunk.requests.len(), "request"))?;
         }
-        if shrunk.records.len() > SHOWN_MAX {
-            writeln!(f, "    and {} more", shrunk.records.len() - SHOWN_MAX)?;
+        f.write_str(":\n")?;
+        show(f, &shrunk.records, |(ingress, record)| format!("{ingress}: {}", String::from_utf8_lossy(record)))?;
+        show(f, &shrunk.requests, |(to, msg)| format!("request to {to}: {}", String::from_utf8_lossy(msg)))?;
+        f.write_str("  there:\n")?;
+        let skipped = shrunk.steps.len().saturating_sub(SHOWN_MAX);
+        if skipped > 0 {
+            writeln!(f, "    {} before", counted(skipped, "step"))?;
         }
-        if shrunk.error != *error {
-            writeln!(f, "  there: {}", shrunk.error)?;
-        }
+        show(f, &shrunk.steps[skipped..], String::clone)?;
+        writeln!(f, "    {}", shrunk.error)?;
         write!(f, "replay it by: {}", replay(*seed))
     }
 }
@@ -368,9 +454,19 @@ impl std::error::Error for Failure {}
 impl fmt::Display for Shrunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { records, workers, shards, faults, .. } = self;
-        let faults = if faults.is_empty() { "no faults".to_owned() } else { faults.join(", ") };
+        let faults = faults.iter().map(|fault| fault.name()).collect::<Vec<_>>().join(", ");
+        let faults = if faults.is_empty() { "no faults".to_owned() } else { faults };
         let (workers, shards) = (counted(*workers, "worker"), counted(*shards as usize, "shard"));
         write!(f, "shrunk to {workers}, {shards}, {faults}, and {}", counted(records.len(), "record"))
+    }
+}
+
+/// Shows the first of some things, a line each.
+fn show<T>(f: &mut fmt::Formatter<'_>, things: &[T], text: impl Fn(&T) -> String) -> fmt::Result {
+    things.iter().take(SHOWN_MAX).try_for_each(|thing| writeln!(f, "    {}", text(thing)))?;
+    match things.len().checked_sub(SHOWN_MAX) {
+        Some(more) if more > 0 => writeln!(f, "    and {more} more"),
+        _ => Ok(()),
     }
 }
 

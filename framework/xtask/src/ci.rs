@@ -1,19 +1,27 @@
 //! The long tests: a bounded share for each change, all of them once before a claim is made.
 //!
-//! Invariant: a part that is noted as done was done by the very program that would do it now: its
-//! note bears the checksum of the program under test.
+//! Each part counts what it has done; the last line of a run adds that up over all parts, also those
+//! that an earlier run of the same program has done.
 //!
-//! Deliberately absent: tests that `cargo test` runs.
+//! Invariant: a part that is noted as done was done by the very program that would do it now: its
+//! note bears the checksum of the program under test and of this one.
+//!
+//! Deliberately absent: tests that `cargo test` runs, but for those of disks and mutants, which are
+//! run here with more cases, or to count them.
 
 use std::{
     collections::hash_map::DefaultHasher,
-    env, fs,
+    env, fmt, fs,
     hash::{Hash, Hasher},
+    io::{BufRead, BufReader},
     ops::Range,
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
     time::Instant,
 };
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{
     Outcome, failpoints,
@@ -21,20 +29,94 @@ use crate::{
     kill, say,
 };
 
+/// How a line of a test begins that says what it has done, such as `figures: images=500 nested=125`.
+const FIGURES: &str = "figures: ";
+
+/// What parts have done.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Figures {
+    /// Worlds of the simulator, and what happened in them.
+    seeds: u64,
+    seeds_in_s: f64,
+    faults: u64,
+    /// Cores that lack a rule, and disks on which a sync or an order is left out, which were caught.
+    mutants: u64,
+    disk_mutants: u64,
+    /// Processes that were killed while they worked.
+    kills: u64,
+    /// Places at which processes died, and how many did.
+    failpoints: u64,
+    deaths: u64,
+    /// Disks as a crash may have left them, and those of a crash during their recovery.
+    images: u64,
+    nested: u64,
+    /// Damaged bits and files, and how many nobody noticed.
+    flips: u64,
+    silent: u64,
+    /// Parts that found something wrong.
+    violations: u64,
+}
+
+impl Figures {
+    fn add(&mut self, other: &Self) {
+        self.seeds += other.seeds;
+        self.seeds_in_s += other.seeds_in_s;
+        self.faults += other.faults;
+        self.mutants += other.mutants;
+        self.disk_mutants += other.disk_mutants;
+        self.kills += other.kills;
+        self.failpoints = self.failpoints.max(other.failpoints);
+        self.deaths += other.deaths;
+        self.images += other.images;
+        self.nested += other.nested;
+        self.flips += other.flips;
+        self.silent += other.silent;
+        self.violations += other.violations;
+    }
+
+    /// Reads what a line of a test says; nothing if it says something else.
+    fn of_line(line: &str) -> Outcome<Option<Self>> {
+        let Some((_, figures)) = line.split_once(FIGURES) else { return Ok(None) };
+        let mut map = Map::new();
+        for figure in figures.split_whitespace() {
+            let (name, count) = figure.split_once('=').ok_or_else(|| format!("no figure: `{figure}`"))?;
+            map.insert(name.to_owned(), count.parse::<u64>()?.into());
+        }
+        Ok(Some(serde_json::from_value(Value::Object(map))?))
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seeds, seeds_in_s, faults, mutants, disk_mutants, violations, .. } = self;
+        let Self { kills, failpoints, deaths, images, nested, flips, silent, .. } = self;
+        let rate = *seeds as f64 / seeds_in_s.max(f64::EPSILON);
+        let faults = *faults as f64 / (*seeds).max(1) as f64;
+        write!(
+            f,
+            "{seeds} seeds at {rate:.0} seeds/s with {faults:.1} faults each, {violations} violations; {kills} kills; {deaths} deaths at {failpoints} failpoints; {images} images and {nested} of a crash while one was recovered; {flips} flips, {silent} silent; {mutants} mutants of the core and {disk_mutants} of disks caught"
+        )
+    }
+}
+
 /// A named share of the long tests.
 struct Part {
     name: String,
-    run: Box<dyn Fn() -> Outcome>,
+    run: Box<dyn Fn() -> Outcome<Figures>>,
 }
 
 impl Part {
-    fn new(name: impl Into<String>, run: impl Fn() -> Outcome + 'static) -> Self {
+    fn new(name: impl Into<String>, run: impl Fn() -> Outcome<Figures> + 'static) -> Self {
         Self { name: name.into(), run: Box::new(run) }
     }
 
     fn kills(kills: u64, seed: u64, shards: u32, threads: usize) -> Self {
         let name = format!("kill-{kills}-seed-{seed}-shards-{shards}-threads-{threads}");
-        Self::new(name, move || kill::run(&kill::Options { kills, seed, shards, threads, keep: None }))
+        Self::new(name, move || {
+            kill::run(&kill::Options { kills, seed, shards, threads, keep: None })?;
+            Ok(Figures { kills, ..Figures::default() })
+        })
     }
 
     /// Worlds of the simulator, of all workloads.
@@ -43,24 +125,31 @@ impl Part {
         Self::new(name, move || worlds(seeds.clone()))
     }
 
-    /// Cores that lack a rule.
+    /// Cores that lack a rule: this program has a core without switches, so the test hunts them.
     fn mutants() -> Self {
-        Self::new("mutants", mutants)
+        let arguments = ["--package", "statefn-sim", "--test", "worlds", "every_mutant_is_caught"];
+        Self::new("mutants", move || tests(&arguments, &[]))
     }
 
     /// Deaths at failpoints: at the first passage only, or at more.
     fn failpoints(first: bool) -> Self {
         let name = if first { "failpoints-first" } else { "failpoints" };
-        Self::new(name, move || failpoints::run(&failpoints::Options { first, ..failpoints::Options::default() }))
+        Self::new(name, move || {
+            let options = failpoints::Options { first, ..failpoints::Options::default() };
+            let (deaths, failpoints) = failpoints::run(&options)?;
+            Ok(Figures { deaths, failpoints, ..Figures::default() })
+        })
     }
 
-    /// The tests of disk images and damages, which `cargo test` runs with fewer cases.
+    /// The tests of disk images, damages, full disks, and mutants of the writing.
     fn disks(images: u64, flips: u64) -> Self {
-        Self::new(format!("disk-images-{images}-flips-{flips}"), move || disks(images, flips))
+        let arguments = ["--package", "statefn-runtime", "--lib", "disk_tests"];
+        let cases = [("STATEFN_DISK_IMAGES", images), ("STATEFN_DISK_FLIPS", flips)];
+        Self::new(format!("disk-images-{images}-flips-{flips}"), move || tests(&arguments, &cases))
     }
 }
 
-fn worlds(seeds: Range<u64>) -> Outcome {
+fn worlds(seeds: Range<u64>) -> Outcome<Figures> {
     let started_at = Instant::now();
     let report = statefn_sim::run_all(seeds)?;
     let seconds = started_at.elapsed().as_secs_f64();
@@ -69,85 +158,120 @@ fn worlds(seeds: Range<u64>) -> Outcome {
         say(&format!("{fault}: {happened} times, changed something {mattered} times"))?;
     }
     let blind_spots = report.blind_spots();
-    match blind_spots.is_empty() {
-        true => Ok(()),
-        false => Err(format!("these faults did not happen, or did not matter: {}", blind_spots.join(", ")).into()),
+    if !blind_spots.is_empty() {
+        return Err(format!("these faults did not happen, or did not matter: {}", blind_spots.join(", ")).into());
     }
+    let faults = report.injected();
+    Ok(Figures { seeds: report.seeds, seeds_in_s: seconds, faults, ..Figures::default() })
 }
 
-/// Runs the hunt of the mutants as the tests do it: this program has a core without switches.
-fn mutants() -> Outcome {
-    let mut test = cargo();
-    test.args(["test", "--package", "statefn-sim", "--test", "worlds", "every_mutant_is_caught", "--", "--nocapture"]);
-    if test.status()?.success() { Ok(()) } else { Err("a mutant survived".into()) }
-}
-
-/// The cargo that runs this program, in the workspace.
-fn cargo() -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace());
-    cargo
-}
-
-fn disks(images: u64, flips: u64) -> Outcome {
-    let mut test = cargo();
-    test.args(["test", "--package", "statefn-runtime", "--lib", "disk_tests", "--", "--nocapture"]);
-    test.env("STATEFN_DISK_IMAGES", images.to_string()).env("STATEFN_DISK_FLIPS", flips.to_string());
-    if test.status()?.success() { Ok(()) } else { Err("the tests of disks failed".into()) }
+/// Runs tests, prints what they print, and adds up the figures in that.
+fn tests(arguments: &[&str], cases: &[(&str, u64)]) -> Outcome<Figures> {
+    let mut test = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    test.current_dir(workspace()).arg("test").args(arguments).args(["--", "--nocapture"]);
+    test.envs(cases.iter().map(|(name, count)| (name, count.to_string())));
+    let mut running = test.stdout(Stdio::piped()).spawn()?;
+    let mut figures = Figures::default();
+    for line in BufReader::new(running.stdout.take().ok_or("no output of the tests")?).lines() {
+        let line = line?;
+        say(&line)?;
+        if let Some(counted) = Figures::of_line(&line)? {
+            figures.add(&counted);
+        }
+    }
+    if running.wait()?.success() { Ok(figures) } else { Err("a test failed".into()) }
 }
 
 fn bounded() -> Vec<Part> {
-    vec![Part::kills(10, 1, 64, 2), Part::failpoints(true), Part::worlds(1_000..1_200), Part::mutants()]
+    vec![
+        Part::kills(10, 1, 64, 2),
+        Part::failpoints(true),
+        Part::disks(500, 1_000),
+        Part::worlds(1_000..1_200),
+        Part::mutants(),
+    ]
 }
 
 fn in_full() -> Vec<Part> {
     /// How many seeds a slice of the worlds has, each for every workload.
     const SLICE: u64 = 500;
-    let parts = [
-        Part::kills(20, 101, 64, 2),
-        Part::kills(20, 102, 64, 1),
-        Part::kills(20, 103, 7, 2),
-        Part::kills(20, 104, 16, 2),
-        Part::kills(20, 105, 64, 4),
-        Part::failpoints(false),
-        Part::disks(10_000, 10_000),
-    ];
+    /// By part with 20 kills: how many shards and threads.
+    const KILLED: [(u32, usize); 10] =
+        [(64, 2), (64, 1), (7, 2), (16, 2), (64, 4), (64, 2), (1, 1), (4, 2), (64, 3), (128, 2)];
+    let kills = KILLED.into_iter().zip(101..).map(|((shards, threads), seed)| Part::kills(20, seed, shards, threads));
     let worlds = (0..17_000).step_by(SLICE as usize).map(|start| Part::worlds(start..start + SLICE));
-    parts.into_iter().chain(worlds).chain([Part::mutants()]).collect()
+    kills.chain([Part::failpoints(false), Part::disks(10_000, 10_000)]).chain(worlds).chain([Part::mutants()]).collect()
 }
 
 /// `cargo xtask ci`.
 pub(crate) fn run_bounded() -> Outcome {
-    bounded().iter().try_for_each(run)
+    let mut all = Figures::default();
+    for part in bounded() {
+        all.add(&run(&part)?);
+    }
+    say(&format!("ci: {all}"))
 }
 
-/// `cargo xtask nightly`: goes on behind the parts that are done.
+/// `cargo xtask nightly`: goes on behind the parts that are done, and behind those that fail.
 pub(crate) fn run_in_full() -> Outcome {
     let notes = notes()?;
+    let mut all = Figures::default();
+    let mut failures = Vec::new();
     for part in in_full() {
         let note = notes.join(&part.name);
         if note.exists() {
             say(&format!("{}: done before", part.name))?;
+            all.add(&serde_json::from_slice(&fs::read(&note)?)?);
             continue;
         }
-        run(&part)?;
-        fs::write(&note, "")?;
+        match run(&part) {
+            Ok(figures) => {
+                fs::write(&note, serde_json::to_vec(&figures)?)?;
+                all.add(&figures);
+            }
+            Err(error) => {
+                say(&error.to_string())?;
+                all.violations += 1;
+                failures.push(part.name);
+            }
+        }
     }
-    say(&format!("all parts are done; remove `{}` to do them again", notes.display()))
+    say(&format!("what is done is noted in `{}`; remove that to do it again", notes.display()))?;
+    say(&format!("nightly: {all}"))?;
+    if failures.is_empty() { Ok(()) } else { Err(format!("these failed: {}", failures.join(", ")).into()) }
 }
 
-fn run(part: &Part) -> Outcome {
+fn run(part: &Part) -> Outcome<Figures> {
     say(&format!("== {}", part.name))?;
     let started_at = Instant::now();
-    (part.run)().map_err(|error| format!("{}: {error}", part.name))?;
-    say(&format!("{}: passed in {:.0} s", part.name, started_at.elapsed().as_secs_f64()))
+    let figures = (part.run)().map_err(|error| format!("{}: {error}", part.name))?;
+    say(&format!("{}: passed in {:.0} s", part.name, started_at.elapsed().as_secs_f64()))?;
+    Ok(figures)
 }
 
 /// The directory of notes for the program under test.
 fn notes() -> Outcome<PathBuf> {
     let mut checksum = DefaultHasher::new();
     fs::read(Flights::build()?.binary)?.hash(&mut checksum);
+    fs::read(env::current_exe()?)?.hash(&mut checksum);
     let notes = workspace().join(format!("target/nightly/{:016x}", checksum.finish()));
     fs::create_dir_all(&notes)?;
     Ok(notes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Figures;
+
+    #[test]
+    fn figures_of_tests_are_read_and_added_up() {
+        let mut all = Figures { images: 1, ..Figures::default() };
+        let line = "test images ... figures: images=500 nested=125";
+        all.add(&Figures::of_line(line).expect("readable").expect("figures"));
+        assert_eq!((all.images, all.nested), (501, 125));
+        assert!(Figures::of_line("test images ... ok").expect("readable").is_none());
+        assert!(Figures::of_line("figures: pictures=1").is_err());
+        let note = serde_json::to_vec(&all).expect("JSON");
+        assert_eq!(serde_json::from_slice::<Figures>(&note).expect("a note").to_string(), all.to_string());
+    }
 }

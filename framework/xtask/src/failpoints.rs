@@ -67,8 +67,8 @@ impl Default for Options {
     }
 }
 
-/// Runs the task and prints a fact a line.
-pub(crate) fn run(options: &Options) -> Outcome {
+/// Runs the task and prints a fact a line; returns how many processes died, and at how many places.
+pub(crate) fn run(options: &Options) -> Outcome<(u64, u64)> {
     let temporary = tempfile::tempdir()?;
     let flights = Flights::build_with(&BUILD)?;
     let input = temporary.path().join("flights.csv");
@@ -78,7 +78,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     for (name, count) in counts.iter().filter(|(name, _)| name.starts_with(&options.only)) {
         task.die_at_point(name, *count, options.first)?;
     }
-    say(&format!("{} deaths at {} points; after each the outputs and states were equal", task.deaths, task.points))
+    say(&format!("{} deaths at {} points; after each the outputs and states were equal", task.deaths, task.points))?;
+    Ok((task.deaths, task.points))
 }
 
 /// Writes the first records of the example's file.

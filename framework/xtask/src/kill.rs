@@ -43,9 +43,10 @@ const SNAPSHOT_TAIL_BYTES: u64 = 16 << 10;
 /// journal each, here 12 to 24 MiB together, and each kill leaves a segment that is partly filled;
 /// a log that is never cut would have 100 to 280, as measured.
 const SEGMENTS_MAX: usize = 96;
-/// The most snapshot files of a shard that may ever be there: two that are kept, one that is being
-/// replaced, and those whose removal a kill has prevented, which the next start removes.
-const SNAPSHOTS_OF_SHARD_MAX: usize = 6;
+/// The most snapshot files of a shard that may ever be there: two that are kept, those that egresses
+/// have not reached, one whose successor is being read back, one that is being written, and those whose
+/// removal a kill has prevented, which the next start or trim removes. One run of 10 kills had 6.
+const SNAPSHOTS_OF_SHARD_MAX: usize = 8;
 /// How many segments must have been removed at the end.
 const SEGMENTS_REMOVED_MIN: u64 = 3;
 const SIGKILL: i32 = 9;

@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Bench(workload) => return bench::main(workload),
         Task::Kill(options) => kill::run(&options),
-        Task::Failpoints(options) => failpoints::run(&options),
+        Task::Failpoints(options) => failpoints::run(&options).map(drop),
         Task::Ci => ci::run_bounded(),
         Task::Nightly => ci::run_in_full(),
         Task::StartTime => start_time::run(),

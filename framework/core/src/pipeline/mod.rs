@@ -33,7 +33,7 @@ use crate::{
     ports::log::Offset,
     program::Program,
     shard::{
-        Answer, Confirmed, Emission, Input, Options, Request, Shard, Snapshot,
+        Answer, Confirmed, Emission, Input, Options, Request, Shard, Snapshot, Trim,
         frame::SnapshotMark,
         outbox::Mail,
         progress::{Board, Progress},
@@ -60,6 +60,14 @@ pub enum Action {
     Answer(Answer),
     /// Store a snapshot; tell the outcome by [`Pipeline::snapshot_stored`].
     Store(Snapshot),
+    /// Read a snapshot back, as [`read_back`](crate::shard::read_back) does; tell the outcome by
+    /// [`Pipeline::snapshot_read_back`]. The journal is not trimmed to it before.
+    ReadBack {
+        /// The shard.
+        shard: ShardId,
+        /// The snapshot.
+        snapshot: SnapshotMark,
+    },
     /// Forget snapshots, and then the journal of a shard before an offset.
     Forget {
         /// The shard.
@@ -313,7 +321,7 @@ impl Pipeline {
                 owned.progress_at = self.now;
             }
             if self.program.has_sends() {
-                self.news.push(progress);
+                self.tell(progress);
             }
         }
         self.actions.extend(confirmed.answers.into_iter().map(Action::Answer));
@@ -326,11 +334,7 @@ impl Pipeline {
     fn proved(&mut self, shard: ShardId) {
         let Some(owned) = self.shards[shard as usize].as_mut().filter(|_| self.is_log_shared) else { return };
         owned.mailbox.confirm();
-        let mut answers = owned.reads.confirm();
-        if !self.rules.holds(Rule::FramesProveEarlierCalls) {
-            answers.extend(owned.shard.take_answers());
-        }
-        self.actions.extend(answers.into_iter().map(Action::Answer));
+        self.actions.extend(owned.reads.confirm().into_iter().map(Action::Answer));
     }
 
     /// Says where the journal of a shard ended after the question was asked. Where its owner
@@ -356,6 +360,14 @@ impl Pipeline {
         }
     }
 
+    /// Says whether a snapshot could be read back whole.
+    pub fn snapshot_read_back(&mut self, shard: ShardId, snapshot: &SnapshotMark, is_whole: bool) {
+        if let Some(owned) = &mut self.shards[shard as usize] {
+            owned.shard.snapshot_read_back(snapshot, is_whole);
+            self.forget(shard);
+        }
+    }
+
     /// Asks for a snapshot of a shard whose journal keeps the log from giving space back.
     pub fn want_snapshot(&mut self, shard: ShardId) {
         if let Some(owned) = &mut self.shards[shard as usize] {
@@ -373,7 +385,8 @@ impl Pipeline {
 
     fn forget(&mut self, shard: ShardId) {
         let Some(owned) = &mut self.shards[shard as usize] else { return };
-        let (snapshots, before) = owned.shard.trim(owned.egress_taken);
+        let Trim { read_back, removed: snapshots, before } = owned.shard.trim(owned.egress_taken);
+        self.actions.extend(read_back.map(|snapshot| Action::ReadBack { shard, snapshot }));
         if !snapshots.is_empty() || before > owned.trimmed {
             owned.trimmed = before;
             self.actions.push_back(Action::Forget { shard, snapshots, before });
@@ -457,12 +470,20 @@ impl Pipeline {
         if !self.program.has_sends() {
             return;
         }
+        let mut repeats = Vec::new();
         for owned in self.shards.iter_mut().flatten() {
             if self.now.0.saturating_sub(owned.progress_at.0) >= PROGRESS_INTERVAL_MS {
                 owned.progress_at = self.now;
-                self.news.push(Arc::clone(&owned.progress));
+                repeats.push(Arc::clone(&owned.progress));
             }
         }
+        repeats.into_iter().for_each(|progress| self.tell(progress));
+    }
+
+    /// Lets the other pipelines know; what is newer of a shard replaces what is older.
+    fn tell(&mut self, progress: Arc<Progress>) {
+        self.news.retain(|known| known.shard != progress.shard);
+        self.news.push(progress);
     }
 
     fn seal(&mut self) {

@@ -19,6 +19,7 @@ pub mod outbox;
 mod pending;
 pub mod progress;
 pub mod recovery;
+mod retain;
 pub mod rules;
 mod seal;
 mod settle;
@@ -32,11 +33,13 @@ use self::{
     image::{Image, Parked},
     outbox::{Mail, Outbox},
     pending::{Pending, Waiting},
+    retain::ReadBack,
     rules::{Rule, Rules},
     seal::Sealed,
 };
 pub use self::{
     recovery::{Accepted, Checked, Replica, TakeOver, TakeOverError},
+    retain::{Trim, read_back},
     seal::{Confirmed, Deposed, Emission, Snapshot},
 };
 use crate::{
@@ -248,6 +251,7 @@ pub struct Shard {
     snapshot_bytes: u64,
     snapshot_is_on_its_way: bool,
     snapshot_is_wanted: bool,
+    read_back: ReadBack,
     mark_to_append: Option<SnapshotMark>,
     tail_bytes: u64,
     /// Timers that fired whose removal a mutant leaves to the next frame.
@@ -718,6 +722,7 @@ impl Shard {
             snapshot_bytes: 0,
             snapshot_is_on_its_way: false,
             snapshot_is_wanted: false,
+            read_back: ReadBack::default(),
             mark_to_append: None,
             tail_bytes: 0,
             removed_late: Vec::new(),

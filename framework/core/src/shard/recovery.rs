@@ -10,7 +10,8 @@ use thiserror::Error;
 use super::{
     Emission, Options, Shard,
     frame::{self, FrameRef, Header, Kind, OpRef, SnapshotMark},
-    image::{Image, Verdict, snapshot_crc},
+    image::{Image, Verdict},
+    retain::read_back,
     rules::{Rule, Rules},
     stored::Mending,
 };
@@ -31,7 +32,7 @@ use crate::{
 pub struct Replica {
     /// What the journal says so far.
     pub image: Image,
-    /// The snapshots that can be read, oldest first.
+    /// The snapshots whose marks stand and that nobody has found damaged, oldest first.
     pub snapshots: Vec<SnapshotMark>,
     /// Bytes of the journal behind the newest snapshot.
     pub tail_bytes: u64,
@@ -410,8 +411,9 @@ fn newest_snapshot(
     for mark in marks.iter().filter(is_early).filter(readable).rev() {
         match load(snapshots, mark) {
             Ok(image) => {
-                // One that cannot be read must not count as one of the two that are kept.
-                let kept = |other: &&SnapshotMark| other.epoch >= mark.epoch && !damaged.contains(&*other.name);
+                // One that cannot be read must not count as one of the two that are kept; an older
+                // one may, it is the one that is left when this one rots.
+                let kept = |other: &&SnapshotMark| other.next_offset >= start && !damaged.contains(&*other.name);
                 let kept = marks.iter().filter(kept).cloned().collect();
                 return Ok((image, kept));
             }
@@ -432,13 +434,8 @@ fn newest_snapshot(
 }
 
 fn load(snapshots: &mut dyn Snapshots, mark: &SnapshotMark) -> Result<Image, Corrupt> {
-    let name = &mark.name;
-    let bytes = snapshots.get(name).map_err(|error| Corrupt(format!("snapshot {name}: {error}")))?;
-    let bytes = bytes.ok_or_else(|| Corrupt(format!("snapshot {name} is gone")))?;
-    if bytes.len() as u64 != mark.length || snapshot_crc(&bytes) != Some(mark.crc) {
-        return Err(Corrupt(format!("snapshot {name} is not what its mark says")));
-    }
-    Image::decode(&bytes).map_err(|error| Corrupt(format!("snapshot {name}: {error}")))
+    let bytes = read_back(snapshots, mark)?;
+    Image::decode(&bytes).map_err(|error| Corrupt(format!("snapshot {}: {error}", mark.name)))
 }
 
 #[cfg(test)]

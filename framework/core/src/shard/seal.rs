@@ -102,7 +102,9 @@ impl Shard {
         self.mark_to_append.is_some() || self.has_epoch()
     }
 
-    fn has_epoch(&self) -> bool {
+    /// Whether the open epoch has changes, which a frame would hold.
+    #[must_use]
+    pub fn has_epoch(&self) -> bool {
         self.effects.body.len() > frame::HEADER_BYTES
             || !self.is_drained()
             || self.carries
@@ -415,25 +417,6 @@ impl Shard {
     pub fn snapshot_failed(&mut self) {
         self.snapshot_is_on_its_way = false;
         self.tail_bytes = self.snapshot_bytes.max(self.options.snapshot_tail_bytes);
-    }
-
-    /// Decides what may be forgotten once egresses have taken everything up to `egress_taken`:
-    /// snapshots, and the journal before an offset.
-    ///
-    /// Two snapshots are kept, and the journal behind the older one; and what egresses still need.
-    pub fn trim(&mut self, egress_taken: u64) -> (Vec<SnapshotMark>, Option<Offset>) {
-        let rules = self.options.rules;
-        let egress_taken = if rules.holds(Rule::TrimBehindEgress) { egress_taken } else { u64::MAX };
-        let mut removed = Vec::new();
-        while self.snapshots.len() > 2 && self.snapshots[1].epoch <= egress_taken {
-            removed.push(self.snapshots.remove(0));
-        }
-        let oldest = self.snapshots.first().filter(|oldest| self.snapshots.len() >= 2 && oldest.epoch <= egress_taken);
-        let end = |oldest: &SnapshotMark| match rules.holds(Rule::TrimBehindSnapshot) {
-            true => oldest.next_offset,
-            false => self.next_offset,
-        };
-        (removed, oldest.map(end))
     }
 
     /// The whole state as of the last sealed epoch; equal to the encoding of the folded image.

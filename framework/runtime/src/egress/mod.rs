@@ -42,7 +42,10 @@ use self::{
     mark::{Mark, MarkFiles},
     sink::Sink,
 };
-use crate::failpoint::failpoint;
+use crate::{
+    failpoint::failpoint,
+    rules::{self, Rule},
+};
 
 /// Where the records of an egress go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -292,16 +295,23 @@ impl FileEgress {
         }
         let mut outcomes: Vec<_> = self.sinks.iter_mut().map(Sink::write_out).collect();
         failpoint("egress/lines-written");
-        for (sink, outcome) in self.sinks.iter().zip(&mut outcomes) {
-            if outcome.is_ok() {
-                *outcome = sink.make_durable();
-            }
+        if rules::holds(Rule::MarkIsBehindTheLines) {
+            self.make_lines_durable(&mut outcomes);
         }
         failpoint("egress/lines-synced");
         let ready: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
         self.make_mark(&ready)?;
         failpoint("egress/mark-made");
         outcomes.into_iter().collect()
+    }
+
+    fn make_lines_durable(&self, outcomes: &mut [Result<(), EgressError>]) {
+        let all = rules::holds(Rule::AllEgressFilesAreSynced);
+        for (sink, outcome) in self.sinks.iter().skip(usize::from(!all)).zip(&mut outcomes[usize::from(!all)..]) {
+            if outcome.is_ok() {
+                *outcome = sink.make_durable();
+            }
+        }
     }
 
     /// Makes a mark durable that covers the buffers of those sinks that are ready.

@@ -12,7 +12,10 @@ use std::{
 
 use rustix::{fs::FallocateFlags, io::Errno};
 
-use crate::failpoint::failpoint;
+use crate::{
+    failpoint::failpoint,
+    rules::{self, Rule},
+};
 
 /// A disk with directories and files.
 pub(crate) trait Disk: Send {
@@ -76,7 +79,7 @@ pub(crate) fn publish(
     let file = disk.create(&temporary)?;
     let filled = fill(&*file).and_then(|()| {
         failpoint("file/filled");
-        file.sync()
+        if rules::holds_at(Rule::FilesAreSyncedBeforeTheirName, path) { file.sync() } else { Ok(()) }
     });
     if let Err(error) = filled {
         // Gives the space back now; if that fails too, the next open removes it.
@@ -86,7 +89,9 @@ pub(crate) fn publish(
     failpoint("file/synced");
     disk.rename(&temporary, path)?;
     failpoint("file/renamed");
-    disk.sync_directory(parent_of(path))?;
+    if rules::holds_at(Rule::NamesAreSynced, path) {
+        disk.sync_directory(parent_of(path))?;
+    }
     failpoint("file/directory-synced");
     Ok(file)
 }

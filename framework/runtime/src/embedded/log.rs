@@ -20,7 +20,10 @@ use super::{
     segment::{self, Group, Groups, Header, Point, Segment, Step},
     superblock::{Durable, Superblock},
 };
-use crate::failpoint::failpoint;
+use crate::{
+    failpoint::failpoint,
+    rules::{self, Rule},
+};
 
 /// How far ahead zeros are written, in bytes: a sync of bytes that were written before needs no
 /// change of the file's metadata, which is what makes small syncs fast.
@@ -220,7 +223,7 @@ impl EmbeddedLog {
         self.must_rotate = true;
         let written = write_all_at(&*self.active, &buffer, self.tip.position).and_then(|()| {
             failpoint("log/group-written");
-            self.active.sync()
+            if rules::holds(Rule::GroupsAreSynced) { self.active.sync() } else { Ok(()) }
         });
         let written_to = self.tip.position + buffer.len() as u64;
         buffer.clear();
@@ -328,6 +331,7 @@ impl EmbeddedLog {
         // A removed file may come back in a crash, but not with a gap behind it: the removal
         // before is made durable first.
         if std::mem::replace(&mut self.removal_is_pending, true)
+            && rules::holds(Rule::RemovalsAreSynced)
             && let Err(error) = self.disk.sync_directory(&self.directory)
         {
             return Err(format!("cannot sync `{}` to remove more: {error}", self.directory.display()));

@@ -40,6 +40,7 @@ pub(crate) enum Event {
     Progress(Vec<Arc<Progress>>),
     Appended(Vec<(ShardId, u64)>),
     SnapshotStored(ShardId, Option<SnapshotMark>),
+    SnapshotReadBack(ShardId, SnapshotMark, bool),
     SnapshotWanted(ShardId),
     EgressTaken(Vec<(ShardId, u64)>),
     Drain,
@@ -189,6 +190,7 @@ impl ShardHost {
                 self.pipeline.snapshot_stored(shard, mark);
                 failpoint("snapshot/mark-sent");
             }
+            Event::SnapshotReadBack(shard, mark, is_whole) => self.pipeline.snapshot_read_back(shard, &mark, is_whole),
             Event::SnapshotWanted(shard) => self.pipeline.want_snapshot(shard),
             Event::EgressTaken(taken) => {
                 for (shard, epoch) in taken {
@@ -256,6 +258,9 @@ impl ShardHost {
                 // No ingress of this engine makes requests, and its log is not shared.
                 Action::Answer(_) | Action::AskEnd { .. } | Action::TrimMailbox { .. } => {}
                 Action::Store(snapshot) => _ = self.snapshots.send(SnapshotRequest::Store(snapshot)),
+                Action::ReadBack { shard, snapshot } => {
+                    let _ = self.snapshots.send(SnapshotRequest::ReadBack(shard, snapshot));
+                }
                 Action::Forget { shard, snapshots, before } => self.forget(shard, snapshots, before),
                 Action::TakeOver(shard) => {
                     self.switchboard.notify(Notice::Lost(format!("the ownership of shard {shard} was lost")));

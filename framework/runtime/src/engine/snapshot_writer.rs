@@ -1,4 +1,4 @@
-//! The thread that stores and removes snapshots.
+//! The thread that stores, reads back and removes snapshots.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -7,8 +7,9 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use statefn_core::{
+    address::ShardId,
     ports::snapshots::Snapshots,
-    shard::{Snapshot, frame::SnapshotMark},
+    shard::{self, Snapshot, frame::SnapshotMark},
 };
 
 use super::{
@@ -20,6 +21,7 @@ use crate::failpoint::failpoint;
 
 pub(crate) enum SnapshotRequest {
     Store(Snapshot),
+    ReadBack(ShardId, SnapshotMark),
     Remove(Vec<SnapshotMark>),
     Stop,
 }
@@ -38,6 +40,7 @@ fn run(place: &mut dyn Snapshots, switchboard: &Switchboard, requests: &Receiver
     for request in requests {
         match request {
             SnapshotRequest::Store(snapshot) => store(place, switchboard, snapshot),
+            SnapshotRequest::ReadBack(shard, mark) => read_back(place, switchboard, shard, mark),
             SnapshotRequest::Remove(marks) => {
                 for mark in marks {
                     failpoint("snapshot/remove");
@@ -68,4 +71,15 @@ fn store(place: &mut dyn Snapshots, switchboard: &Switchboard, snapshot: Snapsho
     let host = switchboard.host_of(snapshot.shard);
     switchboard.post(host, vec![Event::SnapshotStored(snapshot.shard, stored)]);
     failpoint("snapshot/told");
+}
+
+/// Looks whether a snapshot is whole before the journal is trimmed to its end.
+fn read_back(place: &mut dyn Snapshots, switchboard: &Switchboard, id: ShardId, mark: SnapshotMark) {
+    let read = shard::read_back(place, &mark);
+    if let Err(error) = &read {
+        tracing::warn!("the journal of shard {id} is kept, for a snapshot that can no longer be used: {error}");
+    }
+    failpoint("snapshot/read-back");
+    let host = switchboard.host_of(id);
+    switchboard.post(host, vec![Event::SnapshotReadBack(id, mark, read.is_ok())]);
 }

@@ -309,10 +309,12 @@ impl Workload for Bank {
         same("money", &(balance + on_the_way), &deposited)
     }
 
-    fn shorten(&mut self, records_max: usize) {
-        // The first records give the rich what they begin with.
-        let kept = records_max.max(self.accounts as usize);
-        self.partitions.iter_mut().for_each(|orders| orders.truncate(kept));
+    fn keep_records(&mut self, keeps: &mut dyn FnMut() -> bool) {
+        for orders in &mut self.partitions {
+            // The first records give the rich what they begin with.
+            let mut places = 0..;
+            orders.retain(|_| keeps() | places.next().is_some_and(|place| place < self.accounts));
+        }
     }
 
     fn check_end(&self, end: &End<'_>) -> Result<(), String> {

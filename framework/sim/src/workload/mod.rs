@@ -35,11 +35,18 @@ pub struct Setup {
     pub program: ProgramSpec,
     /// Its ingresses, in the order of the program.
     pub ingresses: Vec<Bind>,
-    /// By ingress and partition, the records.
+    /// By ingress and partition, the records; of a generator, their numbers as [`number_record`] has them.
     pub inputs: Vec<Vec<Vec<Vec<u8>>>>,
 }
 
+/// What stands for record `number` of an ingress that makes its records itself.
+#[must_use]
+pub fn number_record(number: u64) -> Vec<u8> {
+    number.to_le_bytes().to_vec()
+}
+
 /// A call from outside whose answer is wanted.
+#[derive(Debug, Clone)]
 pub struct Asked {
     /// The function's name.
     pub function: &'static str,
@@ -110,10 +117,27 @@ pub trait Workload {
         Ok(())
     }
 
-    /// Cuts the input to so many records for each partition at most, as if there had never been
-    /// more; a workload that cannot do that keeps them all.
-    fn shorten(&mut self, records_max: usize) {
-        let _ = records_max;
+    /// Asks once for each record of the input, in order, whether it is kept, and drops the others as if
+    /// they had never been there; a workload that cannot do without one keeps it.
+    fn keep_records(&mut self, keeps: &mut dyn FnMut() -> bool) {
+        let _ = keeps;
+    }
+
+    /// What a worker that starts runs, made anew with everything that it holds in memory beside
+    /// states; `None` if all workers may share what [`Self::setup`] has made.
+    fn process(&self) -> Option<(ProgramSpec, Vec<Bind>)> {
+        None
+    }
+
+    /// Whether the records of an ingress are numbers for its generator; see [`number_record`].
+    fn generates(&self, ingress: &str) -> bool {
+        let _ = ingress;
+        false
+    }
+
+    /// Is told what happens: at which step, how many milliseconds after the beginning, and what.
+    fn tell(&self, step: u64, ms: i64, what: fmt::Arguments<'_>) {
+        let _ = (step, ms, what);
     }
 
     /// Looks at what is committed in the end.

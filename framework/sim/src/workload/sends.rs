@@ -139,8 +139,8 @@ impl Workload for Sends {
         Setup { program, ingresses: vec![Box::new(bind)], inputs: vec![inputs] }
     }
 
-    fn shorten(&mut self, records_max: usize) {
-        self.partitions.iter_mut().for_each(|records| records.truncate(records_max));
+    fn keep_records(&mut self, keeps: &mut dyn FnMut() -> bool) {
+        self.partitions.iter_mut().for_each(|records| records.retain(|_| keeps()));
     }
 
     fn check_end(&self, end: &End<'_>) -> Result<(), String> {

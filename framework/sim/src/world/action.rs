@@ -7,11 +7,11 @@ use statefn_core::{
         log::{Log, Offset},
         snapshots::Snapshots,
     },
-    shard::{Answer, Emission, Shard, Snapshot, frame::SnapshotMark, rules::Rule, stored},
+    shard::{Answer, Emission, Shard, Snapshot, frame::SnapshotMark, read_back, rules::Rule, stored},
 };
 
 use super::{Event, Life, WorkerId, World};
-use crate::{check::snapshot_equals_fold, workload::Told};
+use crate::{check::snapshot_equals_fold, plan::Fault, workload::Told};
 
 impl World<'_> {
     pub(super) fn execute(&mut self, worker: WorkerId, action: Action) -> Result<(), String> {
@@ -42,6 +42,10 @@ impl World<'_> {
                 self.after(ms, Event::TrimMailbox(self.life(worker), shard, before));
             }
             Action::Store(snapshot) => self.store(worker, snapshot)?,
+            Action::ReadBack { shard, snapshot } => {
+                let ms = self.random.between(0, 200);
+                self.after(ms, Event::ReadBack(self.life(worker), shard, snapshot));
+            }
             Action::Forget { shard, snapshots, before } => {
                 let ms = self.random.between(0, 200);
                 self.after(ms, Event::Forget(self.life(worker), shard, snapshots, before));
@@ -60,13 +64,15 @@ impl World<'_> {
 
     fn answer(&mut self, answer: Answer) -> Result<(), String> {
         self.report.answers += 1;
-        let Some(asking) = self.asked.remove(&answer.request) else {
+        self.tell(format_args!("request {} is answered", answer.request));
+        let Some(asked) = self.asked.remove(&answer.request) else {
             return Err(format!("request {} is answered twice (I7)", answer.request));
         };
         if self.plan.looks_inside {
+            self.check_answered(answer.request, asked)?;
             self.workload.check_answer(&self.program, &self.audit, &answer)?;
         }
-        self.answers.push(Told { answer, known: asking.known });
+        self.answers.push(Told { answer, known: asked.known });
         Ok(())
     }
 
@@ -75,6 +81,13 @@ impl World<'_> {
         let was_owned = self.owned(worker, shard).is_some();
         self.pipeline(worker).journal_end(shard, question, end);
         self.report.ends_elsewhere += u64::from(was_owned && self.owned(worker, shard).is_none());
+    }
+
+    pub(super) fn read_back(&mut self, worker: WorkerId, shard: ShardId, mark: &SnapshotMark) {
+        let is_whole = read_back(&mut self.snapshots, mark).is_ok();
+        self.report.snapshots_read_back += 1;
+        self.report.snapshots_read_back_damaged += u64::from(!is_whole);
+        self.pipeline(worker).snapshot_read_back(shard, mark, is_whole);
     }
 
     /// Removes what is no longer needed: snapshots first, and then the journal.
@@ -88,7 +101,7 @@ impl World<'_> {
         for mark in snapshots {
             self.snapshots.remove(&mark.name)?;
         }
-        if self.random.chance(self.faults.crash) {
+        if self.strikes(Fault::Crash) {
             return self.crash(worker);
         }
         if let Some(before) = before {
@@ -148,13 +161,14 @@ impl World<'_> {
             snapshot_equals_fold(&self.log, shard, mark.next_offset, &bytes)?;
         }
         let Some(nonce) = self.owned(worker, shard).map(Shard::nonce) else { return Ok(()) };
-        let is_stored = !self.random.chance(self.faults.snapshot);
+        let is_stored = !self.strikes(Fault::FailedSnapshot);
         if is_stored {
             self.report.snapshots += 1;
             self.report.snapshots_after_failure += u64::from(self.failed_snapshots.remove(&shard));
         } else {
             self.failed_snapshots.insert(shard);
             self.report.snapshots_failed += 1;
+            self.tell(format_args!("a snapshot of shard {shard} cannot be stored"));
             let place = self.random.place(bytes.len());
             bytes[place] ^= 0x10;
             bytes.truncate(place + 1);

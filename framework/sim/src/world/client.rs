@@ -6,10 +6,39 @@ use statefn_core::{
     shard::{Answer, Reply, Request},
 };
 
-use super::{Asking, Event, WorkerId, World};
+use super::{Event, WorkerId, World};
 use crate::workload::{Asked, Told};
 
+/// Who was asked, and the epoch that the call became part of, if it changed anything.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AskedOf {
+    worker: WorkerId,
+    shard: ShardId,
+    nonce: u64,
+    epoch: u64,
+    /// How many answers had been given before.
+    pub(super) known: usize,
+}
+
 impl World<'_> {
+    /// What an answer says, and all that its call has seen, is committed (I7).
+    pub(super) fn check_answered(&self, request: u64, asked: AskedOf) -> Result<(), String> {
+        let AskedOf { worker, shard, nonce, epoch, .. } = asked;
+        let committed = self.audit.shards[shard as usize].image.epoch();
+        let Some(owned) = self.owned(worker, shard).filter(|owned| owned.nonce() == nonce) else { return Ok(()) };
+        let is_open = owned.epoch() < epoch;
+        // In a shared log an answer that changed nothing waits for the end of the journal, while the
+        // open epoch goes on without it.
+        let may_be_ahead = is_open || !self.plan.is_embedded;
+        let has_changed = self.plan.is_embedded && owned.has_epoch();
+        if committed + u64::from(may_be_ahead) < epoch || is_open && has_changed {
+            return Err(format!(
+                "request {request} is answered, and epoch {epoch} of shard {shard} is not committed (I7)"
+            ));
+        }
+        Ok(())
+    }
+
     /// A client calls a handler of some key and waits for the answer; it never calls twice.
     pub(super) fn request(&mut self) {
         if self.is_calm {
@@ -40,16 +69,19 @@ impl World<'_> {
         let call = Call::message(function as u16, handler as u16, hash, statefn_core::EventTime(0));
         calls.push(call, &key, &payload);
         let now = self.clock(worker);
-        self.asked.insert(id, Asking { worker, shard, known: self.answers.len() });
+        let owned = self.owned(worker, shard).expect("an owner was picked");
+        let (nonce, epoch, known) = (owned.nonce(), owned.epoch() + 1, self.answers.len());
+        self.asked.insert(id, AskedOf { worker, shard, nonce, epoch, known });
+        self.tell(format_args!("worker {worker} gets request {id}, for shard {shard}"));
         self.pipeline(worker).request(shard, &Request { id, calls }, now);
     }
 
     /// What a mutant does: clients are told that nothing was done, though nobody knows.
     pub(super) fn refuse_requests(&mut self, worker: WorkerId, shard: ShardId) {
-        let is_refused = |asking: &Asking| (asking.worker, asking.shard) == (worker, shard);
-        for (request, asking) in self.asked.extract_if(.., |_, asking| is_refused(asking)) {
+        let is_refused = |asked: &AskedOf| (asked.worker, asked.shard) == (worker, shard);
+        for (request, asked) in self.asked.extract_if(.., |_, asked| is_refused(asked)) {
             let answer = Answer { request, reply: Reply::Failed("nothing was done".into()) };
-            self.answers.push(Told { answer, known: asking.known });
+            self.answers.push(Told { answer, known: asked.known });
         }
     }
 }

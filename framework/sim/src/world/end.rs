@@ -1,6 +1,6 @@
 //! The end of a world: when it has come, and what must be true then.
 
-use statefn_core::{pipeline::Pipeline, shard::Shard};
+use statefn_core::pipeline::Pipeline;
 
 use super::{World, store::Unapplied};
 use crate::{check::Accounts, workload::End};
@@ -28,12 +28,15 @@ impl World<'_> {
         self.workers
             .iter()
             .all(|worker| worker.emissions.is_empty() && worker.unapplied.values().all(Unapplied::is_empty))
-            && self.workers.iter().flat_map(|worker| &worker.pipeline).all(Pipeline::is_finished)
-            && self
-                .named
-                .iter()
-                .zip(0..)
-                .all(|(worker, shard)| self.owned(*worker, shard).is_some_and(Shard::is_finished))
+            && self.workers.iter().flat_map(|worker| &worker.pipeline).all(|pipeline| self.has_finished(pipeline))
+    }
+
+    /// Whether nothing is left to do; a program that only requests reach never ends by itself.
+    fn has_finished(&self, pipeline: &Pipeline) -> bool {
+        match self.ingresses.is_empty() {
+            true => pipeline.is_idle() && pipeline.shards().all(|shard| shard.unacknowledged_bytes() == 0),
+            false => pipeline.is_finished(),
+        }
     }
 
     pub(super) fn not_drained(&self) -> String {

@@ -11,10 +11,16 @@ use crate::log::{Bytes, Fate};
 
 impl World<'_> {
     pub(super) fn append(&mut self, worker: WorkerId, shard: ShardId, nonce: u64, records: Vec<Bytes>) {
-        let fate = Fate::draw(&mut self.random, self.faults.refused, self.faults.unknown);
+        let mut fate = Fate::draw(&mut self.random, self.faults.refused, self.faults.unknown);
+        if fate != Fate::Stands && self.is_spared() {
+            fate = Fate::Stands;
+        }
         // The only process of an embedded world has nobody who could append after it gave up.
         let comes_again = matches!(fate, Fate::Late | Fate::Doubled);
         let fate = if self.plan.is_embedded && comes_again { Fate::PartlyUnknown } else { fate };
+        if fate != Fate::Stands {
+            self.tell(format_args!("the append of worker {worker} to shard {shard} {}", fate.text()));
+        }
         let flight = Flight { life: self.life(worker), shard, nonce, records, fate };
         if fate == Fate::Late {
             self.report.appends_unknown += 1;
@@ -108,6 +114,10 @@ impl World<'_> {
         self.note(u64::from(shard) << 32 | record.len() as u64);
         let frames = self.report.frames;
         self.audit.fold(shard, offset, record, &mut self.report)?;
+        if frames != self.report.frames {
+            let epoch = self.audit.shards[shard as usize].image.epoch();
+            self.tell(format_args!("shard {shard} commits epoch {epoch}"));
+        }
         if frames != self.report.frames && self.report.frames.is_multiple_of(self.workload.frames_between_checks()) {
             self.workload.check_running(&self.program, &self.audit)?;
         }

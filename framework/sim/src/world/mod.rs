@@ -30,6 +30,7 @@ mod worker;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
     sync::Arc,
 };
 
@@ -55,7 +56,7 @@ use self::store::{Unapplied, Write};
 use crate::{
     check::{Audit, Sink},
     log::{Bytes, Fate, SharedLog},
-    plan::{Faults, Plan},
+    plan::{Fault, Faults, Plan},
     random::Random,
     report::Report,
     workload::{Told, Workload},
@@ -66,6 +67,9 @@ const STEPS_MAX: u64 = 1_000_000;
 /// How long after the faults, in virtual milliseconds, everything has to be done. Where an epoch may
 /// have few calls and an append takes long, thousands of timers take minutes, one epoch each.
 const DRAIN_MS_MAX: i64 = 600_000;
+
+/// The time at which a world begins.
+const BEGIN_MS: i64 = 1_000_000;
 
 type WorkerId = usize;
 /// A life of a worker: a number that a crash changes.
@@ -86,6 +90,7 @@ enum Event {
     Write(Write),
     Written(Life, ShardId),
     SnapshotTold(Life, ShardId, u64, Option<SnapshotMark>),
+    ReadBack(Life, ShardId, SnapshotMark),
     Flush(Life),
     Forget(Life, ShardId, Vec<SnapshotMark>, Option<Offset>),
     EgressTaken(Life, ShardId, u64),
@@ -108,6 +113,7 @@ impl Event {
             | Self::TrimMailbox(life, ..)
             | Self::Written(life, _)
             | Self::SnapshotTold(life, ..)
+            | Self::ReadBack(life, ..)
             | Self::Flush(life)
             | Self::Forget(life, ..)
             | Self::EgressTaken(life, ..)
@@ -143,17 +149,11 @@ struct Flight {
     fate: Fate,
 }
 
-/// A request that nobody has answered yet.
-#[derive(Debug, Clone, Copy)]
-struct Asking {
-    worker: WorkerId,
-    shard: ShardId,
-    /// How many answers had been given before.
-    known: usize,
-}
-
 struct Worker {
     life: u64,
+    /// What its process has linked; another one after each death.
+    program: Arc<Program>,
+    ingresses: Vec<Arc<dyn ErasedIngress>>,
     /// None while it is dead.
     pipeline: Option<Pipeline>,
     /// The shards that it believes it is named for.
@@ -187,6 +187,8 @@ pub struct World<'a> {
     queue: BTreeMap<(i64, u64), Event>,
     flights: usize,
     faults: Faults,
+    /// How many faults were drawn, those that are spared included.
+    strikes: u64,
     is_calm: bool,
     /// Whether the log has lost a record that it had acknowledged.
     has_forgotten: bool,
@@ -200,10 +202,8 @@ pub struct World<'a> {
     nonce: u64,
     log: SharedLog,
     snapshots: MemorySnapshots,
-    /// The shards whose newest snapshot was damaged once.
-    rotten: BTreeSet<usize>,
-    /// Those of them whom nobody has taken over since.
-    rotten_unread: BTreeSet<usize>,
+    /// The snapshots that are damaged, and the epoch of the newest one that egresses had reached then.
+    rotten: BTreeMap<String, u64>,
     /// The shards whose last snapshot could not be stored.
     failed_snapshots: BTreeSet<ShardId>,
     /// By source and target, the last message that was published.
@@ -223,7 +223,8 @@ pub struct World<'a> {
     audit: Audit,
     answers: Vec<Told>,
     requests: u64,
-    asked: BTreeMap<u64, Asking>,
+    /// By request that nobody has answered yet, who was asked.
+    asked: BTreeMap<u64, client::AskedOf>,
     report: Report,
     trace: u64,
 }
@@ -251,11 +252,12 @@ impl<'a> World<'a> {
         let mut world = Self {
             ingresses: setup.ingresses.into_iter().map(|bind| bind(&program)).collect(),
             inputs: setup.inputs,
-            now: 1_000_000,
+            now: BEGIN_MS,
             sequence: 0,
             queue: BTreeMap::new(),
             flights: 0,
             faults: plan.faults,
+            strikes: 0,
             is_calm: false,
             has_forgotten: false,
             done_at: None,
@@ -265,8 +267,7 @@ impl<'a> World<'a> {
             nonce: 0,
             log: SharedLog::new(progress_partition(plan.shards) + 1),
             snapshots: MemorySnapshots::default(),
-            rotten: BTreeSet::new(),
-            rotten_unread: BTreeSet::new(),
+            rotten: BTreeMap::new(),
             failed_snapshots: BTreeSet::new(),
             published: BTreeMap::new(),
             posted_at: BTreeMap::new(),
@@ -299,6 +300,8 @@ impl<'a> World<'a> {
             let clock_skew_ms = self.random.between(-30, 30);
             self.workers.push(Worker {
                 life: 0,
+                program: Arc::clone(&self.program),
+                ingresses: self.ingresses.clone(),
                 pipeline: None,
                 named: BTreeSet::new(),
                 claims: BTreeMap::new(),
@@ -335,7 +338,7 @@ impl<'a> World<'a> {
                 format!("step {}, {} ms before the faults end: {error}", self.report.steps, self.calm_at - self.now)
             })?;
         }
-        self.check_end()?;
+        self.check_end().map_err(|error| format!("step {}, at the end: {error}", self.report.steps))?;
         Ok((self.report, self.trace))
     }
 
@@ -373,6 +376,7 @@ impl<'a> World<'a> {
                     self.pipeline(worker).snapshot_stored(shard, mark);
                 }
             }
+            Event::ReadBack((worker, _), shard, mark) => self.read_back(worker, shard, &mark),
             Event::Flush((worker, _)) => self.flush(worker)?,
             Event::Forget((worker, _), shard, snapshots, before) => self.forget(worker, shard, &snapshots, before)?,
             Event::EgressTaken((worker, _), shard, epoch) => self.pipeline(worker).egress_taken(shard, epoch),
@@ -399,6 +403,23 @@ impl World<'_> {
 
     fn after(&mut self, ms: i64, event: Event) {
         self.at(self.now + ms, event);
+    }
+
+    /// Whether a fault happens now; one that the plan spares does not, and the others keep their numbers.
+    fn strikes(&mut self, fault: Fault) -> bool {
+        let rate = self.faults.of(fault);
+        self.random.chance(rate) && !self.is_spared()
+    }
+
+    /// Counts a fault that was drawn; returns whether the plan spares it.
+    fn is_spared(&mut self) -> bool {
+        self.strikes += 1;
+        self.plan.spared.contains(self.strikes - 1)
+    }
+
+    /// Tells the workload what happens.
+    fn tell(&self, what: fmt::Arguments<'_>) {
+        self.workload.tell(self.report.steps, self.now - BEGIN_MS, what);
     }
 
     /// Soon, as the network goes.

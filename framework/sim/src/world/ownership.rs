@@ -5,7 +5,7 @@ use std::sync::Arc;
 use statefn_core::{
     address::ShardId,
     ports::{log::Log, snapshots::Snapshots, store::Store},
-    shard::{Accepted, TakeOver, rules::Rule},
+    shard::{Accepted, Shard, TakeOver, rules::Rule},
 };
 
 use super::{Event, Outcome, WorkerId, World, store::Watched};
@@ -40,19 +40,19 @@ impl World<'_> {
         if self.random.chance(500) {
             self.forget_while_read(shard)?;
         }
+        let program = Arc::clone(&self.workers[worker].program);
         let mut missing = Vec::new();
         let applied = self.stores[shard as usize].applied_epoch()?;
         let mut store = Watched { store: &mut self.stores[shard as usize], is_replaced: false };
         let ports: (&mut dyn Log, &mut dyn Snapshots, &mut dyn Store) =
             (&mut self.log, &mut self.snapshots, &mut store);
-        let take_over =
-            TakeOver::prepare_with_store(&self.program, &self.options, shard, ports, taken, &mut |emission| {
-                missing.push(emission);
-            });
+        let take_over = TakeOver::prepare_with_store(&program, &self.options, shard, ports, taken, &mut |emission| {
+            missing.push(emission);
+        });
         let mut take_over = take_over.map_err(|error| error.to_string())?;
         self.report.stores_replaced += u64::from(store.is_replaced);
         self.report.stores_mended += u64::from(self.stores[shard as usize].applied_epoch()? > applied);
-        self.report.snapshots_passed_over += u64::from(self.rotten_unread.remove(&(shard as usize)));
+        self.report.snapshots_passed_over += u64::from(self.is_newest_rotten(shard));
         missing.into_iter().try_for_each(|emission| self.emit(worker, emission))?;
         self.nonce += 1;
         // The varints of nonces have all lengths.
@@ -60,7 +60,7 @@ impl World<'_> {
         if !self.plan.rules.holds(Rule::NoncesAreNew) {
             nonce = 1 + u64::from(shard);
         }
-        let claim = Arc::new(take_over.claim(&self.program, nonce));
+        let claim = Arc::new(take_over.claim(&program, nonce));
         self.workers[worker].claims.insert(shard, (nonce, take_over));
         self.report.claims += 1;
         self.append(worker, shard, nonce, vec![claim]);
@@ -76,9 +76,11 @@ impl World<'_> {
         match accepted {
             Accepted::Owned(owned) => {
                 self.report.takeovers += 1;
+                self.tell(format_args!("worker {worker} owns shard {shard}, from epoch {} on", owned.epoch()));
                 let others = (0..self.workers.len()).filter(|other| *other != worker);
                 let is_owned_twice = others.into_iter().any(|other| self.owned(other, shard).is_some());
                 self.report.owned_twice += u64::from(is_owned_twice);
+                self.remove_unkept(&owned)?;
                 let taken = self.sinks[shard as usize].taken;
                 self.pipeline(worker).adopt(*owned, taken);
             }
@@ -88,5 +90,17 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Removes the snapshots that the new owner does not keep, as the runtime does at its start;
+    /// elsewhere an owner of before may still bring the mark of one.
+    fn remove_unkept(&mut self, owned: &Shard) -> Result<(), String> {
+        if !self.plan.is_embedded {
+            return Ok(());
+        }
+        let mut names = self.snapshots.list()?;
+        let of_shard = format!("shard-{}/", owned.id());
+        names.retain(|name| name.starts_with(&of_shard) && owned.snapshots().iter().all(|kept| kept.name != *name));
+        names.iter().try_for_each(|name| self.snapshots.remove(name))
     }
 }

@@ -17,7 +17,7 @@ use statefn_core::{
 };
 
 use super::{Event, WorkerId, World};
-use crate::log::Bytes;
+use crate::{log::Bytes, plan::Fault};
 
 impl World<'_> {
     pub(super) fn publish(&mut self, worker: WorkerId, mail: &Mail) -> Result<(), String> {
@@ -53,19 +53,23 @@ impl World<'_> {
             return;
         }
         for record in records.into_iter().map(Arc::new) {
-            if self.random.chance(self.faults.garbage) {
+            if self.strikes(Fault::Garbage) {
+                self.tell(format_args!("garbage comes to partition {partition}"));
                 self.post_garbage(partition, &record);
             }
-            if self.random.chance(self.faults.loss) {
+            if self.strikes(Fault::LostMail) {
+                self.tell(format_args!("mail or progress is lost"));
                 self.report.mail_lost += 1;
                 continue;
             }
-            if self.random.chance(self.faults.doubled) {
+            if self.strikes(Fault::DoubledMail) {
+                self.tell(format_args!("mail or progress is doubled"));
                 self.report.mail_doubled += 1;
                 let ms = self.random.between(0, LATE_MS_MAX);
                 self.after(ms, Event::Posted(partition, Arc::clone(&record)));
             }
-            if self.random.chance(self.faults.late) {
+            if self.strikes(Fault::LateMail) {
+                self.tell(format_args!("mail or progress comes late"));
                 self.report.mail_late += 1;
                 let ms = self.random.between(0, LATE_MS_MAX);
                 self.after(ms, Event::Posted(partition, record));
@@ -131,6 +135,7 @@ impl World<'_> {
             self.report.garbage_read += u64::from(taken == Taken::Unreadable);
         });
         read.map_err(|error| error.to_string())?;
+        self.check_garbage()?;
         Ok(end > from)
     }
 
@@ -152,7 +157,16 @@ impl World<'_> {
         });
         read.map_err(|error| error.to_string())?;
         taken.iter().for_each(|(offset, taken)| self.count_taken(shard, *offset, *taken));
+        self.check_garbage()?;
         Ok(true)
+    }
+
+    /// Checks that what a worker has posted can be read.
+    fn check_garbage(&self) -> Result<(), String> {
+        if self.report.garbage == 0 && self.report.garbage_read > 0 {
+            return Err("a record that no fault has touched cannot be read".into());
+        }
+        Ok(())
     }
 
     fn count_taken(&mut self, shard: ShardId, offset: Offset, taken: Taken) {

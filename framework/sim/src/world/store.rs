@@ -13,6 +13,7 @@ use statefn_core::{
 };
 
 use super::{Event, Life, WorkerId, World};
+use crate::plan::Fault;
 
 /// An epoch and what it changes.
 pub(super) type Epoch = (u64, Vec<Change>);
@@ -46,7 +47,8 @@ impl World<'_> {
         unapplied.is_writing = true;
         let epochs = Arc::new(std::mem::take(&mut unapplied.waiting));
         let write = Write { life: self.life(worker), shard, epochs, is_copy: false };
-        if self.random.chance(self.faults.doubled) {
+        if self.strikes(Fault::DoubledMail) {
+            self.tell(format_args!("what the store of shard {shard} is to apply comes twice"));
             let ms = self.random.between(0, 2_000);
             self.after(ms, Event::Write(Write { is_copy: true, ..write.clone() }));
         }

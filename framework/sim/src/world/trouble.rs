@@ -9,7 +9,7 @@ use statefn_core::{
 use super::{Event, WorkerId, World};
 use crate::{
     check::Committed,
-    plan::{Faults, JUMP_MS_MAX},
+    plan::{Fault, Faults, JUMP_MS_MAX},
 };
 
 impl World<'_> {
@@ -19,20 +19,21 @@ impl World<'_> {
         }
         let ms = self.random.between(10, 100);
         self.after(ms, Event::Trouble);
-        if self.random.chance(self.faults.pause) {
+        if self.strikes(Fault::Pause) {
             self.pause();
         }
-        if self.workers.len() > 1 && self.random.chance(self.faults.moved) {
+        if self.workers.len() > 1 && self.strikes(Fault::MovedShard) {
             let shard = self.random.place(self.named.len());
             self.move_shard(shard);
         }
-        if self.random.chance(self.faults.jump) {
+        if self.strikes(Fault::ClockJump) {
             self.jump();
         }
-        if self.random.chance(self.faults.stall) {
+        if self.strikes(Fault::StalledJournal) {
             let shard = self.random.place(self.named.len());
             self.stalled_until[shard] = self.now + self.random.between(20, 800);
             self.report.stalls += 1;
+            self.tell(format_args!("appends to shard {shard} stall"));
         }
         if self.plan.is_embedded && self.random.chance(500) {
             let shard = self.random.place(self.named.len());
@@ -47,7 +48,7 @@ impl World<'_> {
         if self.random.chance(self.faults.forgets) && !self.has_forgotten {
             self.lose_a_record()?;
         }
-        if self.random.chance(self.faults.rot) {
+        if self.strikes(Fault::DamagedSnapshot) {
             return self.rot();
         }
         Ok(())
@@ -75,6 +76,7 @@ impl World<'_> {
         if skew.abs() < 100 {
             *skew += by;
             self.report.jumps += 1;
+            self.tell(format_args!("the clock of worker {worker} jumps by {by} ms"));
         }
     }
 
@@ -83,6 +85,8 @@ impl World<'_> {
         let worker = self.random.place(self.workers.len());
         self.workers[worker].paused_until = self.now + self.random.between(20, 1_500);
         self.report.pauses += 1;
+        let ms = self.workers[worker].paused_until - self.now;
+        self.tell(format_args!("worker {worker} pauses for {ms} ms"));
         if self.workers.len() == 1 || !self.random.chance(500) {
             return;
         }
@@ -97,7 +101,7 @@ impl World<'_> {
         let to = self.random.place(self.workers.len());
         let from = self.named[shard];
         self.move_shard_to(shard, to);
-        if from != to && self.random.chance(self.faults.slow_news / 2) {
+        if from != to && self.random.chance(self.faults.slow_news / 2) && !self.is_spared() {
             self.report.ping_pongs += 1;
             let mut ms = 0;
             for to in [from, to, from] {
@@ -110,8 +114,9 @@ impl World<'_> {
     pub(super) fn move_shard_to(&mut self, shard: usize, to: WorkerId) {
         let from = std::mem::replace(&mut self.named[shard], to);
         self.report.moves += 1;
+        self.tell(format_args!("shard {shard} moves from worker {from} to worker {to}"));
         for worker in [from, to] {
-            let is_slow = self.random.chance(self.faults.slow_news);
+            let is_slow = self.strikes(Fault::SlowNews);
             self.report.slow_news += u64::from(is_slow);
             let ms = self.random.between(0, if is_slow { 2_000 } else { 30 });
             if self.workers[worker].pipeline.is_some() {
@@ -120,31 +125,48 @@ impl World<'_> {
         }
     }
 
-    /// Damages the newest snapshot of a shard, once, as all processes die; the older one of the two
-    /// that are kept is good. Those who start again notice, because they have to read it: it is not
-    /// behind what egresses have.
+    /// Damages one of the two snapshots that the owner of a shard keeps, but never both.
+    ///
+    /// The two are the newest that egresses have reached, but for those that were damaged before the
+    /// newest was one of them: the owner has to notice those before it lets go of what is older.
+    /// Often all processes die as well, so that what is left has to be read at once.
     pub(super) fn rot(&mut self) -> Result<(), String> {
         let shard = self.random.place(self.named.len());
-        let start = self.log.start(shard as ShardId);
+        let taken = self.sinks[shard].taken;
         let mut marks = self.audit.shards[shard].marks.clone();
-        marks.retain(|mark| mark.next_offset >= start);
+        marks.retain(|mark| mark.epoch <= taken);
         marks.sort_by_key(|mark| mark.epoch);
         marks.dedup_by_key(|mark| mark.epoch);
-        let [.., _, newest] = &marks[..] else { return Ok(()) };
-        if newest.epoch > self.sinks[shard].taken || !self.rotten.insert(shard) {
+        let Some(newest) = marks.last().map(|mark| mark.epoch) else { return Ok(()) };
+        marks.retain(|mark| self.rotten.get(&mark.name).is_none_or(|since| *since == newest));
+        let [.., older, newer] = &marks[..] else { return Ok(()) };
+        if [older, newer].iter().any(|mark| self.rotten.contains_key(&mark.name)) {
             return Ok(());
         }
+        let mark = if self.random.chance(500) { older } else { newer }.clone();
+        self.rotten.insert(mark.name.clone(), newest);
         self.report.snapshots_rotten += 1;
-        self.rotten_unread.insert(shard);
+        self.tell(format_args!("the snapshot {} is damaged", mark.name));
         match self.random.chance(500) {
-            true => self.snapshots.put(&newest.name, b"rotten")?,
-            false => self.snapshots.remove(&newest.name)?,
+            true => self.snapshots.put(&mark.name, b"rotten")?,
+            false => self.snapshots.remove(&mark.name)?,
         }
-        (0..self.workers.len()).try_for_each(|worker| self.crash(worker))
+        match self.random.chance(300) {
+            true => (0..self.workers.len()).try_for_each(|worker| self.crash(worker)),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the newest snapshot that a recovery may begin with is damaged.
+    pub(super) fn is_newest_rotten(&self, shard: ShardId) -> bool {
+        let taken = self.sinks[shard as usize].taken;
+        let marks = self.audit.shards[shard as usize].marks.iter().filter(|mark| mark.epoch <= taken);
+        marks.max_by_key(|mark| mark.epoch).is_some_and(|mark| self.rotten.contains_key(&mark.name))
     }
 
     pub(super) fn calm(&mut self) {
         self.is_calm = true;
+        self.tell(format_args!("the faults end"));
         self.faults = Faults::default();
         for worker in 0..self.workers.len() {
             self.workers[worker].paused_until = self.now;

@@ -8,10 +8,12 @@ use statefn_core::{
     ingress::{Batches, RawRecord},
     pipeline::Pipeline,
     ports::log::Log,
+    program::Program,
     shard::{Shard, frame::Position, wire::progress_partition},
 };
 
 use super::{Event, WorkerId, World};
+use crate::plan::Fault;
 
 impl World<'_> {
     pub(super) fn pipeline(&mut self, worker: WorkerId) -> &mut Pipeline {
@@ -35,12 +37,12 @@ impl World<'_> {
         self.workers[worker].pipeline.as_mut().expect("a worker with a turn lives").pump(now);
         while let Some(action) = self.workers[worker].pipeline.as_mut().and_then(Pipeline::next_action) {
             is_busy = true;
-            if self.random.chance(self.faults.crash) {
+            if self.strikes(Fault::Crash) {
                 self.crash(worker)?;
                 break;
             }
             self.execute(worker, action)?;
-            if self.random.chance(self.faults.crash) {
+            if self.strikes(Fault::Crash) {
                 self.crash(worker)?;
             }
         }
@@ -55,7 +57,9 @@ impl World<'_> {
     }
 
     pub(super) fn restart(&mut self, worker: WorkerId) {
-        let pipeline = Pipeline::new(Arc::clone(&self.program), &self.options, self.plan.commit_interval_ms);
+        self.link(worker);
+        let program = Arc::clone(&self.workers[worker].program);
+        let pipeline = Pipeline::new(program, &self.options, self.plan.commit_interval_ms);
         self.workers[worker].pipeline = Some(pipeline);
         self.workers[worker].progress_from = self.log.end(progress_partition(self.plan.shards));
         for shard in 0..self.plan.shards {
@@ -66,10 +70,21 @@ impl World<'_> {
         self.wake(worker, 5);
     }
 
+    /// Links what a new process runs, with new memory beside states, if the workload has any.
+    fn link(&mut self, worker: WorkerId) {
+        let Some((spec, bindings)) = self.workload.process() else { return };
+        // All processes are of one app, and the world has linked it once.
+        let program = Program::link(spec).unwrap_or_else(|error| panic!("{error}"));
+        let known = &mut self.workers[worker];
+        known.ingresses = bindings.into_iter().map(|bind| bind(&program)).collect();
+        known.program = program;
+    }
+
     pub(super) fn crash(&mut self, worker: WorkerId) -> Result<(), String> {
         let Some(pipeline) = self.workers[worker].pipeline.take() else { return Ok(()) };
         let is_idle = pipeline.is_idle();
         self.report.crashes += 1;
+        self.tell(format_args!("worker {worker} dies"));
         self.report.crashes_in_work += u64::from(!is_idle);
         self.note(worker as u64);
         let known = &mut self.workers[worker];
@@ -114,7 +129,7 @@ impl World<'_> {
         let from = positions.min_by_key(|position| (position.offset, position.is_ended));
         let Some(from) = from.filter(|from| !from.is_ended) else { return false };
         let count = self.random.between(1, self.plan.stretch_max) as usize;
-        let batches = self.route(ingress, partition, from, count);
+        let batches = self.route(worker, ingress, partition, from, count);
         let now = self.clock(worker);
         let pipeline = self.pipeline(worker);
         for (shard, batch) in (0..).zip(&batches.shards) {
@@ -123,15 +138,26 @@ impl World<'_> {
         true
     }
 
-    pub(super) fn route(&mut self, ingress: usize, partition: usize, from: Position, count: usize) -> Batches {
+    fn route(&mut self, worker: WorkerId, ingress: usize, partition: usize, from: Position, count: usize) -> Batches {
         /// Records do not lie at dense offsets.
         const RECORD_LENGTH: u64 = 7;
         let mut batches = Batches::new(self.plan.shards);
         let input = &self.inputs[ingress][partition];
         let first = from.records as usize;
         let mut to = from;
+        let bound = &self.workers[worker].ingresses[ingress];
         for record in input.iter().skip(first).take(count) {
-            match self.ingresses[ingress].route(to.offset, RawRecord::Bytes(record), &mut batches) {
+            // A generator's records lie at their numbers.
+            let number = self
+                .workload
+                .generates(bound.name())
+                .then(|| record[..].try_into().map_or(to.offset, u64::from_le_bytes));
+            to.offset = number.unwrap_or(to.offset);
+            let routed = match number {
+                Some(number) => bound.generate(number, &mut batches).unwrap_or_else(|| Err("there is no more".into())),
+                None => bound.route(to.offset, RawRecord::Bytes(record), &mut batches),
+            };
+            match routed {
                 Ok(time) => to.event_time_max = to.event_time_max.max(Some(time)),
                 Err(error) => {
                     let position = format!("partition {partition}, record {}", to.records);
@@ -139,7 +165,7 @@ impl World<'_> {
                     batches.dead_letter(to.offset, DeadLetter::of_record(name, &position, &error, record));
                 }
             }
-            to.offset += RECORD_LENGTH;
+            to.offset += if number.is_some() { 1 } else { RECORD_LENGTH };
             to.records += 1;
             self.report.records += 1;
         }

@@ -64,6 +64,8 @@ struct World {
     files: Vec<Vec<u8>>,
     names: Names,
     locks: BTreeSet<PathBuf>,
+    /// Files and names when the recording began; all that was there is durable.
+    base: (Vec<Vec<u8>>, Names),
     operations: Vec<Operation>,
     is_recording: bool,
     /// Syncs of files succeed and do nothing.
@@ -80,11 +82,16 @@ impl TestDisk {
     /// An empty disk that records.
     pub(super) fn new() -> Self {
         let disk = Self::default();
-        let mut world = disk.world();
-        world.names.insert("/".into(), Node::Directory);
-        world.is_recording = true;
-        drop(world);
-        disk
+        disk.world().names.insert("/".into(), Node::Directory);
+        disk.recording()
+    }
+
+    /// Another disk with the same content, which records from now on.
+    pub(super) fn recording(&self) -> Self {
+        let World { files, names, .. } = self.world().clone();
+        let base = (files.clone(), names.clone());
+        let world = World { files, names, base, is_recording: true, ..World::default() };
+        Self { world: Arc::new(Mutex::new(world)), life: 0 }
     }
 
     /// An empty disk that records, and does not sync files though it says so.
@@ -157,7 +164,7 @@ impl TestDisk {
     /// The disk after a crash before the operation at `position`.
     pub(super) fn image(&self, position: usize, loss: Loss) -> Self {
         let world = self.world();
-        let mut image = Image::new(world.files.len());
+        let mut image = Image::new(&world.base, world.files.len());
         for operation in &world.operations[..position] {
             image.take(operation.clone());
         }
@@ -248,9 +255,10 @@ struct Image {
 }
 
 impl Image {
-    fn new(files: usize) -> Self {
-        let names = BTreeMap::from([("/".into(), Node::Directory)]);
-        Self { files: vec![Vec::new(); files], names, pending: Vec::new() }
+    fn new((files, names): &(Vec<Vec<u8>>, Names), count: usize) -> Self {
+        let mut files = files.clone();
+        files.resize(count, Vec::new());
+        Self { files, names: names.clone(), pending: Vec::new() }
     }
 
     fn take(&mut self, operation: Operation) {

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    app::{HOME, plan},
+    app::{HOME, SHARDS, plan},
     cases,
     disk::TestDisk,
     life::{End, Life, end_of},
@@ -121,6 +121,7 @@ fn no_damage_is_silent() {
         count(Outcome::WithoutEffect),
         silent.len()
     );
+    println!("figures: flips={wanted} silent={}", silent.len());
     assert!(silent.is_empty(), "{} are silent, the first: {:#?}", silent.len(), &silent[..silent.len().min(5)]);
 }
 
@@ -147,4 +148,39 @@ fn damage_the_end_of_the_log(subject: &Subject) {
             panic!("byte {at} of {end}: {error}");
         }
     }
+}
+
+/// Of the snapshots of a shard, the newest; the names begin with their epochs.
+fn newest_snapshot(disk: &TestDisk, shard: u32) -> Option<(u64, PathBuf)> {
+    let epoch = |path: &PathBuf| path.file_name()?.to_str()?.split_once('-')?.0.parse().ok();
+    let files = disk.files_below(&format!("{HOME}/snapshots/shard-{shard}"));
+    files.into_iter().filter_map(|path| Some((epoch(&path)?, path))).max()
+}
+
+/// The newest snapshot rots while its owner lives and takes the next one, and then that one rots: the
+/// owner has noticed the first, and kept what was before it.
+#[test]
+fn two_snapshots_that_rot_one_after_the_other_are_survived() {
+    let rot = |disk: &TestDisk, path: &Path| disk.tamper(path, |bytes| bytes[30] ^= 1);
+    let (plan, mut cases) = (plan(RECORDS), 0);
+    let expected = Subject::new(None).end;
+    for (shard, steps) in (0..SHARDS).flat_map(|shard| (4..24).step_by(2).map(move |steps| (shard, steps))) {
+        let disk = TestDisk::new();
+        let mut life = Life::start(&plan, &disk, None).expect("the app starts");
+        (0..steps).for_each(|_| _ = life.step().expect("goes on"));
+        let Some((first, path)) = newest_snapshot(&disk, shard) else { continue };
+        rot(&disk, &path);
+        let is_newer = |disk: &TestDisk| newest_snapshot(disk, shard).is_some_and(|(epoch, _)| epoch > first);
+        while !is_newer(&disk) && !life.step().expect("goes on") {}
+        // Time enough to look at the first one, and to let go of what is no longer needed.
+        (0..6).for_each(|_| _ = life.step().expect("goes on"));
+        let left = disk.copy();
+        let Some((_, path)) = newest_snapshot(&left, shard).filter(|(epoch, _)| *epoch > first) else { continue };
+        rot(&left, &path);
+        let found = Life::start(&plan, &left, None).and_then(|mut life| life.run_to_the_end());
+        let found = found.and_then(|()| end_of(&plan, &left.copy()));
+        assert_eq!(found.as_ref(), Ok(&expected), "shard {shard}, after {steps} steps");
+        cases += 1;
+    }
+    assert!(cases >= 10, "only {cases} cases have two snapshots");
 }

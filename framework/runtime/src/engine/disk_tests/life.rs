@@ -10,7 +10,7 @@ use statefn_core::{
     ingress::Batches,
     pipeline::{Action, Append, Pipeline},
     ports::log::{Log, Offset, Partition, Record},
-    shard::{Replica, TakeOver},
+    shard::{Replica, TakeOver, read_back},
     time::ProcessingTime,
 };
 
@@ -48,10 +48,12 @@ pub(super) struct History {
 
 impl History {
     /// Notes what is new in the log, which was acknowledged just now.
-    fn note(&mut self, disk: &TestDisk, log: &mut EmbeddedLog) {
+    pub(super) fn note(&mut self, disk: &TestDisk, log: &mut EmbeddedLog) {
         self.records.resize(SHARDS as usize, Vec::new());
         let partitions: Vec<Partition> = (0..SHARDS).collect();
         for (partition, known) in partitions.iter().zip(&mut self.records) {
+            // What was trimmed before the history began is not asked for either.
+            known.resize(known.len().max(log.start(*partition) as usize), Vec::new());
             let from = known.len() as Offset;
             log.read(*partition, from, &mut |_, record| known.push(record.to_vec())).expect("the log reads");
         }
@@ -232,6 +234,10 @@ impl<'a> Life<'a> {
                 Action::Store(snapshot) => {
                     let stored = self.opened.snapshots.put(&snapshot.mark.name, &snapshot.bytes);
                     self.pipeline.snapshot_stored(snapshot.shard, stored.ok().map(|()| snapshot.mark));
+                }
+                Action::ReadBack { shard, snapshot } => {
+                    let read = read_back(&mut *self.opened.snapshots, &snapshot);
+                    self.pipeline.snapshot_read_back(shard, &snapshot, read.is_ok());
                 }
                 Action::Forget { shard, snapshots, before } => {
                     for mark in snapshots {
