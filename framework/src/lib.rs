@@ -10,6 +10,10 @@ pub mod run;
 pub mod settings;
 pub mod testing;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[doc(hidden)]
 pub use statefn_runtime::failpoint;
 
@@ -500,11 +504,12 @@ pub mod prelude {
     };
 }
 
-/// What the macros print refers to; not for users.
+/// What the macros print and the benchmarks refer to; not for users.
 #[doc(hidden)]
 pub mod __private {
     pub use statefn_core::{
         Address, Context, DecodeError, Egress, Encoding, Fault, IntoKey, Message, Reject, State, Wire,
+        address::{murmur2, shard_of},
         egress::EgressDeclaration,
         function::{
             Accepts, Access, Covers, Function, HandlerReturn, Handles, HandlesTimer, Incoming, SendsTo, Target,

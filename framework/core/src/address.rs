@@ -91,18 +91,45 @@ mod tests {
     #[test]
     fn murmur2_equals_kafkas() {
         // From Kafka's UtilsTest.testMurmur2.
-        let vectors: [(&[u8], i32); 8] = [
+        let vectors: [(&[u8], i32); 6] = [
             (b"21", -973_932_308),
             (b"foobar", -790_332_482),
             (b"a-little-bit-long-string", -985_981_536),
             (b"a-little-bit-longer-string", -1_486_304_829),
             (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
             (b"abc", 479_470_107),
-            (b"", 275_646_681),
-            (b"\x00\x01\x02\x03", murmur2(b"\x00\x01\x02\x03") as i32),
         ];
         for (key, expected) in vectors {
             assert_eq!(murmur2(key) as i32, expected, "{key:?}");
+        }
+        // From librdkafka's rdmurmur2.c; they have all lengths of the last, incomplete word.
+        let vectors: [(&[u8], u32); 11] = [
+            (b"kafka", 0xd067_cf64),
+            (b"giberish123456789", 0x8f55_2b0c),
+            (b"1234", 0x9fc9_7b14),
+            (b"234", 0xe7c0_09ca),
+            (b"34", 0x8739_30da),
+            (b"4", 0x5a4b_5ca1),
+            (b"PreAmbleWillBeRemoved,ThePrePartThatIs", 0x7842_4f1c),
+            (b"reAmbleWillBeRemoved,ThePrePartThatIs", 0x4a62_b377),
+            (b"eAmbleWillBeRemoved,ThePrePartThatIs", 0xe0e4_e09e),
+            (b"AmbleWillBeRemoved,ThePrePartThatIs", 0x62b8_b43f),
+            (b"", 0x106e_08d9),
+        ];
+        for (key, expected) in vectors {
+            assert_eq!(murmur2(key), expected, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn keys_spread_over_the_shards() {
+        const KEYS: usize = 64_000;
+        for shards in [3, 64] {
+            let mut counts = vec![0_usize; shards as usize];
+            (0..KEYS).for_each(|key| counts[shard_of(murmur2(key.to_string().as_bytes()), shards) as usize] += 1);
+            let mean = KEYS / shards as usize;
+            let is_even = counts.iter().all(|count| count.abs_diff(mean) * 5 < mean);
+            assert!(is_even, "each of {shards} shards has about {mean} keys: {counts:?}");
         }
     }
 

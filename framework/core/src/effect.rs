@@ -6,9 +6,12 @@
 //!
 //! Deliberately absent: a second copy. What a handler emits is encoded once, in its place.
 
+use std::num::NonZeroU32;
+
 use crate::{
     address::{ShardId, murmur2, shard_of},
     codec::{put_bytes, put_signed, put_varint, put_with},
+    decoded::Decoded,
     error::Fault,
     key::Key,
     limits::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX},
@@ -65,6 +68,8 @@ pub struct Call {
     pub key: Span,
     /// The message's or payload's bytes.
     pub payload: Span,
+    /// Its place in [`Calls::decoded`], if the message is decoded already.
+    pub decoded: Option<NonZeroU32>,
 }
 
 impl Call {
@@ -72,7 +77,7 @@ impl Call {
     #[must_use]
     pub fn message(function: FunctionId, handler: u16, hash: u32, time: EventTime) -> Self {
         let (key, payload) = (Span::default(), Span::default());
-        Self { function, handler, is_timer: false, hash, time, key, payload }
+        Self { function, handler, is_timer: false, hash, time, key, payload, decoded: None }
     }
 }
 
@@ -83,17 +88,20 @@ pub struct Calls {
     pub bytes: Vec<u8>,
     /// The calls, in order.
     pub calls: Vec<Call>,
+    /// Messages that are decoded already; their payloads stand in `bytes` all the same.
+    pub decoded: Decoded,
 }
 
 impl Calls {
-    /// Appends a call.
+    /// Appends a call, of whose message only the bytes are taken.
     pub fn push(&mut self, call: Call, key: &[u8], payload: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(key);
         let middle = self.bytes.len();
         self.bytes.extend_from_slice(payload);
         let end = self.bytes.len();
-        self.calls.push(Call { key: Span::between(start, middle), payload: Span::between(middle, end), ..call });
+        let (key, payload) = (Span::between(start, middle), Span::between(middle, end));
+        self.calls.push(Call { key, payload, decoded: None, ..call });
     }
 
     /// Appends `call`, whose bytes stand in `other`.
@@ -105,6 +113,7 @@ impl Calls {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.calls.clear();
+        self.decoded.clear();
     }
 
     /// Whether there is no call.
@@ -304,6 +313,7 @@ impl Effects {
             time,
             key: Span::between(start, middle),
             payload: Span::between(middle, end),
+            decoded: None,
         });
         end - middle
     }

@@ -224,11 +224,6 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
 pub struct Incoming<M>(Option<M>);
 
 impl<M: Message> Incoming<M> {
-    /// A message that is already decoded.
-    pub fn new(msg: M) -> Self {
-        Self(Some(msg))
-    }
-
     pub(crate) fn empty() -> Self {
         Self(None)
     }
@@ -246,6 +241,21 @@ impl<M: Message> Incoming<M> {
 
 // Without the bound `M: Message`, so that a type that is no message is not reported here again.
 impl<M> Incoming<M> {
+    /// A message that is already decoded.
+    pub fn new(msg: M) -> Self {
+        Self(Some(msg))
+    }
+
+    /// Puts another message in its place.
+    pub(crate) fn replace(&mut self, msg: M) -> Option<M> {
+        self.0.replace(msg)
+    }
+
+    /// Whether it is there: it was not taken.
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The message.
     ///
     /// # Panics

@@ -220,8 +220,9 @@ impl<F: Function> Harness<F> {
         let mut failures = Vec::new();
         self.effects.wants_answer = true;
         self.effects.answer = None;
-        let run = Run { calls: &calls.calls, bytes: &calls.bytes, now: self.now };
-        self.host.run(&run, &mut self.effects, &mut failures);
+        let Calls { calls, bytes, decoded } = &mut calls;
+        let run = Run { calls, bytes, decoded, now: self.now };
+        self.host.run(run, &mut self.effects, &mut failures);
         self.take_timers();
         match failures.pop() {
             None => Ok(()),

@@ -17,6 +17,7 @@ use hashbrown::HashTable;
 use crate::{
     codec::{put_bytes, put_varint, put_with},
     context::Context,
+    decoded::Decoded,
     effect::{Call, Effects},
     error::{DecodeError, Reject},
     function::{Access, Function, HandlerReturn, Handles, HandlesTimer, Incoming, Outcome},
@@ -28,12 +29,14 @@ use crate::{
 };
 
 /// Calls of one handler, in order.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Run<'a> {
     /// The calls; all have the same function and handler.
     pub calls: &'a [Call],
     /// Their keys and payloads.
     pub bytes: &'a [u8],
+    /// Messages among them that are decoded already.
+    pub decoded: &'a mut Decoded,
     /// The clock of the epoch.
     pub now: ProcessingTime,
 }
@@ -65,7 +68,7 @@ pub struct Rejection {
 /// A host without its type.
 pub trait ErasedHost: Send {
     /// Makes the calls of a run; appends the place in the run and the cause of each that fails.
-    fn run(&mut self, run: &Run<'_>, effects: &mut Effects, failures: &mut Vec<(usize, Failure)>);
+    fn run(&mut self, run: Run<'_>, effects: &mut Effects, failures: &mut Vec<(usize, Failure)>);
 
     /// Puts a stored state in place.
     ///
@@ -204,7 +207,7 @@ trait Loop<F: Function>: Send {
         &mut self,
         table: &mut Table<F>,
         links: &Links,
-        run: &Run<'_>,
+        run: Run<'_>,
         effects: &mut Effects,
         failures: &mut Vec<(usize, Failure)>,
     );
@@ -278,14 +281,22 @@ impl<F: Handles<M>, M: Message> Loop<F> for OnMessage<M> {
         &mut self,
         table: &mut Table<F>,
         links: &Links,
-        run: &Run<'_>,
+        run: Run<'_>,
         effects: &mut Effects,
         failures: &mut Vec<(usize, Failure)>,
     ) {
-        let incoming = &mut self.0;
         let wants_answer = effects.wants_answer;
-        calls(table, run, failures, |table, place, call| {
-            incoming.decode(call.payload.of(run.bytes)).map_err(unreadable)?;
+        let Run { calls, bytes, decoded, now } = run;
+        let decoded = decoded.list();
+        each_call(table, calls, bytes, failures, |table, place, call| {
+            let at_hand = call.decoded.and_then(|place| decoded.get_mut(place.get() as usize - 1));
+            let incoming = match at_hand.filter(|incoming| incoming.is_there()) {
+                Some(incoming) => incoming,
+                None => {
+                    self.0.decode(call.payload.of(bytes)).map_err(unreadable)?;
+                    &mut self.0
+                }
+            };
             let handle = |state: &mut F, ctx: &mut Context<'_, F>| match state.handle(incoming, ctx).into_outcome() {
                 Outcome::Answer(answer) if wants_answer => {
                     ctx.answer(&answer);
@@ -295,7 +306,7 @@ impl<F: Handles<M>, M: Message> Loop<F> for OnMessage<M> {
                 Outcome::Rejected(rejection) => Err(rejected(&rejection)),
                 Outcome::Fault(fault) => Err(Failure::Fault(fault.to_string())),
             };
-            invoke(table, place, links, call, run, effects, <F as Handles<M>>::ACCESS, handle)
+            invoke(table, place, links, call, bytes, now, effects, <F as Handles<M>>::ACCESS, handle)
         });
     }
 }
@@ -307,17 +318,18 @@ impl<F: HandlesTimer<T>, T: Message> Loop<F> for OnTimer<T> {
         &mut self,
         table: &mut Table<F>,
         links: &Links,
-        run: &Run<'_>,
+        run: Run<'_>,
         effects: &mut Effects,
         failures: &mut Vec<(usize, Failure)>,
     ) {
         let incoming = &mut self.0;
-        calls(table, run, failures, |table, place, call| {
-            incoming.decode(call.payload.of(run.bytes)).map_err(unreadable)?;
+        let Run { calls, bytes, now, .. } = run;
+        each_call(table, calls, bytes, failures, |table, place, call| {
+            incoming.decode(call.payload.of(bytes)).map_err(unreadable)?;
             let fire = |state: &mut F, ctx: &mut Context<'_, F>| {
                 state.fire(incoming, ctx).map_err(|fault| Failure::Fault(fault.to_string()))
             };
-            invoke(table, place, links, call, run, effects, Access::Write, fire)
+            invoke(table, place, links, call, bytes, now, effects, Access::Write, fire)
         });
     }
 }
@@ -328,21 +340,22 @@ const LOOKUPS: usize = 32;
 
 /// Finds the instance of each call and makes the call, unless its key is parked.
 #[inline]
-fn calls<F: Function>(
+fn each_call<F: Function>(
     table: &mut Table<F>,
-    run: &Run<'_>,
+    calls: &[Call],
+    bytes: &[u8],
     failures: &mut Vec<(usize, Failure)>,
     mut call_one: impl FnMut(&mut Table<F>, u32, &Call) -> Result<(), Failure>,
 ) {
     let mut found = [None; LOOKUPS];
-    for (place_in_run, call) in run.calls.iter().enumerate() {
+    for (place_in_run, call) in calls.iter().enumerate() {
         if place_in_run % LOOKUPS == 0 {
-            let next = run.calls[place_in_run..].iter().take(LOOKUPS);
-            let lookups = next.map(|call| table.find(call.hash, call.key.of(run.bytes)));
+            let next = calls[place_in_run..].iter().take(LOOKUPS);
+            let lookups = next.map(|call| table.find(call.hash, call.key.of(bytes)));
             found.iter_mut().zip(lookups).for_each(|(found, place)| *found = place);
         }
         // A key that was missing may be there by now. Instances never move.
-        let place = found[place_in_run % LOOKUPS].map_or_else(|| table.slot(call.hash, call.key.of(run.bytes)), Ok);
+        let place = found[place_in_run % LOOKUPS].map_or_else(|| table.slot(call.hash, call.key.of(bytes)), Ok);
         let made = match place {
             Ok(place) if table.slots[place as usize].parked => Err(Failure::Parked),
             Ok(place) => {
@@ -367,19 +380,20 @@ fn invoke<F: Function>(
     place: u32,
     links: &Links,
     call: &Call,
-    run: &Run<'_>,
+    bytes: &[u8],
+    now: ProcessingTime,
     effects: &mut Effects,
     access: Access,
     handler: impl FnOnce(&mut F, &mut Context<'_, F>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    table.read_key(call.key.of(run.bytes)).map_err(unreadable)?;
+    table.read_key(call.key.of(bytes)).map_err(unreadable)?;
     let key = table.key.as_ref().expect("the key of this call was just read");
     let mark = effects.mark();
     let slot = &mut table.slots[place as usize];
     let mut copy = (access == Access::Write).then(|| slot.state.clone());
     let state = copy.as_mut().unwrap_or(&mut slot.state);
     let outcome =
-        catch_unwind(AssertUnwindSafe(|| handler(state, &mut Context::new(key, call.time, run.now, links, effects))));
+        catch_unwind(AssertUnwindSafe(|| handler(state, &mut Context::new(key, call.time, now, links, effects))));
     let outcome = match (outcome, effects.take_fault()) {
         (Ok(Ok(())), None) => Ok(()),
         (Ok(Ok(())), Some(fault)) => Err(Failure::Fault(fault.to_string())),
@@ -476,7 +490,7 @@ impl<F: Function> fmt::Debug for Host<F> {
 }
 
 impl<F: Function> ErasedHost for Host<F> {
-    fn run(&mut self, run: &Run<'_>, effects: &mut Effects, failures: &mut Vec<(usize, Failure)>) {
+    fn run(&mut self, run: Run<'_>, effects: &mut Effects, failures: &mut Vec<(usize, Failure)>) {
         let Some(first) = run.calls.first() else { return };
         let handler = usize::from(first.handler);
         let handler =

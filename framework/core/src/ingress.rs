@@ -193,7 +193,7 @@ impl<L> Router<'_, L> {
 
     /// Sends a message to any address of a declared function.
     pub fn send<T: Target + IncludedIn<L, I>, M: MessageTo<T>, I>(&mut self, to: Address<T>, msg: M) {
-        self.put::<T, M, I>(to.key(), |out| msg.encode(out));
+        let _ = self.put::<T, M, I>(to.key(), |out| msg.encode(out));
     }
 
     /// Sends the record itself, just as it came in, to any address of a declared function.
@@ -202,25 +202,28 @@ impl<L> Router<'_, L> {
     /// and the next record is decoded into the memory of this one. So a router that has changed the
     /// record must use `send`: here the change is lost where the record came as bytes.
     pub fn forward_unchanged<T: Target + IncludedIn<L, I>, M: MessageTo<T>, I>(&mut self, to: Address<T>, record: M) {
-        match self.encoded {
+        let shard = match self.encoded {
             Some((bytes, of)) if of == TypeId::of::<M>() => {
-                self.put::<T, M, I>(to.key(), |out| out.extend_from_slice(bytes));
+                self.put::<T, M, I>(to.key(), |out| out.extend_from_slice(bytes))
             }
             _ => self.put::<T, M, I>(to.key(), |out| record.encode(out)),
+        };
+        match shard {
+            Some(shard) => self.batches.hand_over(shard, record),
+            None => self.batches.keep(record),
         }
-        self.batches.keep(record);
     }
 
+    /// Puts a message into the batch of its shard, which it returns; an error is kept for the end.
     fn put<T: Target + IncludedIn<L, I>, M: MessageTo<T>, I>(
         &mut self,
         key: &T::Key,
         payload: impl FnOnce(&mut Vec<u8>),
-    ) {
+    ) -> Option<usize> {
         let route = &self.routes[T::SLOT];
         let handler = route.handlers[usize::from(<M as MessageTo<T>>::INDEX)];
-        if let Err(error) = self.batches.send::<T>(route, handler, key, payload, self.time) {
-            self.error.get_or_insert(error);
-        }
+        let shard = self.batches.send::<T>(route, handler, key, payload, self.time);
+        shard.map_err(|error| _ = self.error.get_or_insert(error)).ok()
     }
 }
 
@@ -250,17 +253,6 @@ pub struct IngressBatch {
 }
 
 impl IngressBatch {
-    /// An empty batch with room for what `batch` holds.
-    #[must_use]
-    pub fn like(batch: &Self) -> Self {
-        let Calls { bytes, calls } = &batch.calls;
-        Self {
-            calls: Calls { bytes: Vec::with_capacity(bytes.len()), calls: Vec::with_capacity(calls.len()) },
-            offsets: Vec::with_capacity(batch.offsets.len()),
-            ..Self::default()
-        }
-    }
-
     /// Forgets everything, keeps the memory.
     pub fn clear(&mut self) {
         self.calls.clear();
@@ -311,6 +303,17 @@ impl Batches {
         }
     }
 
+    /// Gives the last call of a shard its message decoded, and keeps what that leaves over.
+    fn hand_over<M: Message>(&mut self, shard: usize, record: M) {
+        let Calls { calls, decoded, .. } = &mut self.shards[shard].calls;
+        let Some(call) = calls.last_mut() else { return };
+        let (place, spare) = decoded.put(record);
+        call.decoded = place;
+        if let Some(spare) = spare {
+            self.keep(spare);
+        }
+    }
+
     /// Decodes a record, into one that was kept if there is one.
     fn decode<M: Message>(&mut self, bytes: &[u8]) -> Result<M, DecodeError> {
         match self.spare.downcast_mut::<Option<M>>().and_then(Option::take) {
@@ -326,7 +329,7 @@ impl Batches {
         key: &T::Key,
         payload: impl FnOnce(&mut Vec<u8>),
         time: EventTime,
-    ) -> Result<(), String> {
+    ) -> Result<usize, String> {
         self.key.clear();
         key.write(&mut self.key);
         if self.key.len() > KEY_BYTES_MAX {
@@ -342,7 +345,7 @@ impl Batches {
         let middle = bytes.len();
         payload(bytes);
         let (key, payload) = (Span::between(start, middle), Span::between(middle, bytes.len()));
-        batch.calls.calls.push(Call { function: route.function, handler, is_timer: false, hash, time, key, payload });
+        batch.calls.calls.push(Call { key, payload, ..Call::message(route.function, handler, hash, time) });
         batch.offsets.push(self.offset);
         self.written += u64::from(key.length) + u64::from(payload.length);
         if payload.length as usize > MESSAGE_BYTES_MAX {
@@ -352,7 +355,7 @@ impl Batches {
                 payload.length
             ));
         }
-        Ok(())
+        Ok(shard)
     }
 
     /// Takes back what the current record has sent.

@@ -16,10 +16,14 @@ pub mod address;
 pub mod codec;
 pub mod context;
 pub mod dead_letter;
+pub mod decoded;
 pub mod effect;
 pub mod egress;
 pub mod error;
 pub mod function;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod harness;
 pub mod host;
 pub mod ingress;

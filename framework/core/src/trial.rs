@@ -1,6 +1,6 @@
 //! A small app and one worker of it, for the tests of this crate.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -256,10 +256,6 @@ impl Worker {
                         let (shard, offset) = self.append(&[action]);
                         self.pipeline.appended(shard, offset);
                     }
-                    Action::ReadBack { shard, snapshot } => {
-                        let is_whole = read_back(&mut self.snapshots, &snapshot).is_ok();
-                        self.pipeline.snapshot_read_back(shard, &snapshot, is_whole);
-                    }
                     other => others.push(other),
                 }
             }
@@ -268,11 +264,17 @@ impl Worker {
 
     /// Keeps snapshots and forgets journals, as these actions ask for.
     pub(crate) fn keep(&mut self, actions: Vec<Action>) {
-        for action in actions {
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
             match action {
                 Action::Store(snapshot) => {
                     self.snapshots.put(&snapshot.mark.name, &snapshot.bytes).expect("memory");
                     self.pipeline.snapshot_stored(snapshot.shard, Some(snapshot.mark));
+                }
+                Action::ReadBack { shard, snapshot } => {
+                    let is_whole = read_back(&mut self.snapshots, &snapshot).is_ok();
+                    self.pipeline.snapshot_read_back(shard, &snapshot, is_whole);
+                    actions.extend(self.run());
                 }
                 Action::Forget { shard, before: Some(before), .. } => self.log.trim(shard, before).expect("memory"),
                 _ => {}

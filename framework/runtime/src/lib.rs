@@ -8,5 +8,8 @@ pub mod egress;
 pub mod embedded;
 pub mod engine;
 pub mod failpoint;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ingress;
 mod rules;

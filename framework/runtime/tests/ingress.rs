@@ -14,13 +14,12 @@ use statefn_core::{
     ingress::{Batches, ErasedIngress, Ingress, bind},
     limits::{DEAD_LETTER_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_BYTES_MAX},
     message::{Row, decode_json, decode_row, encode_json},
+    ports::ingress::{self, ReadLimit, Source, Stretch, finish_stretch},
     program::{FunctionSpec, Program, ProgramSpec},
     shard::frame::Position,
     state::{self, Field},
 };
-use statefn_runtime::ingress::{
-    FileSource, Format, GeneratorSource, ReadLimit, Source, SourceError, Stretch, finish_stretch,
-};
+use statefn_runtime::ingress::{FileSource, Format, GeneratorSource, SourceError};
 
 const SHARDS: u32 = 4;
 const ONE: ReadLimit = ReadLimit { records: 1, bytes: u64::MAX };
@@ -157,7 +156,7 @@ impl Read {
     }
 }
 
-fn read(source: &mut dyn Source, limit: ReadLimit) -> Read {
+fn read(source: &mut dyn Source<Error = SourceError>, limit: ReadLimit) -> Read {
     let ingress = sales();
     let mut all = Read::default();
     loop {
@@ -230,6 +229,39 @@ fn check_error(name: &str, bytes: &[u8], stores: &[&str], expected: &str) {
     let (read, directory) = read_file(name, bytes);
     assert_eq!(directory.hide(&read.error.as_ref().map(ToString::to_string).unwrap_or_default()), expected);
     assert_eq!(read.stores(), stores, "what stands before the error was handed out");
+}
+
+#[test]
+fn sources_conform_to_the_port() {
+    let ingress = sales();
+    let rows = [("a", 1, 5), ("b", 901, 6), ("b", 2, 7), ("a", 3, 2), ("c", 4, 9)];
+    let row = |(store, cents, at_ms): &(&str, u64, i64)| format!("{store},{cents},{at_ms}\n");
+    let csv = format!("store,cents,at_ms\n{}\"\",x,1\n", rows.iter().map(row).collect::<String>());
+    let sales = rows.map(|(store, cents, at_ms)| Sale { store: store.into(), cents, at_ms });
+    let jsons: Vec<Vec<u8>> = sales.iter().map(encoded).collect();
+    let lines = jsons.join(&b"\n\n"[..]);
+    let mut delimited = Vec::new();
+    jsons.iter().for_each(|json| put_bytes(&mut delimited, json));
+    let directory = Directory::new();
+    for (name, bytes) in [
+        ("s.csv", csv.as_bytes()),
+        ("s.jsonl", &lines),
+        ("s.pb", &delimited),
+        ("s.csv.gz", &gzip(csv.as_bytes())),
+        ("s.jsonl.gz", &gzip(&lines)),
+        ("s.pb.gz", &gzip(&delimited)),
+    ] {
+        let path = directory.file(name, bytes);
+        let format = Format::of_path(&path).expect("the name says it");
+        ingress::conformance(&*ingress, |from| FileSource::open(&path, format, from).expect("opens"));
+    }
+    ingress::conformance(&*ingress, GeneratorSource::new);
+}
+
+fn encoded(sale: &Sale) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    sale.encode(&mut bytes);
+    bytes
 }
 
 #[test]

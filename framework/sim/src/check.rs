@@ -14,13 +14,14 @@ use statefn_core::{
     address::ShardId,
     codec::{Reader, Truncated},
     ports::{
+        egress::{Egresses, EmittedRecord, MemoryEgresses},
         log::{Log, Offset},
         snapshots::Snapshots,
         store::{MemoryStore, Store},
     },
     program::NameId,
     shard::{
-        Emission, Replica, Shard,
+        Replica, Shard,
         frame::{self, Kind, OpRef},
         image::{Image, Verdict},
         rules::Rules,
@@ -40,7 +41,7 @@ pub type Posted = (NameId, Vec<u8>);
 pub struct Committed {
     /// The fold of the whole journal.
     pub image: Image,
-    /// Every record for an egress: its epoch, the egress, the bytes.
+    /// Every record for an egress; the place of an egress is its number among the names.
     pub emitted: Vec<EmittedRecord>,
     /// By target, every message that was sent to it.
     pub sent: BTreeMap<ShardId, Vec<Posted>>,
@@ -71,17 +72,6 @@ impl Marked {
         let _length_and_checksum = (reader.varint()?, reader.varint()?);
         Ok(Self { name, epoch: reader.varint()?, next_offset: reader.varint()? })
     }
-}
-
-/// A record for an egress, with its identity but for the shard.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EmittedRecord {
-    /// The epoch.
-    pub epoch: u64,
-    /// The egress.
-    pub egress: NameId,
-    /// The bytes.
-    pub bytes: Vec<u8>,
 }
 
 /// The folds of all journals.
@@ -130,7 +120,8 @@ impl Audit {
             carried.clear();
             unreadable = frame::ops(frame.body, |op| match op {
                 OpRef::Emit(egress, bytes) => {
-                    emitted.push(EmittedRecord { epoch: frame.header.epoch, egress, bytes: bytes.to_vec() });
+                    let (epoch, egress, bytes) = (frame.header.epoch, usize::from(egress), bytes.to_vec());
+                    emitted.push(EmittedRecord { shard, epoch, egress, bytes });
                 }
                 OpRef::Send(target, message, _) => {
                     sent.entry(target).or_default().push((message.message, message.payload.to_vec()));
@@ -178,39 +169,6 @@ impl Audit {
     }
 }
 
-/// An egress that takes each epoch of a shard once, as a file with a mark or a transaction does.
-#[derive(Debug, Default)]
-pub struct Sink {
-    /// The last epoch it has.
-    pub taken: u64,
-    /// What it has.
-    pub records: Vec<EmittedRecord>,
-}
-
-impl Sink {
-    /// Takes the records of an epoch unless it has them; returns whether it did.
-    ///
-    /// # Errors
-    /// If an epoch before it is missing.
-    pub fn take(&mut self, emission: &Emission) -> Result<bool, String> {
-        let Emission { shard, epoch, frame, records } = emission;
-        if *epoch <= self.taken {
-            return Ok(false);
-        }
-        if *epoch != self.taken + 1 {
-            return Err(format!("egress of shard {shard}: epoch {epoch} comes after epoch {}", self.taken));
-        }
-        self.taken = *epoch;
-        let records = records.iter().map(|emitted| EmittedRecord {
-            epoch: *epoch,
-            egress: emitted.egress,
-            bytes: emitted.record.of(frame).to_vec(),
-        });
-        self.records.extend(records);
-        Ok(true)
-    }
-}
-
 /// Compares a snapshot with the fold of the journal up to where it was taken.
 ///
 /// # Errors
@@ -237,8 +195,8 @@ pub struct Accounts<'a> {
     pub committed: &'a Committed,
     /// Its store.
     pub store: &'a mut MemoryStore,
-    /// Its egress.
-    pub sink: &'a Sink,
+    /// The egresses of all shards.
+    pub egresses: &'a MemoryEgresses,
 }
 
 impl Accounts<'_> {
@@ -247,14 +205,15 @@ impl Accounts<'_> {
     /// # Errors
     /// The first difference.
     pub fn agree(self, log: &mut SharedLog, snapshots: &mut dyn Snapshots, report: &mut Report) -> Result<(), String> {
-        let Self { shard, owner, committed, store, sink } = self;
+        let Self { shard, owner, committed, store, egresses } = self;
+        let taken = egresses.taken(shard);
         let image = &committed.image;
         let expected = image.encode();
         if owner.encode(image.next_offset()) != expected {
             let owner = Image::decode(&owner.encode(image.next_offset())).map_err(|error| error.to_string())?;
             return Err(format!("the owner of shard {shard} and its journal differ (I4):\n{owner:#?}\n{image:#?}"));
         }
-        let recovered = Replica::recover(shard, log, snapshots, sink.taken, &mut |_, _| {});
+        let recovered = Replica::recover(shard, log, snapshots, taken, &mut |_, _| {});
         let recovered = recovered.map_err(|error| error.to_string())?;
         if recovered.image.encode() != expected {
             return Err(format!("snapshot + journal of shard {shard} is not the fold of the whole journal (I4)"));
@@ -265,11 +224,11 @@ impl Accounts<'_> {
         if !stored.eq(image.states()) {
             return Err(format!("the store of shard {shard} does not hold what its journal says (I4)"));
         }
-        if sink.records != committed.emitted {
+        if !egresses.records().iter().filter(|record| record.shard == shard).eq(&committed.emitted) {
             return Err(format!("the egress of shard {shard} does not have what was committed (I3)"));
         }
-        if sink.taken != image.epoch() {
-            return Err(format!("the egress of shard {shard} has epoch {}, not {}", sink.taken, image.epoch()));
+        if taken != image.epoch() {
+            return Err(format!("the egress of shard {shard} has epoch {taken}, not {}", image.epoch()));
         }
         Ok(())
     }

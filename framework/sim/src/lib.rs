@@ -15,6 +15,7 @@
 #![allow(missing_debug_implementations, reason = "a world is looked into by its trace")]
 
 pub mod check;
+mod clock;
 pub mod log;
 #[cfg(feature = "mutants")]
 pub mod mutants;

@@ -6,9 +6,9 @@
 //!
 //! Deliberately absent: `evict before apply`, as states are never evicted from memory yet; and
 //! `a mailbox is trimmed to what is confirmed`, since a source sends again what is not acknowledged,
-//! so that a mail lost by a trim only comes later: worlds that look inside check that rule. Of `a frame
-//! proves nothing for a call behind it`, and the same of a question, one world of 200 takes notice, as both
-//! are short: the core's own tests have them.
+//! so that a mail lost by a trim only comes later: worlds that look inside check that rule. `The end
+//! of a journal proves nothing for a call behind the question` was not noticed in 100 worlds, as
+//! questions are short and most calls make a frame: the core's own tests have it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -160,8 +160,15 @@ fn refused_appends_alone(plan: &mut Plan) {
 /// Workers that stop for a while; meanwhile others own their shards and answer.
 fn zombies(plan: &mut Plan) {
     many_owners(plan);
-    (plan.commit_interval_ms, plan.delay_ms_max, plan.calm_at, plan.request_ms_max) = (0, 4, 4_000, 6);
-    plan.faults = Faults { moved: 250, slow_news: 400, pause: 250, ..Faults::default() };
+    (plan.commit_interval_ms, plan.delay_ms_max, plan.calm_at, plan.request_ms_max) = (0, 30, 8_000, 6);
+    plan.faults = Faults { moved: 100, slow_news: 300, pause: 250, ..Faults::default() };
+}
+
+/// Owners that do not know for long that they own no more.
+fn late_news(plan: &mut Plan) {
+    many_owners(plan);
+    (plan.commit_interval_ms, plan.delay_ms_max, plan.calm_at, plan.request_ms_max) = (20, 10, 6_000, 6);
+    plan.faults = Faults { moved: 60, slow_news: 800, pause: 50, ..Faults::default() };
 }
 
 fn lost_mail(plan: &mut Plan) {
@@ -218,7 +225,7 @@ fn forgetful_log(plan: &mut Plan) {
 }
 
 /// The mutants, each with its worlds.
-pub const MUTANTS: [Mutant; 34] = [
+pub const MUTANTS: [Mutant; 35] = [
     Mutant::new(Rule::ClaimsRaiseTheTerm, Kind::Bank, many_owners),
     Mutant::new(Rule::EqualTermsAreVoid, Kind::Bank, many_owners),
     Mutant::new(Rule::NoncesAreNew, Kind::Bank, late_claims),
@@ -233,7 +240,8 @@ pub const MUTANTS: [Mutant; 34] = [
     Mutant::new(Rule::PublishAfterConfirm, Kind::Sends, refused_appends),
     Mutant::new(Rule::EmitAfterConfirm, Kind::Bank, refused_appends),
     Mutant::new(Rule::AnswerAfterConfirm, Kind::Bank, refused_appends_alone),
-    Mutant::new(Rule::ReadsAskTheEnd, Kind::Bank, zombies),
+    Mutant::new(Rule::ReadsAskTheEnd, Kind::Bank, late_news),
+    Mutant::new(Rule::FramesProveEarlierCalls, Kind::Bank, zombies),
     Mutant::new(Rule::ProgressAfterConfirm, Kind::Sends, refused_appends),
     Mutant::new(Rule::ConfirmByOffset, Kind::Bank, many_owners),
     Mutant::new(Rule::UnknownIsNoSuccess, Kind::Bank, unknown_appends),
@@ -246,8 +254,8 @@ pub const MUTANTS: [Mutant; 34] = [
     Mutant::new(Rule::FiredTimersAreGone, Kind::Timers, crashes_without_snapshots),
     Mutant::new(Rule::TrimBehindSnapshot, Kind::Bank, snapshots),
     Mutant::new(Rule::TrimBehindEgress, Kind::Bank, slow_egress),
-    Mutant::new(Rule::TakeOverMendsTheStore, Kind::Bank, crashes),
     Mutant::new(Rule::TrimAfterReadBack, Kind::Bank, damaged_snapshots),
+    Mutant::new(Rule::TakeOverMendsTheStore, Kind::Bank, crashes),
     Mutant::new(Rule::SnapshotHasCarry, Kind::Sends, snapshots_of_full_epochs),
     Mutant::new(Rule::SnapshotHasOutbox, Kind::Sends, snapshots),
     Mutant::new(Rule::SnapshotHasPending, Kind::Timers, snapshots),

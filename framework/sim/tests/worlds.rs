@@ -69,7 +69,7 @@ fn failures_are_made_smaller() {
         count
     };
     let (few, all) = (records(&smallest.plan), records(&failure.plan));
-    assert!(all >= 10 && few * 3 <= all, "{few} of {all} records are left: {:?}", smallest.plan);
+    assert!(few <= 6 && all >= 10, "{few} of {all} records are left: {:?}", smallest.plan);
     assert!(smallest.plan.workers <= failure.plan.workers);
     let mut again = Plan { rules: smallest.plan.rules, looks_inside: false, ..Plan::of(0) };
     shrink::change(&mut again, &shrink::changes(&smallest.plan)).expect("readable");

@@ -201,7 +201,7 @@ impl<'a> Committed<'a> {
 
     fn records(&self, egress: &str) -> impl Iterator<Item = &'a [u8]> {
         let all = self.audit.shards.iter().flat_map(|shard| &shard.emitted);
-        all.filter(move |record| self.program.name(record.egress) == egress).map(|record| &record.bytes[..])
+        all.filter(move |record| self.program.names[record.egress] == egress).map(|record| &record.bytes[..])
     }
 }
 

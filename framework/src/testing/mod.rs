@@ -48,14 +48,17 @@ mod trial;
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use statefn_core::{
-    Address, Egress, EventTime, Failed, Fault, Key, LinkError, Message, ProcessingTime, Wire,
+    Address, Egress, EventTime, Failed, Fault, Key, LinkError, Message, Wire,
     address::{murmur2, shard_of},
     dead_letter::DeadLetter,
     effect::{Call, Calls},
     function::{Function, HandlerReturn, MessageTo, Target, TargetDeclaration},
-    ingress::{Batches, RawRecord},
+    ingress::Batches,
     pipeline::{Action, Pipeline},
     ports::{
+        clock::{Clock, ManualClock},
+        egress::{Egresses, MemoryEgresses},
+        ingress::{MemorySource, ReadLimit, Source, finish_stretch},
         log::{Log, MemoryLog, Record},
         snapshots::{MemorySnapshots, Snapshots},
     },
@@ -119,10 +122,8 @@ pub struct TestApp {
     snapshots: MemorySnapshots,
     pipeline: Pipeline,
     inputs: Vec<Input>,
-    egress: BTreeMap<String, Vec<Vec<u8>>>,
-    /// By shard: the last epoch whose records were emitted.
-    taken: Vec<u64>,
-    now: ProcessingTime,
+    egresses: MemoryEgresses,
+    clock: ManualClock,
     nonce: u64,
     replies: BTreeMap<u64, Reply>,
     requests: u64,
@@ -133,8 +134,7 @@ pub struct TestApp {
 struct Input {
     records: Vec<Vec<u8>>,
     is_ended: bool,
-    read: usize,
-    event_time_max: Option<EventTime>,
+    at: Position,
 }
 
 impl TestApp {
@@ -176,9 +176,8 @@ impl TestApp {
             snapshots: MemorySnapshots::default(),
             pipeline,
             inputs,
-            egress: BTreeMap::new(),
-            taken: vec![0; shards as usize],
-            now: ProcessingTime(0),
+            egresses: MemoryEgresses::new(shards),
+            clock: ManualClock::default(),
             nonce: 0,
             replies: BTreeMap::new(),
             requests: 0,
@@ -215,7 +214,7 @@ impl TestApp {
     pub fn run(&mut self) {
         self.read_inputs();
         loop {
-            self.pipeline.pump(self.now);
+            self.pipeline.pump(self.clock.now());
             if !self.execute() {
                 return;
             }
@@ -237,12 +236,12 @@ impl TestApp {
         let (mut key, mut payload) = (Vec::new(), Vec::new());
         to.key().write(&mut key);
         msg.encode(&mut payload);
-        let hash = murmur2(&key);
+        let (hash, now) = (murmur2(&key), self.clock.now());
         let mut calls = Calls::default();
-        calls.push(Call::message(route.function, handler, hash, EventTime(self.now.0)), &key, &payload);
+        calls.push(Call::message(route.function, handler, hash, EventTime(now.0)), &key, &payload);
         self.requests += 1;
         let request = Request { id: self.requests, calls };
-        self.pipeline.request(shard_of(hash, self.options.shards), &request, self.now);
+        self.pipeline.request(shard_of(hash, self.options.shards), &request, now);
         self.run();
         let reply = self.replies.remove(&request.id).expect("a request is answered once its epoch is committed");
         read_reply::<M, T>(reply)
@@ -250,13 +249,14 @@ impl TestApp {
 
     /// Moves the clock on; processing-time timers fire with the next [`Self::run`].
     pub fn advance_clock(&mut self, by: Duration) {
-        self.now = self.now + by;
+        self.clock.advance(by);
     }
 
     /// Kills the app and starts it again from what was committed; what was not read or not
     /// committed is read again.
     pub fn crash(&mut self) {
         self.pipeline = Pipeline::new(Arc::clone(&self.linked.program), &self.options, 0);
+        self.egresses.crash();
         self.replies.clear();
         self.start();
     }
@@ -309,7 +309,9 @@ impl TestApp {
     }
 
     fn records(&self, egress: &str) -> impl Iterator<Item = &[u8]> {
-        self.egress.get(egress).into_iter().flatten().map(Vec::as_slice)
+        let names = &self.linked.program.names;
+        let records = self.egresses.records().iter().filter(move |record| names[record.egress] == egress);
+        records.map(|record| record.bytes.as_slice())
     }
 
     fn input(&mut self, ingress: &str) -> &mut Input {
@@ -327,7 +329,7 @@ impl TestApp {
     /// Takes every shard over.
     fn start(&mut self) {
         for shard in 0..self.options.shards {
-            let taken = self.taken[shard as usize];
+            let taken = self.egresses.taken(shard);
             let mut emissions = Vec::new();
             let ports = (&mut self.log as &mut dyn Log, &mut self.snapshots as &mut dyn Snapshots);
             let prepared =
@@ -340,15 +342,13 @@ impl TestApp {
             let claim = prepared.claim(&self.linked.program, self.nonce);
             self.append(shard, &[&claim]);
             match prepared.accept(&mut self.log) {
-                Ok(Accepted::Owned(owned)) => self.pipeline.adopt(*owned, self.taken[shard as usize]),
+                Ok(Accepted::Owned(owned)) => self.pipeline.adopt(*owned, taken),
                 other => panic!("a log with one writer accepts its claim: {other:?}"),
             }
         }
         for (ingress, input) in self.inputs.iter_mut().enumerate() {
             let positions = self.pipeline.shards().map(|shard| shard.position(ingress, 0));
-            let first = positions.min_by_key(|position| position.offset).unwrap_or_default();
-            input.read = first.offset as usize;
-            input.event_time_max = first.event_time_max;
+            input.at = positions.min_by_key(|position| position.offset).unwrap_or_default();
         }
     }
 
@@ -361,26 +361,14 @@ impl TestApp {
     fn read_inputs(&mut self) {
         for ingress in 0..self.inputs.len() {
             let mut batches = Batches::new(self.options.shards);
-            let bound = Arc::clone(&self.linked.ingresses[ingress]);
             let input = &mut self.inputs[ingress];
-            let from = input.read as u64;
-            while let Some(record) = input.records.get(input.read) {
-                let offset = input.read as u64;
-                match bound.route(offset, RawRecord::Bytes(record), &mut batches) {
-                    Ok(time) => input.event_time_max = input.event_time_max.max(Some(time)),
-                    Err(error) => {
-                        let name = self.linked.program.ingresses[ingress].name;
-                        let position = format!("record {offset}");
-                        batches.dead_letter(offset, DeadLetter::of_record(name, &position, &error, record));
-                    }
-                }
-                input.read += 1;
-            }
-            let (read, event_time_max) = (input.read as u64, input.event_time_max);
-            let to = Position { offset: read, records: read, event_time_max, is_ended: input.is_ended };
+            let mut source = MemorySource::open(&input.records, input.at).goes_on(!input.is_ended);
+            let limit = ReadLimit { records: u64::MAX, bytes: u64::MAX };
+            let Ok(stretch) = source.read(&*self.linked.ingresses[ingress], &mut batches, limit);
+            input.at = stretch.to;
+            finish_stretch(&mut batches, ingress, 0, stretch);
             for (shard, batch) in (0..).zip(&mut batches.shards) {
-                (batch.ingress, batch.from, batch.to) = (ingress, from, to);
-                self.pipeline.ingress(shard, batch, self.now);
+                self.pipeline.ingress(shard, batch, self.clock.now());
             }
         }
     }
@@ -426,15 +414,10 @@ impl TestApp {
     }
 
     fn emit(&mut self, emission: &Emission) {
-        let taken = &mut self.taken[emission.shard as usize];
-        if emission.epoch <= *taken {
-            return;
-        }
-        *taken = emission.epoch;
-        for emitted in &emission.records {
-            let name = self.linked.program.name(emitted.egress).to_owned();
-            self.egress.entry(name).or_default().push(emitted.record.of(&emission.frame).to_vec());
-        }
+        let records = emission.records.iter();
+        let records = records.map(|emitted| (usize::from(emitted.egress), emitted.record.of(&emission.frame)));
+        self.egresses.write_epoch(emission.shard, emission.epoch, records);
+        let Ok(()) = self.egresses.sync();
     }
 }
 

@@ -4,6 +4,7 @@ mod bench;
 mod ci;
 mod failpoints;
 mod flights;
+mod instructions;
 mod kill;
 mod outputs;
 mod start_time;
@@ -31,6 +32,8 @@ enum Task {
     /// Measures how much work one core does.
     #[command(subcommand)]
     Bench(bench::Workload),
+    /// Counts the instructions of an event and compares them with a committed baseline.
+    Instructions(instructions::Options),
     /// Kills the flights example again and again and compares it with a run that nobody killed.
     Kill(kill::Options),
     /// Kills the flights example at every failpoint and compares it with a run that nobody killed.
@@ -46,6 +49,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Bench(workload) => return bench::main(workload),
+        Task::Instructions(options) => instructions::run(&options),
         Task::Kill(options) => kill::run(&options),
         Task::Failpoints(options) => failpoints::run(&options).map(drop),
         Task::Ci => ci::run_bounded(),

@@ -8,6 +8,7 @@
 
 mod ci;
 mod documents;
+mod fuzz;
 mod manifests;
 mod purity;
 mod sources;

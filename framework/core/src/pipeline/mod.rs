@@ -215,7 +215,7 @@ impl Pipeline {
     }
 
     /// Applies a stretch of input to its shard.
-    pub fn ingress(&mut self, shard: ShardId, batch: &IngressBatch, now: ProcessingTime) {
+    pub fn ingress(&mut self, shard: ShardId, batch: &mut IngressBatch, now: ProcessingTime) {
         self.apply(shard, Input::Ingress(batch), now);
     }
 
@@ -321,7 +321,7 @@ impl Pipeline {
                 owned.progress_at = self.now;
             }
             if self.program.has_sends() {
-                self.tell(progress);
+                self.news.push(progress);
             }
         }
         self.actions.extend(confirmed.answers.into_iter().map(Action::Answer));
@@ -334,7 +334,11 @@ impl Pipeline {
     fn proved(&mut self, shard: ShardId) {
         let Some(owned) = self.shards[shard as usize].as_mut().filter(|_| self.is_log_shared) else { return };
         owned.mailbox.confirm();
-        self.actions.extend(owned.reads.confirm().into_iter().map(Action::Answer));
+        let mut answers = owned.reads.confirm();
+        if !self.rules.holds(Rule::FramesProveEarlierCalls) {
+            answers.extend(owned.shard.take_answers());
+        }
+        self.actions.extend(answers.into_iter().map(Action::Answer));
     }
 
     /// Says where the journal of a shard ended after the question was asked. Where its owner
@@ -398,7 +402,7 @@ impl Pipeline {
         self.now = self.now.max(now);
         self.repeat_progress();
         loop {
-            if std::mem::take(&mut self.is_board_news) {
+            if std::mem::take(&mut self.is_board_news) && self.program.has_cycles() {
                 self.board.refresh_cut();
             }
             self.settle();
@@ -470,20 +474,12 @@ impl Pipeline {
         if !self.program.has_sends() {
             return;
         }
-        let mut repeats = Vec::new();
         for owned in self.shards.iter_mut().flatten() {
             if self.now.0.saturating_sub(owned.progress_at.0) >= PROGRESS_INTERVAL_MS {
                 owned.progress_at = self.now;
-                repeats.push(Arc::clone(&owned.progress));
+                self.news.push(Arc::clone(&owned.progress));
             }
         }
-        repeats.into_iter().for_each(|progress| self.tell(progress));
-    }
-
-    /// Lets the other pipelines know; what is newer of a shard replaces what is older.
-    fn tell(&mut self, progress: Arc<Progress>) {
-        self.news.retain(|known| known.shard != progress.shard);
-        self.news.push(progress);
     }
 
     fn seal(&mut self) {

@@ -227,27 +227,11 @@ fn progress_of_one_pump_is_one_record_and_a_repeat_is_no_news() {
         _ => None,
     });
     let news = news.expect("progress is told");
-    assert_eq!(news.len(), 2, "one of each shard");
+    assert_eq!(news.len(), 2);
     let records = encode_progress(&source.program, &news, usize::MAX);
     assert_eq!(records.len(), 1);
     let mut worker = Worker::new(true);
     assert_eq!(worker.pipeline.progress_record(&records[0]), Taken::Applied);
     assert_eq!(worker.pipeline.progress_record(&records[0]), Taken::Void);
     assert_eq!(worker.pipeline.progress_record(b"garbage"), Taken::Unreadable);
-}
-
-#[test]
-fn of_each_shard_only_the_newest_progress_is_told() {
-    let (mut worker, key) = owner();
-    worker.call(&key, &Add(1));
-    let actions = worker.pump();
-    let (shard, offset) = worker.append(&actions);
-    worker.pipeline.appended(shard, offset);
-    worker.now = ProcessingTime(worker.now.0 + PROGRESS_INTERVAL_MS);
-    let news = worker.pump().into_iter().find_map(|action| match action {
-        Action::Progress(news) => Some(news),
-        _ => None,
-    });
-    let epochs: Vec<u64> = news.expect("progress is told").iter().map(|progress| progress.epoch).collect();
-    assert_eq!(epochs.len(), 1, "one record of the shard, confirmed and repeated: {epochs:?}");
 }

@@ -158,6 +158,18 @@ pub fn parse(bytes: &[u8]) -> Result<FrameRef<'_>, Corrupt> {
     Ok(FrameRef { header: header(content)?, body: &content[HEADER_BYTES..], crc })
 }
 
+/// The bytes as a frame whose magic, version, kind and checksum are right.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn sealed(bytes: &[u8]) -> Vec<u8> {
+    let mut frame = bytes.to_vec();
+    frame.resize(bytes.len().max(HEADER_BYTES), 0);
+    frame[0..2].copy_from_slice(&MAGIC.to_le_bytes());
+    (frame[2], frame[3]) = (VERSION, frame[3] % 4 + 1);
+    let crc = crc32c::crc32c(&frame);
+    frame.extend_from_slice(&crc.to_le_bytes());
+    frame
+}
+
 fn header(content: &[u8]) -> Result<Header, Corrupt> {
     let u32_at = |at: usize| u32::from_le_bytes([content[at], content[at + 1], content[at + 2], content[at + 3]]);
     let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
@@ -489,6 +501,29 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_written_is_read_whole_and_in_parts(
+            (shard, term, nonce, epoch, prev_crc, now) in any::<(ShardId, u64, u64, u64, u32, i64)>(),
+            body in prop::collection::vec(any::<u8>(), 0..400),
+            limit in HEADER_BYTES + TRAILER_BYTES + 1..300,
+        ) {
+            let header = Header { kind: Kind::Epoch, shard, term, nonce, epoch, prev_crc, now };
+            let mut frame = Vec::new();
+            begin(&mut frame);
+            frame.extend_from_slice(&body);
+            finish(&mut frame, &header);
+            let parsed = parse(&frame).expect("is whole");
+            prop_assert_eq!((parsed.header, parsed.body), (header, &body[..]));
+            let parts = split(&frame, &header, limit);
+            prop_assert!(parts.iter().all(|part| part.len() <= limit));
+            let mut joined = Vec::new();
+            for part in &parts {
+                joined.extend_from_slice(parse(part).expect("is whole").body);
+            }
+            let expected: &[u8] = if frame.len() <= limit { &[] } else { &frame };
+            prop_assert_eq!(joined, expected);
+        }
+
         #[test]
         fn outside_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(&bytes);

@@ -4,7 +4,8 @@
 //! snapshot mark always counts; an epoch frame counts iff term and nonce are those of the current
 //! claim, its epoch is the last + 1 and its `prev_crc` matches. Of the current owner, an epoch at
 //! or before the last is a duplicate; anything else of it halts the shard, because a log lost
-//! records or this code is wrong. All else is void. A split frame stands, and is judged, where its
+//! records or this code is wrong. So does a clock, a position or a watermark that goes back (I2,
+//! I6). All else is void. A split frame stands, and is judged, where its
 //! last part stands.
 //!
 //! Invariant: the encoding of an image equals, byte for byte, the snapshot that the owner writes
@@ -28,6 +29,9 @@ use crate::{
 };
 
 const SNAPSHOT_MAGIC: &[u8; 8] = b"statefn\x01";
+
+/// The highest number that a state may hold where it counts: the shard goes on counting from there.
+const NUMBER_MAX: u64 = u64::MAX >> 1;
 
 /// What a record of the journal meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -222,7 +226,7 @@ impl Image {
         }
         let Some(joined) = self.parts.get_mut(&key) else { return Ok(Verdict::Void) };
         joined.extend_from_slice(frame.body);
-        if place + 1 < i64::from(count) {
+        if place.saturating_add(1) < i64::from(count) {
             return Ok(Verdict::Part);
         }
         let joined = self.parts.remove(&key).unwrap_or_default();
@@ -246,7 +250,7 @@ impl Image {
         }
         let Some(joined) = self.parts.get_mut(&key) else { return Ok(Verdict::Void) };
         joined.extend_from_slice(frame.body);
-        if place + 1 < i64::from(count) {
+        if place.saturating_add(1) < i64::from(count) {
             return Ok(Verdict::Part);
         }
         let joined = self.parts.remove(&key).unwrap_or_default();
@@ -277,6 +281,7 @@ impl Image {
                 self.marks.push(SnapshotMark::read(frame.body)?);
                 Ok(Verdict::Marked)
             }
+            Kind::Claim if header.term == u64::MAX => Err(Corrupt("no term can follow that of a claim".into())),
             Kind::Claim if self.is_claim(header.term) => {
                 let names = frame::read_names(&mut Reader::new(frame.body))?;
                 self.rename(names)?;
@@ -300,12 +305,15 @@ impl Image {
         if header.epoch <= self.epoch {
             return Ok(Verdict::Void);
         }
-        let follows = header.epoch == self.epoch + 1 && header.prev_crc == self.crc;
+        let follows = header.epoch - 1 == self.epoch && header.prev_crc == self.crc;
         if !follows && self.rules.holds(Rule::ChainIsUnbroken) {
             return Err(Corrupt(format!(
                 "epoch {} of the current owner does not follow epoch {}: the log lost records, stop and restore it",
                 header.epoch, self.epoch
             )));
+        }
+        if header.now < self.now {
+            return Err(Corrupt(format!("the clock of epoch {} goes back (I6)", header.epoch)));
         }
         self.carry.clear();
         let mut applied = Ok(());
@@ -316,7 +324,6 @@ impl Image {
         })?;
         applied?;
         (self.epoch, self.crc) = (header.epoch, frame.crc);
-        assert!(header.now >= self.now, "the clock of frames never goes back (I6)");
         self.now = header.now;
         committed(self, frame);
         Ok(Verdict::Committed)
@@ -327,11 +334,11 @@ impl Image {
             OpRef::Emit(..) => {}
             OpRef::Send(target, _, message) => {
                 let sent = self.sent.entry(target).or_default();
-                *sent += 1;
+                *sent = sent.checked_add(1).ok_or_else(no_next_number)?;
                 self.outbox.insert((target, *sent), message.to_vec());
             }
             OpRef::PendingAdd(pending) => {
-                self.pending_next = self.pending_next.max(pending.id + 1);
+                self.pending_next = self.pending_next.max(pending.id.checked_add(1).ok_or_else(no_next_number)?);
                 let mut bytes = Vec::new();
                 pending.put(&mut bytes);
                 self.pending.insert(pending.id, bytes);
@@ -341,8 +348,9 @@ impl Image {
             OpRef::State(function, key, state) => _ = self.states.insert((function, key.to_vec()), state.to_vec()),
             OpRef::Position(ingress, partition, position) => {
                 let old = self.positions.insert((ingress, partition), position);
-                let grows = old.is_none_or(|old| old.offset <= position.offset);
-                assert!(grows, "input positions never go back (I2)");
+                if old.is_some_and(|old| old.offset > position.offset) {
+                    return Err(Corrupt(format!("the position of partition {partition} of an ingress goes back (I2)")));
+                }
             }
             OpRef::Seen(source, upto) => _ = self.seen.insert(source, upto),
             OpRef::Acknowledged(target, upto) => {
@@ -351,13 +359,48 @@ impl Image {
             }
             OpRef::Watermark(function, reached, out) => {
                 let old = self.watermarks.insert(function, (reached, out));
-                let grows = old.is_none_or(|(old_reached, old_out)| old_reached <= reached && old_out <= out);
-                assert!(grows, "watermarks never go back (I6)");
+                if old.is_some_and(|(old_reached, old_out)| old_reached > reached || old_out > out) {
+                    return Err(Corrupt("a watermark goes back (I6)".into()));
+                }
             }
             OpRef::Carry(message) => self.carry.push(put(|out| message.put(out))),
             OpRef::Park(is_timer, message, reason) => {
                 let parked = self.parked.entry((message.function, message.key.to_vec())).or_default();
                 parked.push(is_timer, &message, reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a state that no shard of an app of `shards` shards can have: one that knows shards
+    /// that there are not, has counted too far, or whose outbox does not hold just what is not acknowledged.
+    pub(crate) fn check(&self, shards: u32) -> Result<(), Corrupt> {
+        let known = [&self.seen, &self.sent, &self.acknowledged].into_iter().flat_map(BTreeMap::keys);
+        if let Some(unknown) = known.chain(self.outbox.keys().map(|(to, _)| to)).find(|shard| **shard >= shards) {
+            return Err(Corrupt(format!(
+                "the state of shard {} knows a shard {unknown}, and there are only {shards}",
+                self.shard
+            )));
+        }
+        let counted = [&self.seen, &self.sent, &self.acknowledged].into_iter().flat_map(BTreeMap::values);
+        let numbers = [self.term, self.epoch, self.next_offset, self.pending_next];
+        if let Some(number) = counted.chain(&numbers).find(|number| **number > NUMBER_MAX) {
+            return Err(Corrupt(format!(
+                "the state of shard {} holds the number {number}, which no app comes to",
+                self.shard
+            )));
+        }
+        for target in 0..shards {
+            let upto = |numbers: &BTreeMap<ShardId, u64>| numbers.get(&target).copied().unwrap_or_default();
+            let (acknowledged, sent) = (upto(&self.acknowledged), upto(&self.sent));
+            let mut held = self.outbox.range((target, 0)..=(target, u64::MAX)).map(|((_, number), _)| *number);
+            let follow =
+                held.try_fold(acknowledged, |before, number| (number.checked_sub(1) == Some(before)).then_some(number));
+            if follow != Some(sent) {
+                return Err(Corrupt(format!(
+                    "the outbox of shard {} does not hold the messages behind {acknowledged} up to {sent} for shard {target}",
+                    self.shard
+                )));
             }
         }
         Ok(())
@@ -474,9 +517,9 @@ impl Image {
         image.seen = list(r, |r| Ok((r.number()?, r.varint()?)))?;
         image.sent = list(r, |r| Ok((r.number()?, r.varint()?)))?;
         image.acknowledged = list(r, |r| Ok((r.number()?, r.varint()?)))?;
-        image.outbox = list(r, |r| Ok(((r.number()?, r.varint()?), r.bytes()?.to_vec())))?;
+        image.outbox = list(r, |r| Ok(((r.number()?, r.varint()?), read_message(r)?)))?;
         image.watermarks = list(r, |r| Ok((r.number()?, (EventTime(r.signed()?), EventTime(r.signed()?)))))?;
-        image.carry = list(r, |r| Ok(r.bytes()?.to_vec()))?;
+        image.carry = list(r, read_message)?;
         image.pending = list(r, |r| {
             let bytes = r.bytes()?;
             Ok((PendingRef::read(&mut Reader::new(bytes))?.id, bytes.to_vec()))
@@ -484,6 +527,14 @@ impl Image {
         image.parked = list(r, read_parked)?;
         image.states = list(r, |r| Ok(((r.number()?, r.bytes()?.to_vec()), r.bytes()?.to_vec())))?;
         if r.is_empty() { Ok(image) } else { Err(Corrupt("the snapshot has bytes behind its end".into())) }
+    }
+}
+
+#[cfg(feature = "fuzzing")]
+impl Image {
+    /// The bytes as a snapshot whose magic and checksum are right.
+    pub(crate) fn sealed(bytes: &[u8]) -> Vec<u8> {
+        SnapshotWriter([SNAPSHOT_MAGIC, bytes].concat()).finish()
     }
 }
 
@@ -514,9 +565,20 @@ fn read_parked(r: &mut Reader<'_>) -> Result<((NameId, Vec<u8>), Parked), crate:
     let count: u64 = r.varint()?;
     let mut queue = Vec::new();
     for _ in 0..count {
-        queue.push((r.byte()? == 1, r.bytes()?.to_vec()));
+        queue.push((r.byte()? == 1, read_message(r)?));
     }
     Ok((key, Parked { reason, queue }))
+}
+
+/// Reads the bytes of a message, which are one.
+fn read_message(reader: &mut Reader<'_>) -> Result<Vec<u8>, crate::codec::Truncated> {
+    let bytes = reader.bytes()?;
+    MessageRef::read(&mut Reader::new(bytes))?;
+    Ok(bytes.to_vec())
+}
+
+fn no_next_number() -> Corrupt {
+    Corrupt("a number is the last there is".into())
 }
 
 /// Reads a message that an image holds, which has encoded or read it before.

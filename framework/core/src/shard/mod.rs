@@ -31,7 +31,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use self::{
     frame::{MessageRef, Op, Position, SnapshotMark},
     image::{Image, Parked},
-    outbox::{Mail, Outbox},
+    outbox::{Mail, Outbox, Outboxes},
     pending::{Pending, Waiting},
     retain::ReadBack,
     rules::{Rule, Rules},
@@ -46,6 +46,7 @@ use crate::{
     address::{ShardId, murmur2},
     codec::{Reader, put_bytes, put_varint},
     dead_letter::{DeadLetter, Reason},
+    decoded::Decoded,
     effect::{Call, Calls, Effects, TimerRequest},
     error::{Corrupt, LinkError},
     host::{ErasedHost, Failure, Rejection, Run},
@@ -92,10 +93,10 @@ impl Options {
 }
 
 /// Something that happened to a shard.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub enum Input<'a> {
     /// A stretch of an ingress partition was read.
-    Ingress(&'a IngressBatch),
+    Ingress(&'a mut IngressBatch),
     /// Messages of another shard arrived.
     Mail(&'a Mail),
     /// Somebody outside calls a handler and waits for the answer.
@@ -225,11 +226,15 @@ pub struct Shard {
     stages: Vec<StageTime>,
     /// By shard, by stage: the highest out-watermark that counts.
     heard: Vec<Vec<EventTime>>,
+    /// By stage: the least of `heard` over all other shards.
+    heard_least: Vec<EventTime>,
     heard_version: Option<u64>,
+    /// By shard: the version of the progress record that counts.
+    heard_versions: Vec<u64>,
     positions: Vec<Vec<PartitionState>>,
     seen: Vec<u64>,
     seen_sealed: Vec<u64>,
-    outboxes: Vec<Outbox>,
+    outboxes: Outboxes,
     acknowledged_sealed: Vec<u64>,
     /// Positions and watermarks of ingresses and functions that this program no longer has.
     leftover: Leftover,
@@ -334,7 +339,7 @@ impl Shard {
     /// How many bytes of messages to other shards are not acknowledged.
     #[must_use]
     pub fn unacknowledged_bytes(&self) -> usize {
-        self.outboxes.iter().map(Outbox::bytes).sum()
+        self.outboxes.bytes()
     }
 
     /// How many bytes of effects wait to be sealed.
@@ -363,7 +368,7 @@ impl Shard {
         self.drain();
     }
 
-    fn apply_ingress(&mut self, batch: &IngressBatch) {
+    fn apply_ingress(&mut self, batch: &mut IngressBatch) {
         let state = &mut self.positions[batch.ingress][batch.partition as usize];
         let old = state.position.unwrap_or_default();
         if state.position.is_some() && (batch.to.offset, batch.to.is_ended) <= (old.offset, old.is_ended) {
@@ -379,7 +384,8 @@ impl Shard {
         if !self.options.rules.holds(Rule::PositionsSkipKnown) {
             known = 0;
         }
-        self.deliver(&batch.calls.calls[known..], &batch.calls.bytes);
+        let Calls { calls, bytes, decoded } = &mut batch.calls;
+        self.deliver(&calls[known..], bytes, decoded);
     }
 
     fn apply_mail(&mut self, mail: &Mail) {
@@ -405,7 +411,7 @@ impl Shard {
                 Err(error) => panic!("a message of shard {} cannot be read: {error}", mail.source),
             }
         }
-        self.deliver(&calls.calls, &calls.bytes);
+        self.deliver(&calls.calls, &calls.bytes, &mut calls.decoded);
         calls.clear();
         self.scratch = calls;
     }
@@ -436,7 +442,7 @@ impl Shard {
     }
 
     fn apply_request(&mut self, request: &Request) {
-        let Calls { calls, bytes } = &request.calls;
+        let Calls { calls, bytes, .. } = &request.calls;
         assert_eq!(calls.len(), 1, "a request is one call");
         let handler =
             self.program.functions[usize::from(calls[0].function)].spec.messages[usize::from(calls[0].handler)];
@@ -451,7 +457,7 @@ impl Shard {
 
     fn call_for_answer(&mut self, calls: &[Call], bytes: &[u8]) -> Reply {
         self.effects.wants_answer = true;
-        self.call_host(calls, bytes);
+        self.call_host(calls, bytes, &mut Decoded::default());
         self.effects.wants_answer = false;
         let reply = match self.failures.pop() {
             None => Reply::Answered(self.effects.answer.take().unwrap_or_default()),
@@ -469,9 +475,9 @@ impl Shard {
     }
 
     /// Delivers calls in order; those that come in the order of event time wait for it.
-    fn deliver(&mut self, calls: &[Call], bytes: &[u8]) {
+    fn deliver(&mut self, calls: &[Call], bytes: &[u8], decoded: &mut Decoded) {
         if !self.program.has_ordered_handlers() {
-            return self.run_all(calls, bytes);
+            return self.run_all(calls, bytes, decoded);
         }
         let mut due = Vec::with_capacity(calls.len());
         for call in calls {
@@ -479,7 +485,7 @@ impl Shard {
                 due.push(*call);
             }
         }
-        self.run_all(&due, bytes);
+        self.run_all(&due, bytes, decoded);
     }
 
     /// Lets a message wait for its time, if its handler wants that and the time is still to come.
@@ -526,7 +532,7 @@ impl Shard {
     ///
     /// Order is promised for each pair of sending and receiving key only, so functions may be
     /// taken one after the other.
-    fn run_all(&mut self, calls: &[Call], bytes: &[u8]) {
+    fn run_all(&mut self, calls: &[Call], bytes: &[u8], decoded: &mut Decoded) {
         let is_mixed = calls.windows(2).any(|pair| pair[0].function != pair[1].function);
         let mut sorted = Vec::new();
         let calls = if is_mixed {
@@ -537,7 +543,7 @@ impl Shard {
             calls
         };
         for run in calls.chunk_by(|a, b| (a.function, a.is_timer, a.handler) == (b.function, b.is_timer, b.handler)) {
-            self.call_host(run, bytes);
+            self.call_host(run, bytes, decoded);
             if !self.failures.is_empty() {
                 self.handle_failures(run, bytes);
             }
@@ -547,14 +553,14 @@ impl Shard {
         }
     }
 
-    fn call_host(&mut self, calls: &[Call], bytes: &[u8]) {
+    fn call_host(&mut self, calls: &[Call], bytes: &[u8], decoded: &mut Decoded) {
         let Some(first) = calls.first() else { return };
         self.calls += calls.len();
         self.counters.calls += calls.len() as u64;
         self.counters.timers += if first.is_timer { calls.len() as u64 } else { 0 };
         self.effects.firing = first.is_timer.then_some((first.function, first.handler));
-        let run = Run { calls, bytes, now: self.now };
-        self.hosts[usize::from(first.function)].run(&run, &mut self.effects, &mut self.failures);
+        let run = Run { calls, bytes, decoded, now: self.now };
+        self.hosts[usize::from(first.function)].run(run, &mut self.effects, &mut self.failures);
     }
 
     /// Delivers what handlers sent to this shard, in rounds, up to the limit of the epoch.
@@ -572,10 +578,10 @@ impl Shard {
             if room == 0 || self.is_full() {
                 return;
             }
-            let queue = std::mem::take(&mut self.queue);
+            let mut queue = std::mem::take(&mut self.queue);
             let end = queue.calls.len().min(self.queue_at + room);
             self.counters.messages += (end - self.queue_at) as u64;
-            self.deliver(&queue.calls[self.queue_at..end], &queue.bytes);
+            self.deliver(&queue.calls[self.queue_at..end], &queue.bytes, &mut queue.decoded);
             self.queue = queue;
             self.queue_at = end;
         }
@@ -698,7 +704,9 @@ impl Shard {
             parked: image.parked.clone(),
             stages: vec![UNKNOWN; program.stages.len()],
             heard: vec![vec![EventTime::MIN; program.stages.len()]; shards],
+            heard_least: vec![if shards > 1 { EventTime::MIN } else { EventTime::MAX }; program.stages.len()],
             heard_version: None,
+            heard_versions: vec![0; shards],
             positions: options
                 .partitions
                 .iter()
@@ -706,7 +714,7 @@ impl Shard {
                 .collect(),
             seen: vec![0; shards],
             seen_sealed: vec![0; shards],
-            outboxes: std::iter::repeat_with(Outbox::default).take(shards).collect(),
+            outboxes: Outboxes::new(options.shards),
             acknowledged_sealed: vec![0; shards],
             leftover: Leftover::default(),
             queue: Calls::default(),
@@ -843,7 +851,7 @@ impl Shard {
             if !self.options.rules.holds(Rule::ResendsAtTakeOver) {
                 outbox.keep_to_itself();
             }
-            self.outboxes[target as usize] = outbox;
+            self.outboxes.restore(target, outbox);
             self.acknowledged_sealed[target as usize] = numbers[1];
         }
     }

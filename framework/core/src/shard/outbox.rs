@@ -65,6 +65,115 @@ impl Mail {
     }
 }
 
+/// How often everything is looked through for mail that has to go again, though nothing happened.
+const LOOK_INTERVAL_MS: i64 = RESEND_INTERVAL_MS / 10;
+
+/// What a shard has sent to the others; what is asked for at each turn is kept added up.
+#[derive(Debug)]
+pub(crate) struct Outboxes {
+    by_target: Vec<Outbox>,
+    /// How many bytes are not acknowledged.
+    bytes: usize,
+    /// How many mails are not acknowledged.
+    mails: usize,
+    /// Whether more was acknowledged than the last frame says.
+    has_unsealed: bool,
+    /// Whether mail was confirmed or acknowledged since the last look.
+    has_news: bool,
+    looked_at: ProcessingTime,
+}
+
+impl Outboxes {
+    /// Nothing was sent to any of `shards` shards.
+    pub(crate) fn new(shards: u32) -> Self {
+        Self {
+            by_target: std::iter::repeat_with(Outbox::default).take(shards as usize).collect(),
+            bytes: 0,
+            mails: 0,
+            has_unsealed: false,
+            has_news: true,
+            looked_at: ProcessingTime::MIN,
+        }
+    }
+
+    /// By target.
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Outbox> {
+        self.by_target.iter()
+    }
+
+    /// Puts what a journal says in place of an outbox that is empty.
+    pub(crate) fn restore(&mut self, target: ShardId, outbox: Outbox) {
+        self.bytes += outbox.bytes;
+        self.mails += outbox.mails.len();
+        self.by_target[target as usize] = outbox;
+    }
+
+    /// Adds the messages of a sealed frame; they may be published once it is confirmed.
+    pub(crate) fn push(&mut self, mail: Mail) {
+        let target = mail.target as usize;
+        self.mails += 1;
+        self.bytes += self.by_target[target].push(mail);
+    }
+
+    /// Notes that all frames sealed so far are confirmed.
+    pub(crate) fn confirm(&mut self) {
+        if self.mails > 0 {
+            self.by_target.iter_mut().for_each(Outbox::confirm);
+            self.has_news = true;
+        }
+    }
+
+    /// Notes what the committed frames of a target have.
+    pub(crate) fn acknowledge(&mut self, target: ShardId, upto: u64, now: ProcessingTime) {
+        let outbox = &mut self.by_target[target as usize];
+        let (bytes, mails) = (outbox.bytes, outbox.mails.len());
+        if outbox.acknowledge(upto, now) {
+            self.bytes -= bytes - outbox.bytes;
+            self.mails -= mails - outbox.mails.len();
+            (self.has_unsealed, self.has_news) = (true, true);
+        }
+    }
+
+    /// Hands out what may be published now; see [`Outbox::publish`].
+    pub(crate) fn publish(&mut self, rules: Rules, now: ProcessingTime, mut each: impl FnMut(&Arc<Mail>)) {
+        let is_time = now.0.saturating_sub(self.looked_at.0) >= LOOK_INTERVAL_MS;
+        if self.mails == 0 || !(is_time || self.has_news) {
+            return;
+        }
+        (self.has_news, self.looked_at) = (false, now);
+        for target in 0..self.by_target.len() {
+            let mut last = 0;
+            self.by_target[target].publish(rules, now, |mail| {
+                last = mail.last();
+                each(mail);
+            });
+            if !rules.holds(Rule::OutboxKeepsUntilAcknowledged) {
+                self.acknowledge(target as ShardId, last, now);
+            }
+        }
+    }
+
+    /// Whether a frame would say more of what is acknowledged than the last one.
+    pub(crate) fn has_unsealed(&self) -> bool {
+        self.has_unsealed
+    }
+
+    /// Notes that a frame says what is acknowledged.
+    pub(crate) fn seal(&mut self) {
+        self.has_unsealed = false;
+    }
+
+    /// How many bytes the targets may not have yet.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether the targets have everything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.mails == 0
+    }
+}
+
 /// What a shard has sent to one other shard.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -117,13 +226,14 @@ impl Outbox {
         Ok(outbox)
     }
 
-    /// Adds the messages of a sealed frame; they may be published once it is confirmed.
-    pub(crate) fn push(&mut self, source: ShardId, target: ShardId, frame: &Arc<Vec<u8>>, messages: Vec<Posted>) {
-        let first = self.sent + 1;
-        self.sent += messages.len() as u64;
-        let mail = Mail { source, target, first, frame: Arc::clone(frame), messages };
-        self.bytes += mail.bytes();
+    /// Adds mail, which it numbers; returns how many bytes it has.
+    fn push(&mut self, mail: Mail) -> usize {
+        let mail = Mail { first: self.sent + 1, ..mail };
+        self.sent = mail.last();
+        let bytes = mail.bytes();
+        self.bytes += bytes;
         self.mails.push_back(Arc::new(mail));
+        bytes
     }
 
     /// Notes that all frames sealed so far are confirmed.
@@ -138,7 +248,7 @@ impl Outbox {
     }
 
     /// Notes what the target's committed frames have; returns whether that is news.
-    pub(crate) fn acknowledge(&mut self, upto: u64, now: ProcessingTime) -> bool {
+    fn acknowledge(&mut self, upto: u64, now: ProcessingTime) -> bool {
         // A target that has seen more than this owner sent has it from another owner: this one is
         // deposed and will learn it from the journal.
         if upto <= self.acknowledged || upto > self.sent {
@@ -160,7 +270,7 @@ impl Outbox {
 
     /// Hands out what may be published now: bounded by what is on its way, and everything again
     /// if nothing was acknowledged for [`RESEND_INTERVAL_MS`].
-    pub(crate) fn publish(&mut self, rules: Rules, now: ProcessingTime, mut each: impl FnMut(&Arc<Mail>)) {
+    fn publish(&mut self, rules: Rules, now: ProcessingTime, mut each: impl FnMut(&Arc<Mail>)) {
         if self.published > 0 && now.0.saturating_sub(self.moved_at.0) >= RESEND_INTERVAL_MS {
             (self.published, self.published_bytes) = (0, 0);
             if !rules.holds(Rule::ResendsAll) {
@@ -186,15 +296,5 @@ impl Outbox {
             (mail.first..).zip(&mail.messages).map(move |(number, posted)| (number, posted, posted.span.of(frame)))
         });
         messages.filter(|(number, ..)| *number > self.acknowledged)
-    }
-
-    /// How many bytes the target may not have yet.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Whether the target has everything.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.mails.is_empty()
     }
 }

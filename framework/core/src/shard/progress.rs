@@ -35,6 +35,8 @@ pub struct Progress {
 pub struct Board {
     records: Vec<Option<Arc<Progress>>>,
     version: u64,
+    /// By shard: the version that its record made.
+    versions: Vec<u64>,
     /// By stage: the watermark of the last consistent cut, for those stages that are cycles.
     cut: Vec<EventTime>,
 }
@@ -43,7 +45,9 @@ impl Board {
     /// A board for `shards` shards and a program of `stages` stages.
     #[must_use]
     pub fn new(shards: u32, stages: usize) -> Self {
-        Self { records: vec![None; shards as usize], version: 0, cut: vec![EventTime::MIN; stages] }
+        let records = vec![None; shards as usize];
+        let versions = vec![0; shards as usize];
+        Self { records, version: 0, versions, cut: vec![EventTime::MIN; stages] }
     }
 
     /// Takes a record unless it, or a newer one of its shard, is known; returns whether it was taken.
@@ -52,8 +56,9 @@ impl Board {
         if known.as_ref().is_some_and(|known| known.epoch > progress.epoch || *known == progress) {
             return false;
         }
-        *known = Some(progress);
         self.version += 1;
+        self.versions[progress.shard as usize] = self.version;
+        *known = Some(progress);
         true
     }
 
@@ -73,6 +78,12 @@ impl Board {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// The shards that have a record newer than a version, with the versions that those made.
+    pub(crate) fn newer_than<'a>(&'a self, known: &'a [u64]) -> impl Iterator<Item = (ShardId, u64)> + 'a {
+        let versions = (0..).zip(&self.versions).zip(known);
+        versions.filter(|((_, version), known)| version > known).map(|((shard, version), _)| (shard, *version))
     }
 
     /// The newest record of a shard.

@@ -94,7 +94,12 @@ impl Replica {
         let (image, snapshots) = newest_snapshot(shard, log, snapshots, &marks, egress_taken)?;
         let mut replica = Self { image: image.under(rules), snapshots, tail_bytes: 0 };
         let mut failure = Ok(());
-        let from = replica.image.next_offset();
+        let (from, end) = (replica.image.next_offset(), log.end(shard));
+        if from > end {
+            return Err(Corrupt(format!(
+                "the journal of shard {shard} ends at offset {end}, and its snapshot holds what was before offset {from}: the log lost records, restore it"
+            )));
+        }
         let read = log.read(shard, from, &mut |offset, record| {
             if failure.is_ok() {
                 failure = replica.fold(offset, record, committed).map(|_| ());
@@ -254,9 +259,10 @@ impl TakeOver {
         };
         let mut replica = Replica::recover_under(options.rules, shard, log, snapshots, egress_taken, &mut committed)?;
         unknown?;
+        replica.image.check(options.shards)?;
         mending.map_or(Ok(()), |mending| mending.finish(&replica.image))?;
         // The claim will bring this table of names; the state is loaded under it.
-        replica.image.rename(program.names.clone())?;
+        rename(&mut replica.image, program)?;
         let loaded = Shard::load(Arc::clone(program), Arc::clone(options), &mut replica.image);
         let shard = loaded.map_err(|problems| TakeOverError::Incompatible { shard, problems })?;
         Ok(Self { replica, shard, nonce: 0 })
@@ -274,7 +280,8 @@ impl TakeOver {
         (log, snapshots): (&mut dyn Log, &mut dyn Snapshots),
     ) -> Result<Checked, TakeOverError> {
         let mut image = Replica::recover(shard, log, snapshots, u64::MAX, &mut |_, _| {})?.image;
-        image.rename(program.names.clone())?;
+        image.check(options.shards)?;
+        rename(&mut image, program)?;
         let checked = Checked {
             epoch: image.epoch,
             keys: image.states.len(),
@@ -362,6 +369,13 @@ fn emission(program: &Program, image: &Image, frame: &FrameRef<'_>) -> Result<Em
     Ok(Emission { shard: frame.header.shard, epoch: frame.header.epoch, frame: Arc::new(bytes), records })
 }
 
+/// Brings a state under the names of the program.
+fn rename(image: &mut Image, program: &Program) -> Result<(), Corrupt> {
+    let shard = image.shard;
+    let renamed = image.rename(program.names.clone());
+    renamed.map_err(|error| Corrupt(format!("the state of shard {shard}: {error}")))
+}
+
 fn corrupt(error: ReadError) -> Corrupt {
     Corrupt(error.to_string())
 }
@@ -409,7 +423,7 @@ fn newest_snapshot(
     let mut problems = Vec::new();
     let mut damaged = BTreeSet::new();
     for mark in marks.iter().filter(is_early).filter(readable).rev() {
-        match load(snapshots, mark) {
+        match load(shard, snapshots, mark) {
             Ok(image) => {
                 // One that cannot be read must not count as one of the two that are kept; an older
                 // one may, it is the one that is left when this one rots.
@@ -433,9 +447,14 @@ fn newest_snapshot(
     )))
 }
 
-fn load(snapshots: &mut dyn Snapshots, mark: &SnapshotMark) -> Result<Image, Corrupt> {
+fn load(shard: ShardId, snapshots: &mut dyn Snapshots, mark: &SnapshotMark) -> Result<Image, Corrupt> {
+    let name = &mark.name;
     let bytes = read_back(snapshots, mark)?;
-    Image::decode(&bytes).map_err(|error| Corrupt(format!("snapshot {}: {error}", mark.name)))
+    let image = Image::decode(&bytes).map_err(|error| Corrupt(format!("snapshot {name}: {error}")))?;
+    if (image.shard, image.epoch, image.next_offset) != (shard, mark.epoch, mark.next_offset) {
+        return Err(Corrupt(format!("snapshot {name} is of another shard or epoch than its mark says")));
+    }
+    Ok(image)
 }
 
 #[cfg(test)]

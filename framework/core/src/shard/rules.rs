@@ -38,6 +38,8 @@ pub enum Rule {
     AnswerAfterConfirm,
     /// An answer that no append of its own proves waits until the journal shows that its owner still is.
     ReadsAskTheEnd,
+    /// An append proves nothing for a call that came after it was sealed.
+    FramesProveEarlierCalls,
     /// Progress is told only once its frame is confirmed.
     ProgressAfterConfirm,
     /// An append that stands at another offset than expected deposes its writer.
@@ -62,10 +64,10 @@ pub enum Rule {
     TrimBehindSnapshot,
     /// The journal is trimmed only as far as egresses have taken what it holds.
     TrimBehindEgress,
-    /// A new owner brings the store up to what it has folded.
-    TakeOverMendsTheStore,
     /// The journal is trimmed only to a snapshot that was read back.
     TrimAfterReadBack,
+    /// A new owner brings the store up to what it has folded.
+    TakeOverMendsTheStore,
     /// A snapshot holds the carry queue.
     SnapshotHasCarry,
     /// A snapshot holds the messages that are not acknowledged.

@@ -6,7 +6,7 @@ use super::{
     Answer, Shard,
     frame::{self, Header, Kind, MessageRef, Op, Position, SnapshotMark},
     image::{SnapshotHead, SnapshotWriter, put_pair, put_parked, put_state, put_watermark, snapshot_crc},
-    outbox::{Mail, Outbox, Posted},
+    outbox::{Mail, Posted},
     progress::Progress,
     rules::Rule,
     settle::carried,
@@ -127,12 +127,7 @@ impl Shard {
     /// An acknowledgement waits for the next frame, unless it releases a hold or ends the app.
     fn has_urgent_acknowledgements(&self) -> bool {
         let is_urgent = self.program.has_cycles() || self.stages.iter().all(|stage| stage.reached == EventTime::MAX);
-        is_urgent
-            && self
-                .outboxes
-                .iter()
-                .zip(&self.acknowledged_sealed)
-                .any(|(outbox, sealed)| outbox.acknowledged != *sealed)
+        is_urgent && self.outboxes.has_unsealed()
     }
 
     /// Whether nothing is left to do: the input has ended, all has fired, and all is acknowledged.
@@ -143,7 +138,7 @@ impl Shard {
             && !self.has_changes()
             && self.answers.is_empty()
             && self.stages.iter().all(|stage| stage.reached.min(stage.out) == EventTime::MAX)
-            && self.outboxes.iter().all(Outbox::is_empty)
+            && self.outboxes.is_empty()
     }
 
     /// Seals the open epoch; returns the records to append, in order, or none if nothing changed.
@@ -204,7 +199,7 @@ impl Shard {
         let next_offset = self.next_offset + records.len() as u64;
         let rules = self.options.rules;
         if !rules.holds(Rule::PublishAfterConfirm) {
-            self.outboxes.iter_mut().for_each(Outbox::confirm);
+            self.outboxes.confirm();
         }
         for id in std::mem::take(&mut self.removed_late) {
             self.put_removed(id);
@@ -240,6 +235,7 @@ impl Shard {
         for (target, (outbox, sealed)) in self.outboxes.iter().zip(&mut self.acknowledged_sealed).enumerate() {
             put_number(Op::Acknowledged, target, outbox.acknowledged, sealed, body);
         }
+        self.outboxes.seal();
         for (time, stage) in self.stages.iter_mut().zip(&self.program.stages) {
             let (reached, out) = (time.reached, time.out);
             time.outer_sealed = time.outer;
@@ -286,7 +282,9 @@ impl Shard {
             posted.entry(sent.target).or_default().push(message);
         }
         for (target, messages) in posted {
-            self.outboxes[target as usize].push(self.id, target, frame, messages);
+            let (source, frame) = (self.id, Arc::clone(frame));
+            // The outbox knows the number.
+            self.outboxes.push(Mail { source, target, first: 0, frame, messages });
         }
     }
 
@@ -331,7 +329,7 @@ impl Shard {
             self.snapshot_is_on_its_way = false;
         }
         let Some(epoch) = sealed.epoch else { return Ok(Confirmed::default()) };
-        self.outboxes.iter_mut().for_each(Outbox::confirm);
+        self.outboxes.confirm();
         Ok(Confirmed {
             emission: Some(epoch.emission),
             answers: epoch.answers,
@@ -341,23 +339,16 @@ impl Shard {
     }
 
     /// Hands out the mail that may be published now.
-    pub fn publish(&mut self, mut each: impl FnMut(&Arc<Mail>)) {
+    pub fn publish(&mut self, each: impl FnMut(&Arc<Mail>)) {
         let (now, rules) = (self.now, self.options.rules);
-        let keeps = rules.holds(Rule::OutboxKeepsUntilAcknowledged);
-        for outbox in &mut self.outboxes {
-            let mut last = 0;
-            outbox.publish(rules, now, |mail| {
-                last = mail.last();
-                each(mail);
-            });
-            if !keeps {
-                outbox.acknowledge(last, now);
-            }
-        }
+        self.outboxes.publish(rules, now, each);
     }
 
     /// Hands out the answers that wait for nothing: all that they saw is confirmed.
     pub fn take_answers(&mut self) -> Vec<Answer> {
+        if self.answers.is_empty() {
+            return Vec::new();
+        }
         let may_answer = self.in_flight.is_none() && !self.has_epoch();
         if may_answer || !self.do_answers_wait() {
             return std::mem::take(&mut self.answers);
@@ -463,7 +454,7 @@ impl Shard {
             writer.list(numbers, |(shard, upto), out| put_pair(shard, *upto, out));
         }
         let rules = self.options.rules;
-        let outboxes = (0_u32..).zip(&self.outboxes).filter(|_| rules.holds(Rule::SnapshotHasOutbox));
+        let outboxes = (0_u32..).zip(self.outboxes.iter()).filter(|_| rules.holds(Rule::SnapshotHasOutbox));
         let messages =
             outboxes.flat_map(|(target, outbox)| outbox.unacknowledged().map(move |message| (target, message)));
         writer.list(messages, |(target, (sequence, _, message)), out| {

@@ -39,16 +39,34 @@ impl Shard {
         }
         self.heard_version = Some(board.version());
         let own = self.id;
-        for source in (0..self.options.shards).filter(|source| *source != own) {
+        let mut known = std::mem::take(&mut self.heard_versions);
+        let mut is_news = false;
+        let news: Vec<_> = board.newer_than(&known).filter(|(source, _)| *source != own).collect();
+        for (source, version) in news {
             let Some(record) = board.get(source) else { continue };
-            self.outboxes[source as usize].acknowledge(record.seen[own as usize], self.now);
+            self.outboxes.acknowledge(source, record.seen[own as usize], self.now);
             let is_complete = self.seen[source as usize] >= record.sent[own as usize];
             if !is_complete && self.options.rules.holds(Rule::WatermarkAfterMessages) {
+                // It is looked at again until the messages before it have come.
                 continue;
             }
+            known[source as usize] = version;
             for (heard, out) in self.heard[source as usize].iter_mut().zip(&record.out) {
+                is_news |= *out > *heard;
                 *heard = (*heard).max(*out);
             }
+        }
+        self.heard_versions = known;
+        if is_news {
+            self.add_up_heard();
+        }
+    }
+
+    /// Brings the minimum over all other shards up to date, by stage.
+    fn add_up_heard(&mut self) {
+        for (stage, least) in self.heard_least.iter_mut().enumerate() {
+            let others = (0..).zip(&self.heard).filter(|(shard, _)| *shard != self.id);
+            *least = others.map(|(_, heard): (ShardId, _)| heard[stage]).min().unwrap_or(EventTime::MAX);
         }
     }
 
@@ -69,14 +87,12 @@ impl Shard {
             return if is_ended { EventTime::MAX } else { EventTime::MIN };
         }
         let ingresses = stage.ingresses.iter().map(|ingress| self.ingress_watermark(*ingress));
-        let others = (0..self.options.shards).filter(|shard| *shard != self.id);
         // A sender that nothing with a time reaches is idle; what it sends may be late.
         let senders =
             stage.senders.iter().filter(|sender| !self.program.stages[usize::from(**sender)].sources.is_empty());
         let senders = senders.map(|sender| {
             let sender = usize::from(*sender);
-            let heard = others.clone().map(|shard: ShardId| self.heard[shard as usize][sender]);
-            heard.fold(self.stages[sender].out, EventTime::min)
+            self.stages[sender].out.min(self.heard_least[sender])
         });
         ingresses.chain(senders).min().unwrap_or(EventTime::MIN)
     }
@@ -154,7 +170,7 @@ impl Shard {
             };
             self.pending.take(place, |_, key, payload| calls.push(call, key, payload));
         }
-        self.run_all(&calls.calls, &calls.bytes);
+        self.run_all(&calls.calls, &calls.bytes, &mut calls.decoded);
         calls.clear();
         self.scratch = calls;
     }

@@ -76,7 +76,7 @@ impl Mark {
         path.strip_prefix(&self.home).unwrap_or(path).as_os_str().as_bytes()
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
         put_varint(&mut body, self.sequence);
         put_varint(&mut body, self.taken.len() as u64);
@@ -102,6 +102,18 @@ impl Mark {
         bytes
     }
 
+    /// The bytes as the body of a mark whose checksum is right.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn sealed(body: &[u8]) -> Vec<u8> {
+        let mut bytes = Self::default().encode();
+        bytes.truncate(HEADER_BYTES);
+        bytes[CHECKED_FROM + 1..].copy_from_slice(&(body.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(body);
+        let crc = crc32c::crc32c(&bytes[CHECKED_FROM..]);
+        bytes[MAGIC.len()..CHECKED_FROM].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
     fn decode(body: &[u8]) -> Result<Self, Truncated> {
         let mut reader = Reader::new(body);
         let mut mark = Self { sequence: reader.varint()?, ..Self::default() };
@@ -122,14 +134,14 @@ impl Mark {
 }
 
 /// What stands in one copy.
-enum Copy {
+pub(super) enum Copy {
     Empty,
     Good(Mark),
     Damaged(String),
 }
 
 /// Reads one copy; what is behind the mark is left of a longer one before.
-fn read_copy(path: &Path, bytes: &[u8]) -> Result<Copy, EgressError> {
+pub(super) fn read_copy(path: &Path, bytes: &[u8]) -> Result<Copy, EgressError> {
     if bytes.is_empty() {
         return Ok(Copy::Empty);
     }

@@ -1,6 +1,6 @@
 //! The exactly-once file egress: one writer for all shards and all egresses of an app.
 //!
-//! Records of committed epochs are buffered. [`FileEgress::sync`] writes the lines of all files,
+//! Records of committed epochs are buffered. [`FileEgress::sync`](Egresses::sync) writes the lines of all files,
 //! makes them durable, and then makes a *mark* durable, which says how long each file is and up to
 //! which epoch each shard is taken:
 //!
@@ -26,6 +26,8 @@
 
 pub(crate) mod disk;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod mark;
 mod sink;
 
@@ -34,7 +36,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use statefn_core::{Encoding, address::ShardId};
+use statefn_core::{Encoding, address::ShardId, ports::egress::Egresses};
 
 pub use self::error::EgressError;
 use self::{
@@ -81,20 +83,19 @@ pub struct Written {
 
 /// The writer of all egresses of an app.
 ///
-/// An epoch is given by [`write`](Self::write) for each of its records and then
-/// [`end_epoch`](Self::end_epoch), also if it has none. Epochs of different shards may interleave.
+/// How it is written to stands with its port, [`Egresses`]; the place of an egress is the one in
+/// what was opened.
 ///
 /// # Examples
 /// ```
-/// use statefn_core::Encoding;
+/// use statefn_core::{Encoding, ports::egress::Egresses};
 /// use statefn_runtime::egress::{FileEgress, Place, SinkSpec};
 /// # let directory = tempfile::tempdir()?;
 /// # let directory = directory.path();
 /// let file = directory.join("sales.jsonl");
 /// let sink = SinkSpec { name: "sales".into(), encoding: Encoding::Json, place: Place::File(file.clone()) };
 /// let mut egress = FileEgress::open(&directory.join("data"), vec![sink], 2)?;
-/// egress.write(0, 1, 0, b"{\"cents\":3}");
-/// egress.end_epoch(0, 1);
+/// egress.write_epoch(0, 1, [(0, &b"{\"cents\":3}"[..])].into_iter());
 /// assert_eq!(egress.taken(0), 0);
 /// egress.sync()?;
 /// assert_eq!(egress.taken(0), 1);
@@ -103,35 +104,11 @@ pub struct Written {
 /// ```
 pub struct FileEgress {
     sinks: Vec<Sink>,
-    shards: Vec<ShardProgress>,
+    /// By shard: the highest epoch whose records are in the buffers.
+    ended: Vec<u64>,
     marks: MarkFiles,
     /// The mark that is durable.
     mark: Mark,
-}
-
-/// How far a shard is.
-#[derive(Debug, Default)]
-struct ShardProgress {
-    /// The highest epoch whose records are in the buffers.
-    ended: u64,
-    /// Records of an epoch that has not ended.
-    open: OpenEpoch,
-}
-
-#[derive(Debug, Default)]
-struct OpenEpoch {
-    epoch: u64,
-    /// The egress and the length of each record in `bytes`.
-    records: Vec<(usize, usize)>,
-    bytes: Vec<u8>,
-}
-
-impl OpenEpoch {
-    fn begin(&mut self, epoch: u64) {
-        self.epoch = epoch;
-        self.records.clear();
-        self.bytes.clear();
-    }
 }
 
 impl FileEgress {
@@ -159,8 +136,7 @@ impl FileEgress {
         let (marks, mark) = MarkFiles::open(disk, mark_directory, shards)?;
         let sinks = sinks.into_iter().map(|spec| Sink::open(disk, spec, &mark)).collect::<Result<Vec<_>, _>>()?;
         check_files(&sinks)?;
-        let progress = mark.taken.iter().map(|taken| ShardProgress { ended: *taken, ..ShardProgress::default() });
-        let mut egress = Self { sinks, shards: progress.collect(), marks, mark };
+        let mut egress = Self { sinks, ended: mark.taken.clone(), marks, mark };
         // Before a new file gets its first line a mark must know it, or that line would be foreign.
         if egress.sinks.iter().any(|sink| !sink.is_known_to(&egress.mark)) {
             let all = vec![true; egress.sinks.len()];
@@ -169,107 +145,22 @@ impl FileEgress {
         Ok(egress)
     }
 
-    /// The epoch up to which the records of a shard are durable in all egresses; the journal is
-    /// needed behind it.
-    ///
-    /// # Panics
-    /// If there is no such shard.
-    #[must_use]
-    pub fn taken(&self, shard: ShardId) -> u64 {
-        self.mark.taken[shard as usize]
-    }
-
     /// How many shards the app has.
     #[must_use]
     pub fn shards(&self) -> u32 {
-        self.shards.len() as u32
+        self.ended.len() as u32
     }
 
-    /// Forgets the records of an epoch of this shard that has not ended, and returns the last epoch
-    /// that need not be given again in this process.
-    ///
-    /// A host that starts again calls it before it replays.
-    ///
-    /// # Panics
-    /// If there is no such shard.
-    pub fn restart(&mut self, shard: ShardId) -> u64 {
-        let progress = &mut self.shards[shard as usize];
-        progress.open.begin(0);
-        progress.ended
-    }
-
-    /// Buffers a record of a confirmed epoch; one of an epoch that has ended before is ignored.
-    ///
-    /// `egress` is the place of the egress in what was opened.
-    ///
-    /// # Panics
-    /// If there is no such shard or egress, or if an epoch begins before the one before it has ended.
-    pub fn write(&mut self, shard: ShardId, epoch: u64, egress: usize, record: &[u8]) {
-        assert!(egress < self.sinks.len(), "there are {} egresses, no number {egress}", self.sinks.len());
-        let progress = &mut self.shards[shard as usize];
-        if epoch <= progress.ended {
-            return;
-        }
-        let open = &mut progress.open;
-        if open.epoch != epoch {
-            assert!(open.records.is_empty(), "epoch {} of shard {shard} ends before {epoch} begins", open.epoch);
-            open.begin(epoch);
-        }
-        open.records.push((egress, record.len()));
-        open.bytes.extend_from_slice(record);
-    }
-
-    /// Ends an epoch: the next [`sync`](Self::sync) makes it stand as a whole.
-    ///
-    /// # Panics
-    /// If there is no such shard, or if records of another epoch were written and not ended.
-    pub fn end_epoch(&mut self, shard: ShardId, epoch: u64) {
-        let progress = &mut self.shards[shard as usize];
-        if epoch <= progress.ended {
-            return;
-        }
-        let open = &mut progress.open;
-        let mut bytes = &open.bytes[..];
-        assert!(open.records.is_empty() || open.epoch == epoch, "epoch {} is open, not {epoch}", open.epoch);
-        for &(egress, length) in &open.records {
-            let (record, rest) = bytes.split_at(length);
-            self.sinks[egress].push(shard, epoch, record);
-            bytes = rest;
-        }
-        open.begin(0);
-        progress.ended = epoch;
-    }
-
-    /// Buffers all records of a confirmed epoch and ends it; one that has ended before is ignored.
-    ///
-    /// Each record is the place of its egress and its bytes. It is what [`write`](Self::write) and
-    /// [`end_epoch`](Self::end_epoch) do, without keeping the records until the epoch ends.
-    ///
-    /// # Panics
-    /// If there is no such shard or egress, or if records of an epoch were written and not ended.
-    pub fn write_epoch<'a>(&mut self, shard: ShardId, epoch: u64, records: impl Iterator<Item = (usize, &'a [u8])>) {
-        let progress = &mut self.shards[shard as usize];
-        assert!(progress.open.records.is_empty(), "epoch {} of shard {shard} is open", progress.open.epoch);
-        if epoch <= progress.ended {
-            return;
-        }
-        for (egress, record) in records {
-            self.sinks[egress].push(shard, epoch, record);
-        }
-        progress.ended = epoch;
-    }
-
-    /// How many bytes wait for the next [`sync`](Self::sync).
+    /// How many bytes wait for the next [`sync`](Egresses::sync).
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
-        let open = self.shards.iter().map(|shard| shard.open.bytes.len()).sum::<usize>();
-        open + self.sinks.iter().map(Sink::buffered_bytes).sum::<usize>()
+        self.sinks.iter().map(Sink::buffered_bytes).sum()
     }
 
     /// Whether an epoch has ended that is not taken.
     #[must_use]
     pub fn is_behind(&self) -> bool {
-        self.shards.iter().zip(&self.mark.taken).any(|(shard, taken)| shard.ended > *taken)
+        self.ended.iter().zip(&self.mark.taken).any(|(ended, taken)| ended > taken)
     }
 
     /// What the egress at this place has written since it was opened.
@@ -281,15 +172,62 @@ impl FileEgress {
         self.sinks[egress].written()
     }
 
-    /// Makes all ended epochs durable; then they are [`taken`](Self::taken).
-    ///
+    fn make_lines_durable(&self, outcomes: &mut [Result<(), EgressError>]) {
+        let all = rules::holds(Rule::AllEgressFilesAreSynced);
+        for (sink, outcome) in self.sinks.iter().skip(usize::from(!all)).zip(&mut outcomes[usize::from(!all)..]) {
+            if outcome.is_ok() {
+                *outcome = sink.make_durable();
+            }
+        }
+    }
+
+    /// Makes a mark durable that covers the buffers of those sinks that are ready.
+    fn make_mark(&mut self, ready: &[bool]) -> Result<(), EgressError> {
+        let reached = |(sink, ready): (&Sink, &bool)| match ready {
+            true => sink.taken_with_buffer(&self.ended),
+            false => sink.taken().to_vec(),
+        };
+        let reached: Vec<_> = self.sinks.iter().zip(ready).map(reached).collect();
+        let mut mark = self.mark.clone();
+        mark.taken = least(&reached, &self.ended);
+        for ((sink, _), taken) in self.sinks.iter().zip(ready).zip(&reached).filter(|((_, ready), _)| **ready) {
+            sink.enter_into(&mut mark, taken.clone());
+        }
+        if mark == self.mark {
+            return Ok(());
+        }
+        mark.sequence += 1;
+        self.marks.write(&mark)?;
+        self.mark = mark;
+        for ((sink, _), taken) in self.sinks.iter_mut().zip(ready).zip(reached).filter(|((_, ready), _)| **ready) {
+            sink.forget_buffer(taken);
+        }
+        Ok(())
+    }
+}
+
+impl Egresses for FileEgress {
+    type Error = EgressError;
+
+    /// # Panics
+    /// If there is no such shard or egress.
+    fn write_epoch<'a>(&mut self, shard: ShardId, epoch: u64, records: impl Iterator<Item = (usize, &'a [u8])>) {
+        let ended = &mut self.ended[shard as usize];
+        if epoch <= *ended {
+            return;
+        }
+        *ended = epoch;
+        for (egress, record) in records {
+            self.sinks[egress].push(shard, epoch, record);
+        }
+    }
+
     /// It blocks for the fsyncs: one for each file that got lines, one for the mark. An egress that
     /// cannot be written does not stop the others: their lines stand, and only `taken` waits for it.
     ///
     /// # Errors
-    /// The first one, if the operating system says no, such as on a full disk. What does not stand
-    /// is kept in memory, and calling it again goes on.
-    pub fn sync(&mut self) -> Result<(), EgressError> {
+    /// The first one, if the operating system says no, such as on a full disk.
+    fn sync(&mut self) -> Result<(), EgressError> {
         if !self.is_behind() {
             return Ok(());
         }
@@ -305,38 +243,13 @@ impl FileEgress {
         outcomes.into_iter().collect()
     }
 
-    fn make_lines_durable(&self, outcomes: &mut [Result<(), EgressError>]) {
-        let all = rules::holds(Rule::AllEgressFilesAreSynced);
-        for (sink, outcome) in self.sinks.iter().skip(usize::from(!all)).zip(&mut outcomes[usize::from(!all)..]) {
-            if outcome.is_ok() {
-                *outcome = sink.make_durable();
-            }
-        }
+    /// It is what all egresses have.
+    fn taken(&self, shard: ShardId) -> u64 {
+        self.mark.taken[shard as usize]
     }
 
-    /// Makes a mark durable that covers the buffers of those sinks that are ready.
-    fn make_mark(&mut self, ready: &[bool]) -> Result<(), EgressError> {
-        let ended: Vec<_> = self.shards.iter().map(|shard| shard.ended).collect();
-        let reached = |(sink, ready): (&Sink, &bool)| match ready {
-            true => sink.taken_with_buffer(&ended),
-            false => sink.taken().to_vec(),
-        };
-        let reached: Vec<_> = self.sinks.iter().zip(ready).map(reached).collect();
-        let mut mark = self.mark.clone();
-        mark.taken = least(&reached, &ended);
-        for ((sink, _), taken) in self.sinks.iter().zip(ready).zip(&reached).filter(|((_, ready), _)| **ready) {
-            sink.enter_into(&mut mark, taken.clone());
-        }
-        if mark == self.mark {
-            return Ok(());
-        }
-        mark.sequence += 1;
-        self.marks.write(&mark)?;
-        self.mark = mark;
-        for ((sink, _), taken) in self.sinks.iter_mut().zip(ready).zip(reached).filter(|((_, ready), _)| **ready) {
-            sink.forget_buffer(taken);
-        }
-        Ok(())
+    fn ended(&self, shard: ShardId) -> u64 {
+        self.ended[shard as usize]
     }
 }
 

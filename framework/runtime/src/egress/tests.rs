@@ -8,6 +8,7 @@ use std::{
 };
 
 use proptest::prelude::*;
+use statefn_core::ports::egress::Egresses;
 
 use super::{
     disk::{Disk, DiskFile},
@@ -245,9 +246,7 @@ impl Model {
             Step::Sync => _ = self.open().sync(),
             Step::Crash => self.crash(),
             Step::Restart(shard) => {
-                let egress = self.open();
-                let epoch = egress.restart(*shard) + 1;
-                egress.write(*shard, epoch, 0, b"an epoch that does not end");
+                self.open();
                 self.catch_up(*shard);
             }
             Step::Again(shard) => {
@@ -293,7 +292,7 @@ impl Model {
 
     /// Feeds the egress with what it was not given in this process.
     fn catch_up(&mut self, shard: u32) {
-        let from = self.open().restart(shard);
+        let from = self.open().ended(shard);
         self.replay(shard, from, u64::MAX);
     }
 
@@ -304,8 +303,8 @@ impl Model {
             if epoch > to {
                 break;
             }
-            records.iter().for_each(|(sink, record)| egress.write(shard, epoch, *sink, record.as_bytes()));
-            egress.end_epoch(shard, epoch);
+            let records: Vec<_> = records.iter().map(|(sink, record)| (*sink, record.as_str())).collect();
+            feed(egress, shard, epoch, &records);
         }
     }
 
@@ -445,36 +444,10 @@ fn feed(egress: &mut FileEgress, shard: u32, epoch: u64, records: &[(usize, &str
 }
 
 #[test]
-fn an_epoch_given_as_a_whole_stands_as_if_given_record_by_record() {
-    let (whole, single) = (FaultyDisk::default(), FaultyDisk::default());
-    for (disk, is_whole) in [(&whole, true), (&single, false)] {
-        let mut egress = FileEgress::open_on(disk, Path::new("data"), sinks(), SHARDS).expect("opens");
-        // The second time of an epoch is ignored.
-        for (shard, epoch, record) in [(0, 1, "a"), (1, 1, "b"), (0, 1, "again"), (0, 2, "c")] {
-            let records = [(0, record), (1, "x"), (0, record)];
-            if is_whole {
-                feed(&mut egress, shard, epoch, &records);
-            } else {
-                records.iter().for_each(|(place, record)| egress.write(shard, epoch, *place, record.as_bytes()));
-                egress.end_epoch(shard, epoch);
-            }
-        }
-        egress.sync().expect("syncs");
-        assert_eq!((egress.taken(0), egress.taken(1)), (2, 1));
-    }
-    for file in FILES {
-        let seen = |disk: &FaultyDisk| disk.0.lock().expect("no test panics").files[Path::new(file)].seen.clone();
-        assert_eq!(seen(&whole), seen(&single), "{file}");
-        assert!(!seen(&whole).is_empty(), "{file}");
-    }
-}
-
-#[test]
 fn a_failed_sync_takes_nothing_and_goes_on_later() {
     let disk = FaultyDisk::default();
     let mut egress = FileEgress::open_on(&disk, Path::new("data"), sinks(), SHARDS).expect("opens");
-    egress.write(0, 1, 0, b"1");
-    egress.end_epoch(0, 1);
+    feed(&mut egress, 0, 1, &[(0, "1")]);
     disk.0.lock().expect("alone").faults = [0].into();
     let error = egress.sync().expect_err("the disk is full");
     assert_eq!(

@@ -14,10 +14,10 @@ use statefn_core::{
 
 use super::{
     OpenError, Report,
-    disk::{self, Disk, DiskFile, RealDisk, write_all_at},
+    disk::{self, Disk, DiskFile, RealDisk, read_full_at, write_all_at},
     identity,
     recovery::{Recovered, Recovery, create_segment},
-    segment::{self, Group, Groups, Header, Point, Segment, Step},
+    segment::{self, Group, Groups, Header, Place, Point, Segment, Step},
     superblock::{Durable, Superblock},
 };
 use crate::{
@@ -318,6 +318,31 @@ impl EmbeddedLog {
         Ok(())
     }
 
+    /// Reads records by their places.
+    fn read_places<'s>(
+        &self,
+        segment: &Segment,
+        places: impl Iterator<Item = (Offset, &'s Place)>,
+        mut each: impl FnMut(Offset, &[u8]),
+    ) -> Result<(), ReadError> {
+        let mut places = places.peekable();
+        if places.peek().is_none() {
+            return Ok(());
+        }
+        let file = self.disk.open(&segment.path).map_err(|error| damaged(segment, 0, error))?;
+        let mut bytes = Vec::new();
+        for (offset, Place { position, length, crc }) in places {
+            bytes.resize(*length as usize, 0);
+            let filled =
+                read_full_at(&*file, &mut bytes, *position).map_err(|error| damaged(segment, *position, error))?;
+            if filled < bytes.len() || crc32c::crc32c(&bytes) != *crc {
+                return Err(damaged(segment, *position, "a record is not what it was when the log was opened"));
+            }
+            each(offset, &bytes);
+        }
+        Ok(())
+    }
+
     /// Removes the oldest segment if no record in it is wanted; says whether it did.
     fn remove_oldest(&mut self) -> Result<bool, String> {
         let Some(second) = self.segments.get(1) else {
@@ -354,6 +379,7 @@ impl Log for EmbeddedLog {
         if group.is_empty() {
             return Ok(Vec::new());
         }
+        self.segments.iter_mut().for_each(Segment::forget_places);
         let length = Group::length_of(group);
         if self.must_rotate || self.tip.position + length as u64 > self.active_length {
             self.rotate(length).map_err(|error| self.refused("start a new segment", error))?;
@@ -378,14 +404,20 @@ impl Log for EmbeddedLog {
         if from < start {
             return Err(ReadError::Trimmed { partition, wanted: from, start });
         }
-        let mut pick = |of: Partition, offset, bytes: &[u8]| {
-            if of == partition && offset >= from {
-                each(offset, bytes);
-            }
-        };
         for (index, segment) in self.segments.iter().enumerate() {
+            if let Some(places) = segment.places(partition) {
+                let first = segment.start().next[partition as usize];
+                let wanted = (first..).zip(places).filter(|(offset, _)| *offset >= from);
+                self.read_places(segment, wanted, &mut *each)?;
+                continue;
+            }
             let End { position, next } = self.end_of(index);
             let stretches = segment.stretches(position, next, partition, from);
+            let mut pick = |of: Partition, offset, bytes: &[u8]| {
+                if of == partition && offset >= from {
+                    each(offset, bytes);
+                }
+            };
             self.read_stretches(segment, position, stretches, &mut pick)?;
         }
         Ok(())

@@ -74,6 +74,8 @@
 
 pub(crate) mod disk;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod identity;
 mod log;
 #[cfg(test)]

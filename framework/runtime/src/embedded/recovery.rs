@@ -219,6 +219,7 @@ impl Recovery<'_> {
             last_group = Some(tip.position);
             report.bytes += group.bytes().len() as u64;
             report.records += group.records().count() as u64;
+            segment.note(tip.position, &group);
             tip.advance(&group);
             segment.mark(tip);
         }

@@ -31,6 +31,8 @@ pub(super) const GROUP_HEADER_BYTES: usize = 48;
 const GROUP_ALIGNMENT: usize = 8;
 const RECORD_HEADER_BYTES: usize = 8;
 
+/// The highest offset or sequence number that a segment may begin with.
+const NUMBER_MAX: u64 = u64::MAX >> 1;
 /// How much is read from a file in one go, in bytes.
 const CHUNK_BYTES: usize = 4 << 20;
 /// How far apart the marks of a segment are, in bytes of the file, at least.
@@ -136,6 +138,10 @@ impl Header {
             crc: u32_at(bytes, 48),
             next: next.collect(),
         };
+        // No log comes so far; the numbers go on from here.
+        if start.next.iter().chain([&start.sequence]).any(|number| *number > NUMBER_MAX) {
+            return Err("the header of the segment holds a number out of range");
+        }
         Ok(Self { log_id: u64_at(bytes, 16), number: u64_at(bytes, 24), previous_end: u64_at(bytes, 40), start })
     }
 }
@@ -242,6 +248,35 @@ pub(super) enum Step<'a> {
     Whole(Group<'a>),
     /// It is not, or something is wrong with it.
     Bad(&'static str),
+}
+
+/// The bytes as a segment whose header and groups have the right checksums and follow each other.
+#[cfg(feature = "fuzzing")]
+pub(super) fn sealed(bytes: &[u8], log_id: u64, partitions: u32) -> Vec<u8> {
+    let mut out = bytes.to_vec();
+    let start = header_bytes(partitions as usize) as usize;
+    out[..8].copy_from_slice(HEADER_MAGIC);
+    out[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    out[16..24].copy_from_slice(&log_id.to_le_bytes());
+    out[52..56].copy_from_slice(&partitions.to_le_bytes());
+    let crc = crc32c::crc32c(&out[HEADER_CHECKED_FROM..start]);
+    out[12..16].copy_from_slice(&crc.to_le_bytes());
+    let (mut at, mut sequence, mut previous_crc) = (start, u64_at(&out, 32), u32_at(&out, 48));
+    while out.len() - at >= GROUP_HEADER_BYTES {
+        // As long as it says, if there is so much.
+        let said = u64_at(&out, at + 8);
+        let room = (out.len() - at) as u64 / GROUP_ALIGNMENT as u64 * GROUP_ALIGNMENT as u64;
+        let length = if (GROUP_HEADER_BYTES as u64..=room).contains(&said) { said } else { room };
+        let group = &mut out[at..at + length as usize];
+        group[..4].copy_from_slice(GROUP_MAGIC);
+        let fields = [(8, length), (16, log_id), (24, sequence), (32, at as u64)];
+        fields.iter().for_each(|(at, field)| group[*at..at + 8].copy_from_slice(&field.to_le_bytes()));
+        group[40..44].copy_from_slice(&previous_crc.to_le_bytes());
+        previous_crc = crc32c::crc32c(&group[GROUP_CHECKED_FROM..]);
+        group[4..8].copy_from_slice(&previous_crc.to_le_bytes());
+        (at, sequence) = (at + length as usize, sequence.wrapping_add(1));
+    }
+    out
 }
 
 /// Reads groups of one file in a row, in big chunks.
@@ -417,6 +452,15 @@ fn is_later_group(file: &dyn DiskFile, log_id: u64, point: &Point, at: u64) -> i
     Ok(matches!(groups.at(&there)?, Step::Whole(_)))
 }
 
+/// Where a record stands in its file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) position: u64,
+    pub(super) length: u32,
+    /// Of its bytes, so that a read notices if they went bad since.
+    pub(super) crc: u32,
+}
+
 /// One segment of a log as it is known in memory.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -426,12 +470,36 @@ pub(super) struct Segment {
     pub(super) previous_end: u64,
     /// Points of the file, the first at its first group, the others about [`MARK_BYTES`] apart.
     marks: Vec<Point>,
+    /// By partition, where each record stands: from an open, which reads all of them, to the first
+    /// append. A start reads one partition after the other, and by this each byte once for all.
+    places: Option<Vec<Vec<Place>>>,
 }
 
 impl Segment {
     pub(super) fn new(path: &Path, header: &Header) -> Self {
         let Header { number, previous_end, ref start, .. } = *header;
-        Self { path: path.to_owned(), number, previous_end, marks: vec![start.clone()] }
+        Self { path: path.to_owned(), number, previous_end, marks: vec![start.clone()], places: None }
+    }
+
+    /// Notes where the records of a group stand that begins at `position`.
+    pub(super) fn note(&mut self, mut position: u64, group: &Group<'_>) {
+        let partitions = self.marks[0].next.len();
+        let places = self.places.get_or_insert_with(|| vec![Vec::new(); partitions]);
+        position += GROUP_HEADER_BYTES as u64;
+        for (partition, bytes) in group.records() {
+            position += RECORD_HEADER_BYTES as u64;
+            places[partition as usize].push(Place { position, length: bytes.len() as u32, crc: crc32c::crc32c(bytes) });
+            position += bytes.len() as u64;
+        }
+    }
+
+    /// Where the records of a partition stand, in order, if that is known.
+    pub(super) fn places(&self, partition: Partition) -> Option<&[Place]> {
+        self.places.as_ref().map(|places| &places[partition as usize][..])
+    }
+
+    pub(super) fn forget_places(&mut self) {
+        self.places = None;
     }
 
     /// The point where the segment begins.

@@ -153,7 +153,7 @@ fn check_name(name: &str) -> Result<(), String> {
     ))
 }
 
-fn header_of(bytes: &[u8]) -> [u8; HEADER_BYTES] {
+pub(super) fn header_of(bytes: &[u8]) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..8].copy_from_slice(MAGIC);
     header[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -162,7 +162,7 @@ fn header_of(bytes: &[u8]) -> [u8; HEADER_BYTES] {
     header
 }
 
-fn check_file(file: &[u8]) -> Result<(), String> {
+pub(super) fn check_file(file: &[u8]) -> Result<(), String> {
     let Some((header, bytes)) = file.split_at_checked(HEADER_BYTES) else {
         return Err(format!("it has {} bytes, its header alone has {HEADER_BYTES}", file.len()));
     };

@@ -15,7 +15,7 @@ use crate::failpoint::failpoint;
 /// The name of the file.
 pub(super) const FILE_NAME: &str = "superblock";
 const MAGIC: &[u8; 8] = b"statefnS";
-const COPY_BYTES: usize = 56;
+pub(super) const COPY_BYTES: usize = 56;
 const CHECKED_FROM: usize = 16;
 /// Copies stand in blocks of their own, so that a torn write cannot hit both.
 const COPY_DISTANCE_BYTES: usize = 4096;
@@ -100,7 +100,7 @@ impl Superblock {
     }
 }
 
-fn encode(log_id: u64, counter: u64, durable: Durable) -> [u8; COPY_BYTES] {
+pub(super) fn encode(log_id: u64, counter: u64, durable: Durable) -> [u8; COPY_BYTES] {
     let mut out = [0; COPY_BYTES];
     out[..8].copy_from_slice(MAGIC);
     out[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -113,8 +113,18 @@ fn encode(log_id: u64, counter: u64, durable: Durable) -> [u8; COPY_BYTES] {
     out
 }
 
+/// The bytes as a copy whose checksum is right.
+#[cfg(feature = "fuzzing")]
+pub(super) fn sealed(mut copy: [u8; COPY_BYTES]) -> [u8; COPY_BYTES] {
+    copy[..8].copy_from_slice(MAGIC);
+    copy[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    let crc = crc32c::crc32c(&copy[CHECKED_FROM..]);
+    copy[12..16].copy_from_slice(&crc.to_le_bytes());
+    copy
+}
+
 /// Returns log id, counter and point of a whole copy.
-fn decode(copy: &[u8]) -> Option<(u64, u64, Durable)> {
+pub(super) fn decode(copy: &[u8]) -> Option<(u64, u64, Durable)> {
     let is_whole = &copy[..8] == MAGIC
         && u32_at(copy, 8) == FORMAT_VERSION
         && u32_at(copy, 12) == crc32c::crc32c(&copy[CHECKED_FROM..]);

@@ -274,11 +274,18 @@ fn bytes_that_go_bad_while_the_log_is_open_are_noticed_by_a_read() {
     let disk = disk_with_three(3);
     let (mut log, _) = open(&disk);
     disk.tamper(SEGMENT_1, |bytes| bytes[HEADER + GROUP + 70] ^= 1);
-    let mut seen = 0;
-    let error = log.read(0, 0, &mut |_, _| seen += 1).unwrap_err();
-    assert_eq!(seen, 1);
-    let ReadError::Damaged(message) = error else { panic!("{error}") };
-    assert!(message.contains("0001.log") && message.contains("byte 4256"), "{message}");
+    let check = |log: &mut EmbeddedLog, place: &str| {
+        let mut seen = 0;
+        let error = log.read(0, 0, &mut |_, _| seen += 1).unwrap_err();
+        assert_eq!(seen, 1);
+        let ReadError::Damaged(message) = error else { panic!("{error}") };
+        assert!(message.contains("0001.log") && message.contains(place), "{message}");
+    };
+    // Where the record stands, as the open has found it.
+    check(&mut log, "byte 4312");
+    append(&mut log, 0, b"the places are forgotten").unwrap();
+    // Where its group stands.
+    check(&mut log, "byte 4256");
 }
 
 #[test]

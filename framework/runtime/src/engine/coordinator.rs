@@ -15,10 +15,12 @@ use statefn_core::{
     error::Corrupt,
     pipeline::Pipeline,
     ports::{
+        egress::Egresses,
         log::{Log, MemoryLog, Record},
+        membership::{Membership, MemoryMembership, News},
         snapshots::{MemorySnapshots, Snapshots},
     },
-    shard::{Accepted, Options, Shard, TakeOver, frame::Position},
+    shard::{Accepted, Options, Shard, TakeOver},
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -26,7 +28,7 @@ use super::{
     End, Plan, RunError, Status, Stop, Storage,
     egress_writer::{self, EgressRequest, Places},
     log_writer::{self, LogRequest},
-    reader::{self, Work},
+    reader::Readers,
     shard_host::{Event, HostState, Journal, ShardHost, Switchboard},
     snapshot_writer::{self, SnapshotRequest},
 };
@@ -78,18 +80,12 @@ pub(crate) async fn run(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Resul
 async fn live(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Result<Outcome, RunError> {
     let (switchboard, mut notices) = switchboard(plan, status);
     let opened = Opened::open(plan)?;
-    let readers_stop = Stop::default();
+    let readers = Arc::new(Readers::open(plan, &opened.shards)?);
     // Writers that wait for a disk give up only when the run is over.
     let halt = Stop::default();
-    let works = works(plan, &opened.shards);
-    let running = Running::start(plan, opened, &switchboard, &halt)?;
-    let mut readers = Vec::new();
-    for work in works {
-        readers.push(reader::start(work, Arc::clone(&switchboard), readers_stop.clone())?);
-    }
-    let outcome = wait(&switchboard, &mut notices, &mut readers, &readers_stop, stop).await;
-    readers_stop.stop();
-    readers.into_iter().for_each(join);
+    let running = Running::start(plan, opened, &switchboard, &readers, &halt)?;
+    let outcome = wait(&switchboard, &mut notices, &readers, stop).await;
+    readers.stop();
     halt.stop();
     let is_written = running.stop();
     match outcome? {
@@ -163,8 +159,10 @@ impl Opened {
         let options = Arc::new(options);
         let places = places(plan);
         let mut prepared = Vec::new();
-        for shard in 0..plan.shards {
-            let taken = egress.restart(shard);
+        // There is no other worker that could be named for a shard.
+        let mut membership = MemoryMembership::of_all(plan.shards);
+        while let Some(News::Named(shard)) = membership.next_news() {
+            let taken = egress.ended(shard);
             let ports = (&mut log as &mut dyn Log, &mut *snapshots as &mut dyn Snapshots);
             prepared.push(TakeOver::prepare(&plan.program, &options, shard, ports, taken, &mut |emission| {
                 egress_writer::write(&mut egress, &places, &emission);
@@ -243,27 +241,7 @@ pub(super) fn places(plan: &Plan) -> Places {
     plan.program.names.iter().map(place).collect()
 }
 
-/// What readers have to read: each partition from where the last shard stands.
-fn works(plan: &Plan, shards: &[Shard]) -> Vec<Work> {
-    let work = |(place, input): (usize, &super::Input)| {
-        let partitions = (0_u32..).zip(&input.places);
-        let partitions = partitions.filter_map(|(partition, at)| {
-            let positions = shards.iter().map(|shard| shard.position(place, partition));
-            let first: Position = positions.min_by_key(|position| (position.is_ended, position.offset))?;
-            (!first.is_ended).then(|| (partition, at.clone(), first))
-        });
-        Work {
-            place,
-            ingress: Arc::clone(&plan.ingresses[place]),
-            partitions: partitions.collect(),
-            records_per_second: input.records_per_second,
-            shards: plan.shards,
-        }
-    };
-    plan.inputs.iter().enumerate().map(work).filter(|work| !work.partitions.is_empty()).collect()
-}
-
-/// The threads of a run, but for its readers.
+/// The threads of a run.
 struct Running {
     arbiters: Vec<Arbiter>,
     log: Option<(Sender<LogRequest>, JoinHandle<()>)>,
@@ -273,7 +251,13 @@ struct Running {
 }
 
 impl Running {
-    fn start(plan: &Plan, opened: Opened, switchboard: &Arc<Switchboard>, halt: &Stop) -> Result<Self, RunError> {
+    fn start(
+        plan: &Plan,
+        opened: Opened,
+        switchboard: &Arc<Switchboard>,
+        readers: &Arc<Readers>,
+        halt: &Stop,
+    ) -> Result<Self, RunError> {
         let Opened { log, snapshots, egress, places, shards, options, _temporary } = opened;
         let taken: Vec<u64> = (0..plan.shards).map(|shard| egress.taken(shard)).collect();
         let log = match log {
@@ -302,13 +286,15 @@ impl Running {
                 None => Journal::Memory(next.clone()),
             };
             let (egress, snapshots) = (egress.0.clone(), snapshots.0.clone());
-            let host = ShardHost::new(number, pipeline, Arc::clone(switchboard), journal, egress, snapshots, tick);
+            let (switchboard, readers) = (Arc::clone(switchboard), Arc::clone(readers));
+            let host = ShardHost::new(number, pipeline, switchboard, readers, journal, egress, snapshots, tick);
             let arbiter = Arbiter::new();
             addresses.push(ShardHost::start_in_arbiter(&arbiter.handle(), |_| host));
             arbiters.push(arbiter);
         }
         let is_first = switchboard.hosts.set(addresses).is_ok();
         assert!(is_first, "the hosts of a run are started once");
+        (0..hosts).for_each(|host| switchboard.post(host, Vec::new()));
         Ok(Self { arbiters, log, egress, snapshots, _temporary })
     }
 
@@ -335,8 +321,7 @@ impl Running {
 async fn wait(
     switchboard: &Switchboard,
     notices: &mut UnboundedReceiver<Notice>,
-    readers: &mut [JoinHandle<()>],
-    readers_stop: &Stop,
+    readers: &Readers,
     stop: &Stop,
 ) -> Result<Outcome, RunError> {
     let mut stopping: Option<(Instant, Option<SourceError>)> = None;
@@ -345,7 +330,7 @@ async fn wait(
             Some(notice) = notices.recv() => match notice {
                 Notice::SourceFailed(error) => {
                     // What was read before the place of the error is still committed.
-                    drain(switchboard, readers_stop);
+                    drain(switchboard, readers);
                     stopping = Some((Instant::now(), Some(error)));
                 }
                 Notice::Lost(reason) => return Ok(Outcome::Again(reason)),
@@ -354,10 +339,10 @@ async fn wait(
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
         }
         if stop.is_stopped() && stopping.is_none() {
-            drain(switchboard, readers_stop);
+            drain(switchboard, readers);
             stopping = Some((Instant::now(), None));
         }
-        let is_read = readers.iter().all(JoinHandle::is_finished);
+        let is_read = readers.is_over();
         if let Some((since, error)) = &mut stopping {
             let is_idle =
                 is_read && switchboard.is_quiet(|host| host.is_idle.load(std::sync::atomic::Ordering::Acquire));
@@ -370,8 +355,8 @@ async fn wait(
     }
 }
 
-fn drain(switchboard: &Switchboard, readers_stop: &Stop) {
-    readers_stop.stop();
+fn drain(switchboard: &Switchboard, readers: &Readers) {
+    readers.stop();
     (0..switchboard.states.len()).for_each(|host| switchboard.post(host, vec![Event::Drain]));
 }
 

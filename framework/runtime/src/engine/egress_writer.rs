@@ -7,7 +7,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use statefn_core::{address::ShardId, shard::Emission};
+use statefn_core::{address::ShardId, ports::egress::Egresses, shard::Emission};
 
 use super::{
     RunError, Stop,

@@ -1,179 +1,283 @@
-//! The thread of an ingress: reads its partitions in turn and fans each stretch out to the hosts.
+//! Readers: the partitions of the input, which shard hosts read themselves, in turn.
+//!
+//! A host that has nothing else to do reads the next stretch of a partition that nobody else reads
+//! at the moment, and fans it out to all hosts, itself included, by their mailboxes. So what was
+//! read and decoded is applied while it is still in the cache of the same core, one thread uses
+//! one core, and several share the work of reading.
+//!
+//! Invariants: a partition is read by one host at a time, and its stretches enter each mailbox in
+//! the order of their offsets, because they are posted before the partition is let go; no more than
+//! [`STRETCHES_PER_HOST`] stretches for each host are on their way.
+//!
+//! Deliberately absent: threads of their own, and waiting; a host that may not read now is woken by
+//! its tick, by the next stretch of another host, or when the pace of the ingress allows.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
-    thread::JoinHandle,
+    sync::{
+        Arc, Mutex, MutexGuard, TryLockError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use statefn_core::{
     address::ShardId,
     ingress::{Batches, ErasedIngress, IngressBatch},
-    shard::frame::Position,
+    ports::ingress::{ReadLimit, Source, finish_stretch},
+    shard::{Shard, frame::Position},
 };
 
 use super::{
-    InputPlace, RunError, Stop,
-    coordinator::{Notice, spawn},
+    InputPlace, Plan,
     shard_host::{Event, Share, Switchboard},
 };
 use crate::{
     failpoint::failpoint,
-    ingress::{FileSource, GeneratorSource, ReadLimit, Source, SourceError, finish_stretch},
+    ingress::{FileSource, GeneratorSource, SourceError},
 };
 
-/// How many stretches may be on their way to hosts.
-const STRETCHES: usize = 8;
-/// How large a stretch is at most.
-const STRETCH: ReadLimit = ReadLimit { records: 16_384, bytes: 2 * 1024 * 1024 };
-/// How often a throttled reader reads.
-const THROTTLE_INTERVAL: Duration = Duration::from_millis(10);
+/// How many stretches may be on their way for each host.
+const STRETCHES_PER_HOST: usize = 2;
+/// How many records a stretch has at most: some for each shard, as each has a cost of its own, and no
+/// more, so that what was decoded is still in the second cache of the core when it is applied.
+const RECORDS_PER_SHARD: u64 = 16;
+const RECORDS: std::ops::RangeInclusive<u64> = 1024..=16_384;
+/// How many bytes a stretch has at most.
+const BYTES_MAX: u64 = 512 * 1024;
+/// How often a throttled ingress is read.
+const THROTTLE_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The right to have one stretch on its way; given back when dropped.
-pub(crate) struct Permit(Sender<()>);
+pub(crate) struct Permit(Arc<AtomicUsize>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // The reader is gone when nothing is to be read any more.
-        let _ = self.0.try_send(());
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// What a reader reads.
-pub(crate) struct Work {
-    pub(crate) place: usize,
-    pub(crate) ingress: Arc<dyn ErasedIngress>,
-    /// The partitions, and where each begins; those that have ended are not here.
-    pub(crate) partitions: Vec<(u32, InputPlace, Position)>,
-    pub(crate) records_per_second: Option<f64>,
-    pub(crate) shards: u32,
+/// What came of an attempt to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// A stretch is on its way to the hosts.
+    Read,
+    /// Nothing may be read until something else happens.
+    Nothing,
+    /// The pace of an ingress allows more after this time.
+    Later(Duration),
 }
 
-/// Starts the thread; it ends with the input, or when `stop` says so.
-pub(crate) fn start(work: Work, switchboard: Arc<Switchboard>, stop: Stop) -> Result<JoinHandle<()>, RunError> {
-    let name = format!("reader-{}", work.place);
-    spawn(&name, move || {
-        let (give, permits) = bounded(STRETCHES);
-        (0..STRETCHES).for_each(|_| _ = give.try_send(()));
-        let batches = Batches::new(work.shards);
-        let spare = (0..work.shards).map(|_| Vec::new()).collect();
-        let spares = unbounded();
-        let started_at = Instant::now();
-        let mut reader = Reader { work, switchboard, stop, batches, spare, spares, give, permits, started_at, read: 0 };
-        if let Err(error) = reader.run() {
-            reader.switchboard.notify(Notice::SourceFailed(error));
-        }
-    })
+/// The partitions of all ingresses; see the module.
+pub(crate) struct Readers {
+    partitions: Vec<Partition>,
+    /// How many partitions have not ended.
+    open: AtomicUsize,
+    stopped: AtomicBool,
+    /// Stretches on their way.
+    on_their_way: Arc<AtomicUsize>,
 }
 
-/// Opens what an ingress reads; a place that cannot be read is found before anything runs.
-fn open(place: &InputPlace, position: Position) -> Result<Box<dyn Source>, SourceError> {
-    Ok(match place {
-        InputPlace::File(path, format) => Box::new(FileSource::open(path, *format, position)?),
-        InputPlace::Generator => Box::new(GeneratorSource::new(position)),
-    })
+struct Partition {
+    pace: Arc<Pace>,
+    /// Stretches read so far: partitions take turns, so that none holds the watermark back for
+    /// longer than it must.
+    turns: AtomicU64,
+    is_ended: AtomicBool,
+    reader: Mutex<Reader>,
+}
+
+/// How fast an ingress may be read, all partitions together.
+struct Pace {
+    /// The most that one stretch takes.
+    stretch: ReadLimit,
+    records_per_second: Option<f64>,
+    started_at: Instant,
+    records: AtomicU64,
+}
+
+struct Reader {
+    /// The place of the ingress in the program.
+    place: usize,
+    ingress: Arc<dyn ErasedIngress>,
+    partition: u32,
+    source: Box<AnySource>,
+    batches: Batches,
+    /// By shard: batches that came back and are empty.
+    spare: Vec<Vec<IngressBatch>>,
+    spares: (Sender<Spares>, Receiver<Spares>),
 }
 
 /// Batches that came back, with the shards they were for.
 type Spares = Vec<(ShardId, IngressBatch)>;
 
-struct Reader {
-    work: Work,
-    switchboard: Arc<Switchboard>,
-    stop: Stop,
-    batches: Batches,
-    /// By shard: batches that came back and are empty.
-    spare: Vec<Vec<IngressBatch>>,
-    spares: (Sender<Spares>, Receiver<Spares>),
-    give: Sender<()>,
-    permits: Receiver<()>,
-    started_at: Instant,
-    /// Records read since the start, all partitions together.
-    read: u64,
+impl Readers {
+    /// Opens every partition where the last shard stands; those that have ended are left out.
+    ///
+    /// # Errors
+    /// If one of them cannot be read; nothing was read then.
+    pub(super) fn open(plan: &Plan, shards: &[Shard]) -> Result<Self, SourceError> {
+        let mut partitions = Vec::new();
+        for (place, input) in plan.inputs.iter().enumerate() {
+            let pace = Arc::new(Pace::new(input.records_per_second, plan.shards));
+            for (partition, at) in (0..).zip(&input.places) {
+                let positions = shards.iter().map(|shard| shard.position(place, partition));
+                let first = positions.min_by_key(|position| (position.is_ended, position.offset)).unwrap_or_default();
+                if first.is_ended {
+                    continue;
+                }
+                let reader = Reader {
+                    place,
+                    ingress: Arc::clone(&plan.ingresses[place]),
+                    partition,
+                    source: open(at, first)?,
+                    batches: Batches::new(plan.shards),
+                    spare: vec![Vec::new(); plan.shards as usize],
+                    spares: unbounded(),
+                };
+                partitions.push(Partition {
+                    pace: Arc::clone(&pace),
+                    turns: AtomicU64::new(0),
+                    is_ended: AtomicBool::new(false),
+                    reader: Mutex::new(reader),
+                });
+            }
+        }
+        let open = AtomicUsize::new(partitions.len());
+        Ok(Self { partitions, open, stopped: AtomicBool::new(false), on_their_way: Arc::default() })
+    }
+
+    /// Ends all reading.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    /// Whether nothing will be read any more, but for what a host reads at this moment.
+    pub(crate) fn is_over(&self) -> bool {
+        self.stopped.load(Ordering::Acquire) || self.open.load(Ordering::Acquire) == 0
+    }
+
+    /// Reads one stretch of the partition whose turn it is, if one may be read now.
+    ///
+    /// # Errors
+    /// If an input cannot be read on; what was read before that place is on its way.
+    pub(crate) fn read(&self, switchboard: &Switchboard) -> Result<Attempt, SourceError> {
+        let limit = STRETCHES_PER_HOST * switchboard.states.len();
+        if self.is_over() || self.on_their_way.load(Ordering::Acquire) >= limit {
+            return Ok(Attempt::Nothing);
+        }
+        let mut order: Vec<&Partition> = self.partitions.iter().collect();
+        order.retain(|partition| !partition.is_ended.load(Ordering::Acquire));
+        order.sort_by_key(|partition| partition.turns.load(Ordering::Relaxed));
+        let mut attempt = Attempt::Nothing;
+        for partition in order {
+            let Some(mut reader) = partition.try_lock() else { continue };
+            let Some(limit) = partition.pace.limit() else {
+                attempt = Attempt::Later(THROTTLE_INTERVAL);
+                continue;
+            };
+            self.on_their_way.fetch_add(1, Ordering::AcqRel);
+            let permit = Permit(Arc::clone(&self.on_their_way));
+            let read = reader.read(limit, &partition.pace, switchboard, permit);
+            // One input that cannot be read on ends the run: the others are not read further.
+            let is_ended = read.inspect_err(|_| self.stop())?;
+            partition.turns.fetch_add(1, Ordering::Relaxed);
+            // Nobody else can have read between, as the reader is still locked.
+            if is_ended && !partition.is_ended.swap(true, Ordering::AcqRel) {
+                self.open.fetch_sub(1, Ordering::AcqRel);
+            }
+            return Ok(Attempt::Read);
+        }
+        Ok(attempt)
+    }
+}
+
+impl Partition {
+    /// The reader, unless another host has it. One that a panic left behind belongs to a run that is over.
+    fn try_lock(&self) -> Option<MutexGuard<'_, Reader>> {
+        match self.reader.try_lock() {
+            Ok(reader) => Some(reader),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+impl Pace {
+    fn new(records_per_second: Option<f64>, shards: u32) -> Self {
+        let records = (u64::from(shards) * RECORDS_PER_SHARD).clamp(*RECORDS.start(), *RECORDS.end());
+        let stretch = ReadLimit { records, bytes: BYTES_MAX };
+        Self { stretch, records_per_second, started_at: Instant::now(), records: AtomicU64::new(0) }
+    }
+
+    /// How much may be read now, if anything.
+    fn limit(&self) -> Option<ReadLimit> {
+        let Some(rate) = self.records_per_second else { return Some(self.stretch) };
+        let allowed = (self.started_at.elapsed().as_secs_f64() * rate) as u64;
+        let records = allowed.saturating_sub(self.records.load(Ordering::Relaxed)).min(self.stretch.records);
+        (records > 0).then_some(ReadLimit { records, ..self.stretch })
+    }
 }
 
 impl Reader {
-    fn run(&mut self) -> Result<(), SourceError> {
-        let mut sources = Vec::new();
-        for (partition, place, position) in &self.work.partitions {
-            sources.push((*partition, open(place, *position)?));
-        }
-        // Partitions take turns, so that none holds the watermark back for longer than it must.
-        while !sources.is_empty() {
-            let mut open = Vec::with_capacity(sources.len());
-            for (partition, mut source) in sources {
-                let Some(permit) = self.permit() else { return Ok(()) };
-                let is_ended = self.read(partition, &mut *source, permit)?;
-                if !is_ended {
-                    open.push((partition, source));
-                }
-            }
-            sources = open;
-        }
-        Ok(())
-    }
-
-    /// Waits until another stretch may be read; `None` if the run stops.
-    fn permit(&self) -> Option<Permit> {
-        loop {
-            if self.stop.is_stopped() {
-                return None;
-            }
-            if self.permits.recv_timeout(Duration::from_millis(50)).is_ok() {
-                return Some(Permit(self.give.clone()));
-            }
-        }
-    }
-
-    fn read(&mut self, partition: u32, source: &mut dyn Source, permit: Permit) -> Result<bool, SourceError> {
-        let before = (source.position().records, source.dead_letters());
-        let limit = self.limit();
-        let stretch = source.read(&*self.work.ingress, &mut self.batches, limit)?;
-        let status = &self.switchboard.status;
+    fn read(
+        &mut self,
+        limit: ReadLimit,
+        pace: &Pace,
+        switchboard: &Switchboard,
+        permit: Permit,
+    ) -> Result<bool, SourceError> {
+        self.take_spares();
+        let before = (self.source.position().records, self.source.dead_letters());
+        let stretch = self.source.read(&*self.ingress, &mut self.batches, limit)?;
         let records = stretch.to.records - before.0;
-        self.read += records;
+        pace.records.fetch_add(records, Ordering::Relaxed);
+        let status = &switchboard.status;
         status.records.fetch_add(records, Ordering::Relaxed);
-        status.unreadable.fetch_add(source.dead_letters() - before.1, Ordering::Relaxed);
-        status.read_permille.store(source.read_permille(), Ordering::Relaxed);
-        finish_stretch(&mut self.batches, self.work.place, partition, stretch);
+        status.unreadable.fetch_add(self.source.dead_letters() - before.1, Ordering::Relaxed);
+        status.read_permille.store(self.source.read_permille(), Ordering::Relaxed);
+        finish_stretch(&mut self.batches, self.place, self.partition, stretch);
         failpoint("reader/stretch-read");
-        self.fan_out(permit);
+        self.fan_out(permit, switchboard);
         failpoint("reader/fanned-out");
         Ok(stretch.to.is_ended)
     }
 
-    /// How much may be read now; waits for it if the ingress is throttled.
-    fn limit(&self) -> ReadLimit {
-        let Some(rate) = self.work.records_per_second else { return STRETCH };
-        loop {
-            let allowed = (self.started_at.elapsed().as_secs_f64() * rate) as u64;
-            let records = allowed.saturating_sub(self.read).min(STRETCH.records);
-            if records > 0 || self.stop.is_stopped() {
-                return ReadLimit { records: records.max(1), ..STRETCH };
-            }
-            std::thread::sleep(THROTTLE_INTERVAL);
-        }
-    }
-
-    fn fan_out(&mut self, permit: Permit) {
+    /// Fills the batches whose memory was used last: it is near.
+    fn take_spares(&mut self) {
         for (shard, mut batch) in self.spares.1.try_iter().flatten() {
             batch.clear();
             self.spare[shard as usize].push(batch);
         }
+        for (batch, spare) in self.batches.shards.iter_mut().zip(&mut self.spare) {
+            if let Some(spare) = spare.pop() {
+                *batch = spare;
+            }
+        }
+    }
+
+    fn fan_out(&mut self, permit: Permit, switchboard: &Switchboard) {
         let permit = Arc::new(permit);
-        let hosts = self.switchboard.states.len();
-        let mut shares: Vec<Vec<(u32, IngressBatch)>> = (0..hosts).map(|_| Vec::new()).collect();
+        let hosts = switchboard.states.len();
+        let mut shares: Vec<Spares> = (0..hosts).map(|_| Vec::new()).collect();
         for (shard, batch) in (0..).zip(&mut self.batches.shards) {
-            // The next batch of this shard will be about as large.
-            let spare = self.spare[shard as usize].pop();
-            let empty = spare.unwrap_or_else(|| IngressBatch::like(batch));
-            shares[self.switchboard.host_of(shard)].push((shard, std::mem::replace(batch, empty)));
+            shares[switchboard.host_of(shard)].push((shard, std::mem::take(batch)));
         }
         for (host, batches) in shares.into_iter().enumerate() {
             let share = Share { batches, spares: self.spares.0.clone(), _permit: Arc::clone(&permit) };
-            self.switchboard.post(host, vec![Event::Input(share)]);
+            switchboard.post(host, vec![Event::Input(share)]);
             failpoint("reader/share-posted");
         }
     }
+}
+
+/// What a reader reads, of any kind.
+type AnySource = dyn Source<Error = SourceError>;
+
+/// Opens what an ingress reads.
+fn open(place: &InputPlace, position: Position) -> Result<Box<AnySource>, SourceError> {
+    Ok(match place {
+        InputPlace::File(path, format) => Box::new(FileSource::open(path, *format, position)?),
+        InputPlace::Generator => Box::new(GeneratorSource::new(position)),
+    })
 }

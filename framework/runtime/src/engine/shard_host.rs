@@ -16,15 +16,20 @@ use statefn_core::{
     address::ShardId,
     ingress::IngressBatch,
     pipeline::{Action, Append, Pipeline},
+    ports::clock::Clock,
     shard::{Counters, Emission, frame::SnapshotMark, outbox::Mail, progress::Progress},
 };
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    Status, coordinator::Notice, egress_writer::EgressRequest, log_writer::LogRequest, reader::Permit,
+    Status,
+    coordinator::Notice,
+    egress_writer::EgressRequest,
+    log_writer::LogRequest,
+    reader::{Attempt, Permit, Readers},
     snapshot_writer::SnapshotRequest,
 };
-use crate::{clock, failpoint::failpoint};
+use crate::{clock::MachineClock, failpoint::failpoint};
 
 /// How many bytes egresses may be behind before hosts stop taking input.
 const EGRESS_BACKLOG_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -118,10 +123,13 @@ pub(crate) struct ShardHost {
     number: usize,
     pipeline: Pipeline,
     switchboard: Arc<Switchboard>,
+    readers: Arc<Readers>,
     journal: Journal,
     egress: Sender<EgressRequest>,
     snapshots: Sender<SnapshotRequest>,
     tick: Duration,
+    /// Whether it will be woken when the pace of an ingress allows to read on.
+    is_woken: bool,
     waiting: VecDeque<Share>,
     outgoing: Vec<Vec<Event>>,
     emissions: Vec<Emission>,
@@ -132,10 +140,12 @@ pub(crate) struct ShardHost {
 }
 
 impl ShardHost {
+    #[allow(clippy::too_many_arguments, reason = "the ends of all channels of a host, named once, where it is made")]
     pub(crate) fn new(
         number: usize,
         pipeline: Pipeline,
         switchboard: Arc<Switchboard>,
+        readers: Arc<Readers>,
         journal: Journal,
         egress: Sender<EgressRequest>,
         snapshots: Sender<SnapshotRequest>,
@@ -146,10 +156,12 @@ impl ShardHost {
             number,
             pipeline,
             switchboard,
+            readers,
             journal,
             egress,
             snapshots,
             tick,
+            is_woken: false,
             waiting: VecDeque::new(),
             outgoing: std::iter::repeat_with(Vec::new).take(hosts).collect(),
             emissions: Vec::new(),
@@ -174,7 +186,7 @@ impl ShardHost {
     }
 
     fn take(&mut self, event: Event) {
-        let now = clock::now();
+        let now = MachineClock.now();
         match event {
             Event::Input(share) => self.waiting.push_back(share),
             Event::Mail(mail) => self.pipeline.mail(mail, now),
@@ -207,11 +219,11 @@ impl ShardHost {
         }
     }
 
-    /// Applies what waits, as far as the pipeline takes it, and executes what it asks for.
-    fn go_on(&mut self) {
+    /// Applies what waits, as far as the pipeline takes it, executes what it asks for, and reads on.
+    fn go_on(&mut self, ctx: &mut Context<Self>) {
         loop {
             let is_input = self.apply_input();
-            self.pipeline.pump(clock::now());
+            self.pipeline.pump(MachineClock.now());
             let is_progress = self.execute();
             if !is_input && !is_progress {
                 break;
@@ -219,19 +231,42 @@ impl ShardHost {
         }
         self.tell_state();
         self.flush();
+        self.read(ctx);
     }
 
-    fn apply_input(&mut self) -> bool {
+    /// Reads the next stretch if there is nothing else to do; it comes by the mailbox.
+    fn read(&mut self, ctx: &mut Context<Self>) {
+        if !self.waiting.is_empty() || !self.takes_input() {
+            return;
+        }
+        match self.readers.read(&self.switchboard) {
+            Ok(Attempt::Later(wait)) if !self.is_woken => {
+                self.is_woken = true;
+                ctx.run_later(wait, |host, ctx| {
+                    host.is_woken = false;
+                    host.turn(ctx, |_| ());
+                });
+            }
+            Ok(_) => {}
+            Err(error) => self.switchboard.notify(Notice::SourceFailed(error)),
+        }
+    }
+
+    fn takes_input(&self) -> bool {
         let status = &self.switchboard.status;
         let is_held = status.egress_backlog_bytes.load(Ordering::Relaxed) > EGRESS_BACKLOG_BYTES_MAX
             || status.is_blocked.load(Ordering::Relaxed);
-        if self.waiting.is_empty() || is_held || !self.pipeline.wants_input() {
+        !is_held && self.pipeline.wants_input()
+    }
+
+    fn apply_input(&mut self) -> bool {
+        if self.waiting.is_empty() || !self.takes_input() {
             return false;
         }
-        let Some(share) = self.waiting.pop_front() else { return false };
+        let Some(mut share) = self.waiting.pop_front() else { return false };
         self.opened_at.get_or_insert_with(Instant::now);
-        let now = clock::now();
-        for (shard, batch) in &share.batches {
+        let now = MachineClock.now();
+        for (shard, batch) in &mut share.batches {
             self.pipeline.ingress(*shard, batch, now);
         }
         failpoint("host/share-applied");
@@ -320,10 +355,25 @@ impl ShardHost {
         }
     }
 
+    /// A turn that no event began.
+    fn turn(&mut self, ctx: &mut Context<Self>, and_then: impl FnOnce(&mut Self)) {
+        self.switchboard.sent.fetch_add(1, Ordering::AcqRel);
+        self.guarded(|host| {
+            host.go_on(ctx);
+            and_then(host);
+        });
+        self.switchboard.handled.fetch_add(1, Ordering::AcqRel);
+    }
+
     fn tell_state(&self) {
         let state = &self.switchboard.states[self.number];
         let is_waiting = !self.waiting.is_empty();
-        state.is_finished.store(!is_waiting && self.pipeline.is_finished(), Ordering::Release);
+        let is_finished = !is_waiting && self.pipeline.is_finished();
+        if is_finished {
+            // The run may end before the next tick, and its summary has to have everything.
+            self.tell_counters();
+        }
+        state.is_finished.store(is_finished, Ordering::Release);
         state.is_idle.store(!is_waiting && self.pipeline.is_idle(), Ordering::Release);
     }
 
@@ -339,24 +389,17 @@ impl Actor for ShardHost {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        ctx.run_interval(self.tick, |host, _| {
-            host.switchboard.sent.fetch_add(1, Ordering::AcqRel);
-            host.guarded(|host| {
-                host.go_on();
-                host.tell_counters();
-            });
-            host.switchboard.handled.fetch_add(1, Ordering::AcqRel);
-        });
+        ctx.run_interval(self.tick, |host, ctx| host.turn(ctx, |host| host.tell_counters()));
     }
 }
 
 impl Handler<Events> for ShardHost {
     type Result = ();
 
-    fn handle(&mut self, events: Events, _: &mut Context<Self>) {
+    fn handle(&mut self, events: Events, ctx: &mut Context<Self>) {
         self.guarded(|host| {
             events.0.into_iter().for_each(|event| host.take(event));
-            host.go_on();
+            host.go_on(ctx);
         });
         self.switchboard.handled.fetch_add(1, Ordering::AcqRel);
     }

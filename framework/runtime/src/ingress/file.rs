@@ -11,11 +11,12 @@ use statefn_core::{
     ingress::{Batches, ErasedIngress, RawRecord},
     limits::{DEAD_LETTER_BYTES_MAX, MESSAGE_BYTES_MAX},
     message::Row,
+    ports::ingress::{ReadLimit, Source, Stretch},
     shard::frame::Position,
 };
 
 use super::{
-    ReadLimit, Source, SourceError, Stretch,
+    SourceError,
     delimited::Delimited,
     generator::pass,
     lines::Lines,
@@ -184,6 +185,8 @@ impl FileSource {
 }
 
 impl Source for FileSource {
+    type Error = SourceError;
+
     fn read(
         &mut self,
         ingress: &dyn ErasedIngress,

@@ -3,11 +3,12 @@
 use statefn_core::{
     dead_letter::DeadLetter,
     ingress::{Batches, ErasedIngress},
+    ports::ingress::{ReadLimit, Source, Stretch},
     shard::frame::Position,
     time::EventTime,
 };
 
-use super::{ReadLimit, Source, SourceError, Stretch};
+use super::SourceError;
 
 /// The source of an ingress that was built with `Ingress::generate`; its offset is the number of
 /// the next record.
@@ -15,8 +16,8 @@ use super::{ReadLimit, Source, SourceError, Stretch};
 /// A generator that panics at a number gives a dead letter without bytes, and goes on.
 ///
 /// ```
-/// use statefn_core::shard::frame::Position;
-/// use statefn_runtime::ingress::{GeneratorSource, Source};
+/// use statefn_core::{ports::ingress::Source, shard::frame::Position};
+/// use statefn_runtime::ingress::GeneratorSource;
 /// let source = GeneratorSource::new(Position { offset: 7, records: 7, ..Position::default() });
 /// assert_eq!(source.position().offset, 7);
 /// ```
@@ -53,6 +54,8 @@ impl GeneratorSource {
 }
 
 impl Source for GeneratorSource {
+    type Error = SourceError;
+
     fn read(
         &mut self,
         ingress: &dyn ErasedIngress,

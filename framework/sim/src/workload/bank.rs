@@ -245,7 +245,7 @@ impl Bank {
 
     fn check_letters(&self, accounts: &BTreeMap<String, Account>, end: &End<'_>) -> Result<(), String> {
         let emitted = end.audit.shards.iter().flat_map(|shard| &shard.emitted);
-        let letters = emitted.filter(|record| record.egress == end.program.dead_letters).count();
+        let letters = emitted.filter(|record| record.egress == usize::from(end.program.dead_letters)).count();
         let accepted: u64 = accounts.values().map(|account| account.transfers).sum();
         let transfers = self.orders().filter(|order| order.transfer.is_some()).count();
         same("transfers that were made or rejected", &(accepted as usize + letters), &transfers)

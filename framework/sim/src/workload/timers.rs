@@ -517,7 +517,7 @@ impl Workload for Timers {
 fn lines_by_key(end: &End<'_>) -> Result<BTreeMap<String, Vec<Told>>, String> {
     let mut lines: BTreeMap<String, Vec<Told>> = BTreeMap::new();
     for record in end.audit.shards.iter().flat_map(|shard| &shard.emitted) {
-        if record.egress == end.program.dead_letters {
+        if record.egress == usize::from(end.program.dead_letters) {
             return Err(format!("a dead letter: {}", String::from_utf8_lossy(&record.bytes)));
         }
         let Line { key, what, time, id } = Line::decode(&record.bytes).map_err(|error| error.to_string())?;

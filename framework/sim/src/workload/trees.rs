@@ -266,7 +266,7 @@ impl Trees {
     fn check_emitted(end: &End<'_>, harvest: &Harvest) -> Result<(), String> {
         let (mut letters, mut emitted) = (0, Vec::new());
         for record in end.audit.shards.iter().flat_map(|shard| &shard.emitted) {
-            if record.egress == end.program.dead_letters {
+            if record.egress == usize::from(end.program.dead_letters) {
                 letters += 1;
             } else {
                 emitted.push(Leaf::decode(&record.bytes).map_err(|error| error.to_string())?.id);

@@ -4,6 +4,7 @@ use statefn_core::{
     address::ShardId,
     pipeline::{Action, Append},
     ports::{
+        egress::Egresses,
         log::{Log, Offset},
         snapshots::Snapshots,
     },
@@ -64,15 +65,15 @@ impl World<'_> {
 
     fn answer(&mut self, answer: Answer) -> Result<(), String> {
         self.report.answers += 1;
-        self.tell(format_args!("request {} is answered", answer.request));
-        let Some(asked) = self.asked.remove(&answer.request) else {
+        let Some(asking) = self.asked.remove(&answer.request) else {
             return Err(format!("request {} is answered twice (I7)", answer.request));
         };
+        self.tell(format_args!("request {} is answered", answer.request));
         if self.plan.looks_inside {
-            self.check_answered(answer.request, asked)?;
+            self.check_answered(answer.request, asking)?;
             self.workload.check_answer(&self.program, &self.audit, &answer)?;
         }
-        self.answers.push(Told { answer, known: asked.known });
+        self.answers.push(Told { answer, known: asking.known });
         Ok(())
     }
 
@@ -143,13 +144,19 @@ impl World<'_> {
     /// Lets the egresses of a worker write all they have, and its pipeline know with more delay.
     pub(super) fn flush(&mut self, worker: WorkerId) -> Result<(), String> {
         for emission in std::mem::take(&mut self.workers[worker].emissions) {
-            let shard = emission.shard;
-            let sink = &mut self.sinks[shard as usize];
-            match sink.take(&emission)? {
-                true => self.report.emitted += emission.records.len() as u64,
+            let Emission { shard, epoch, frame, records } = emission;
+            let taken = self.egresses.taken(shard);
+            if epoch > taken + 1 {
+                return Err(format!("egress of shard {shard}: epoch {epoch} comes after epoch {taken}"));
+            }
+            match epoch > taken {
+                true => self.report.emitted += records.len() as u64,
                 false => self.report.emitted_again += 1,
             }
-            let taken = sink.taken;
+            let records = records.iter().map(|emitted| (usize::from(emitted.egress), emitted.record.of(&frame)));
+            self.egresses.write_epoch(shard, epoch, records);
+            let Ok(()) = self.egresses.sync();
+            let taken = self.egresses.taken(shard);
             self.send(Event::EgressTaken(self.life(worker), shard, taken));
         }
         Ok(())

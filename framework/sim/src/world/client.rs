@@ -9,12 +9,13 @@ use statefn_core::{
 use super::{Event, WorkerId, World};
 use crate::workload::{Asked, Told};
 
-/// Who was asked, and the epoch that the call became part of, if it changed anything.
+/// A request that nobody has answered yet.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct AskedOf {
+pub(super) struct Asking {
     worker: WorkerId,
     shard: ShardId,
     nonce: u64,
+    /// The last epoch that the call saw or became part of.
     epoch: u64,
     /// How many answers had been given before.
     pub(super) known: usize,
@@ -22,16 +23,10 @@ pub(super) struct AskedOf {
 
 impl World<'_> {
     /// What an answer says, and all that its call has seen, is committed (I7).
-    pub(super) fn check_answered(&self, request: u64, asked: AskedOf) -> Result<(), String> {
-        let AskedOf { worker, shard, nonce, epoch, .. } = asked;
+    pub(super) fn check_answered(&self, request: u64, asking: Asking) -> Result<(), String> {
+        let Asking { worker, shard, nonce, epoch, .. } = asking;
         let committed = self.audit.shards[shard as usize].image.epoch();
-        let Some(owned) = self.owned(worker, shard).filter(|owned| owned.nonce() == nonce) else { return Ok(()) };
-        let is_open = owned.epoch() < epoch;
-        // In a shared log an answer that changed nothing waits for the end of the journal, while the
-        // open epoch goes on without it.
-        let may_be_ahead = is_open || !self.plan.is_embedded;
-        let has_changed = self.plan.is_embedded && owned.has_epoch();
-        if committed + u64::from(may_be_ahead) < epoch || is_open && has_changed {
+        if committed < epoch && self.owned(worker, shard).is_some_and(|owned| owned.nonce() == nonce) {
             return Err(format!(
                 "request {request} is answered, and epoch {epoch} of shard {shard} is not committed (I7)"
             ));
@@ -69,19 +64,20 @@ impl World<'_> {
         let call = Call::message(function as u16, handler as u16, hash, statefn_core::EventTime(0));
         calls.push(call, &key, &payload);
         let now = self.clock(worker);
-        let owned = self.owned(worker, shard).expect("an owner was picked");
-        let (nonce, epoch, known) = (owned.nonce(), owned.epoch() + 1, self.answers.len());
-        self.asked.insert(id, AskedOf { worker, shard, nonce, epoch, known });
         self.tell(format_args!("worker {worker} gets request {id}, for shard {shard}"));
         self.pipeline(worker).request(shard, &Request { id, calls }, now);
+        let known = self.answers.len();
+        let owned = self.owned(worker, shard).expect("an owner was picked");
+        let (nonce, epoch) = (owned.nonce(), owned.epoch() + u64::from(owned.has_epoch()));
+        self.asked.insert(id, Asking { worker, shard, nonce, epoch, known });
     }
 
     /// What a mutant does: clients are told that nothing was done, though nobody knows.
     pub(super) fn refuse_requests(&mut self, worker: WorkerId, shard: ShardId) {
-        let is_refused = |asked: &AskedOf| (asked.worker, asked.shard) == (worker, shard);
-        for (request, asked) in self.asked.extract_if(.., |_, asked| is_refused(asked)) {
+        let is_refused = |asking: &Asking| (asking.worker, asking.shard) == (worker, shard);
+        for (request, asking) in self.asked.extract_if(.., |_, asking| is_refused(asking)) {
             let answer = Answer { request, reply: Reply::Failed("nothing was done".into()) };
-            self.answers.push(Told { answer, known: asked.known });
+            self.answers.push(Told { answer, known: asking.known });
         }
     }
 }

@@ -29,6 +29,9 @@ impl World<'_> {
             .iter()
             .all(|worker| worker.emissions.is_empty() && worker.unapplied.values().all(Unapplied::is_empty))
             && self.workers.iter().flat_map(|worker| &worker.pipeline).all(|pipeline| self.has_finished(pipeline))
+            && self.named.iter().zip(0..).all(|(worker, shard)| {
+                self.owned(*worker, shard).is_some_and(|owned| self.ingresses.is_empty() || owned.is_finished())
+            })
     }
 
     /// Whether nothing is left to do; a program that only requests reach never ends by itself.
@@ -69,11 +72,12 @@ impl World<'_> {
                 owner,
                 committed: &self.audit.shards[at],
                 store: &mut self.stores[at],
-                sink: &self.sinks[at],
+                egresses: &self.egresses,
             };
             accounts.agree(&mut self.log, &mut self.snapshots, &mut self.report)?;
             self.report.parked += owner.parked_keys() as u64;
         }
+        self.watch.at_rest(self.plan.shards);
         self.workload.check_running(&self.program, &self.audit)?;
         let end = End { program: &self.program, audit: &self.audit, answers: &self.answers };
         self.workload.check_end(&end)

@@ -40,7 +40,10 @@ use statefn_core::{
     ingress::ErasedIngress,
     pipeline::Pipeline,
     ports::{
+        clock::Clock,
+        egress::MemoryEgresses,
         log::{Log, Offset, Partition},
+        membership::{MemoryMembership, Watch},
         snapshots::MemorySnapshots,
         store::MemoryStore,
     },
@@ -54,7 +57,8 @@ use statefn_core::{
 
 use self::store::{Unapplied, Write};
 use crate::{
-    check::{Audit, Sink},
+    check::Audit,
+    clock::WorkerClock,
     log::{Bytes, Fate, SharedLog},
     plan::{Fault, Faults, Plan},
     random::Random,
@@ -157,7 +161,7 @@ struct Worker {
     /// None while it is dead.
     pipeline: Option<Pipeline>,
     /// The shards that it believes it is named for.
-    named: BTreeSet<ShardId>,
+    membership: MemoryMembership,
     claims: BTreeMap<ShardId, (u64, TakeOver)>,
     /// What its egresses have not written yet; they write in order.
     emissions: VecDeque<Emission>,
@@ -166,7 +170,7 @@ struct Worker {
     /// The first record of the partition of progress that it has not read.
     progress_from: Offset,
     paused_until: i64,
-    clock_skew_ms: i64,
+    clock: WorkerClock,
     turn: u64,
     turn_at: Option<i64>,
 }
@@ -197,6 +201,8 @@ pub struct World<'a> {
 
     workers: Vec<Worker>,
     named: Vec<WorkerId>,
+    /// What all workers have learnt of it.
+    watch: Watch,
     /// When the faults end.
     calm_at: i64,
     nonce: u64,
@@ -216,15 +222,16 @@ pub struct World<'a> {
     stalled_until: Vec<i64>,
     /// The newest reading of any clock.
     newest_clock: i64,
-    sinks: Vec<Sink>,
+    /// Those of all workers: they write to the same places, each shard's owner what it has committed.
+    egresses: MemoryEgresses,
     stores: Vec<MemoryStore>,
     /// What a crash leaves of the stores of an embedded world.
     flushed: Vec<MemoryStore>,
     audit: Audit,
     answers: Vec<Told>,
     requests: u64,
-    /// By request that nobody has answered yet, who was asked.
-    asked: BTreeMap<u64, client::AskedOf>,
+    /// By request.
+    asked: BTreeMap<u64, client::Asking>,
     report: Report,
     trace: u64,
 }
@@ -263,6 +270,7 @@ impl<'a> World<'a> {
             done_at: None,
             workers: Vec::new(),
             named: Vec::new(),
+            watch: Watch::default(),
             calm_at: 0,
             nonce: 0,
             log: SharedLog::new(progress_partition(plan.shards) + 1),
@@ -274,7 +282,7 @@ impl<'a> World<'a> {
             void_mail: BTreeSet::new(),
             stalled_until: vec![0; shards],
             newest_clock: i64::MIN,
-            sinks: std::iter::repeat_with(Sink::default).take(shards).collect(),
+            egresses: MemoryEgresses::new(plan.shards),
             stores: vec![MemoryStore::default(); shards],
             flushed: vec![MemoryStore::default(); shards],
             audit: Audit::new(plan.shards, plan.judges_by()),
@@ -297,19 +305,19 @@ impl<'a> World<'a> {
         let workers = self.plan.workers;
         self.named = (0..self.plan.shards).map(|_| self.random.place(workers)).collect();
         for id in 0..workers {
-            let clock_skew_ms = self.random.between(-30, 30);
+            let skew_ms = self.random.between(-30, 30);
             self.workers.push(Worker {
                 life: 0,
                 program: Arc::clone(&self.program),
                 ingresses: self.ingresses.clone(),
                 pipeline: None,
-                named: BTreeSet::new(),
+                membership: MemoryMembership::default(),
                 claims: BTreeMap::new(),
                 emissions: VecDeque::new(),
                 unapplied: BTreeMap::new(),
                 progress_from: 0,
                 paused_until: 0,
-                clock_skew_ms,
+                clock: WorkerClock { skew_ms, ..WorkerClock::default() },
                 turn: 0,
                 turn_at: None,
             });
@@ -445,11 +453,12 @@ impl World<'_> {
     fn clock(&mut self, worker: WorkerId) -> ProcessingTime {
         /// Clocks differ by less than this unless one jumps.
         const SKEW_MS: i64 = 100;
-        let jitter = self.random.between(-2, 2);
-        let clock = self.now + self.workers[worker].clock_skew_ms + jitter;
-        self.report.clocks_behind += u64::from(clock < self.newest_clock.saturating_sub(SKEW_MS));
-        self.newest_clock = self.newest_clock.max(clock);
-        ProcessingTime(clock)
+        let clock = &mut self.workers[worker].clock;
+        (clock.world_ms, clock.jitter_ms) = (self.now, self.random.between(-2, 2));
+        let now = clock.now();
+        self.report.clocks_behind += u64::from(now.0 < self.newest_clock.saturating_sub(SKEW_MS));
+        self.newest_clock = self.newest_clock.max(now.0);
+        now
     }
 
     /// Adds to the sum of all that happened (FNV-1a, by words).

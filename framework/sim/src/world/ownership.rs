@@ -4,7 +4,13 @@ use std::sync::Arc;
 
 use statefn_core::{
     address::ShardId,
-    ports::{log::Log, snapshots::Snapshots, store::Store},
+    ports::{
+        egress::Egresses,
+        log::Log,
+        membership::{Membership, News},
+        snapshots::Snapshots,
+        store::Store,
+    },
     shard::{Accepted, Shard, TakeOver, rules::Rule},
 };
 
@@ -14,14 +20,16 @@ impl World<'_> {
     /// Tells a worker whether it is named for a shard, as things stand now.
     pub(super) fn news(&mut self, worker: WorkerId, shard: ShardId) {
         let is_named = self.named[shard as usize] == worker;
-        let known = &mut self.workers[worker];
-        if is_named {
-            known.named.insert(shard);
-            self.take_over_later(worker, shard);
-        } else {
-            known.named.remove(&shard);
-            known.claims.remove(&shard);
-            self.report.given_away += u64::from(self.pipeline(worker).drop_shard(shard).is_some());
+        self.workers[worker].membership.tell(shard, is_named);
+        while let Some(news) = self.workers[worker].membership.next_news() {
+            self.watch.news(worker, news, &self.workers[worker].membership);
+            match news {
+                News::Named(shard) => self.take_over_later(worker, shard),
+                News::Released(shard) => {
+                    self.workers[worker].claims.remove(&shard);
+                    self.report.given_away += u64::from(self.pipeline(worker).drop_shard(shard).is_some());
+                }
+            }
         }
     }
 
@@ -33,10 +41,11 @@ impl World<'_> {
 
     pub(super) fn prepare(&mut self, worker: WorkerId, shard: ShardId) -> Result<(), String> {
         let known = &self.workers[worker];
-        if !known.named.contains(&shard) || known.claims.contains_key(&shard) || self.owned(worker, shard).is_some() {
+        if !known.membership.is_named(shard) || known.claims.contains_key(&shard) || self.owned(worker, shard).is_some()
+        {
             return Ok(());
         }
-        let taken = self.sinks[shard as usize].taken;
+        let taken = self.egresses.taken(shard);
         if self.random.chance(500) {
             self.forget_while_read(shard)?;
         }
@@ -81,7 +90,7 @@ impl World<'_> {
                 let is_owned_twice = others.into_iter().any(|other| self.owned(other, shard).is_some());
                 self.report.owned_twice += u64::from(is_owned_twice);
                 self.remove_unkept(&owned)?;
-                let taken = self.sinks[shard as usize].taken;
+                let taken = self.egresses.taken(shard);
                 self.pipeline(worker).adopt(*owned, taken);
             }
             Accepted::Again => {

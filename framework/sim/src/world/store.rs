@@ -48,7 +48,6 @@ impl World<'_> {
         let epochs = Arc::new(std::mem::take(&mut unapplied.waiting));
         let write = Write { life: self.life(worker), shard, epochs, is_copy: false };
         if self.strikes(Fault::DoubledMail) {
-            self.tell(format_args!("what the store of shard {shard} is to apply comes twice"));
             let ms = self.random.between(0, 2_000);
             self.after(ms, Event::Write(Write { is_copy: true, ..write.clone() }));
         }

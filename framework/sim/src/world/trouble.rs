@@ -2,7 +2,7 @@
 
 use statefn_core::{
     address::ShardId,
-    ports::{log::Log, snapshots::Snapshots},
+    ports::{egress::Egresses, log::Log, membership::Membership, snapshots::Snapshots},
     shard::{Shard, wire::progress_partition},
 };
 
@@ -72,7 +72,7 @@ impl World<'_> {
     fn jump(&mut self) {
         let worker = self.random.place(self.workers.len());
         let by = self.random.one_of(&[-5_000, -400, 400, JUMP_MS_MAX]);
-        let skew = &mut self.workers[worker].clock_skew_ms;
+        let skew = &mut self.workers[worker].clock.skew_ms;
         if skew.abs() < 100 {
             *skew += by;
             self.report.jumps += 1;
@@ -132,7 +132,7 @@ impl World<'_> {
     /// Often all processes die as well, so that what is left has to be read at once.
     pub(super) fn rot(&mut self) -> Result<(), String> {
         let shard = self.random.place(self.named.len());
-        let taken = self.sinks[shard].taken;
+        let taken = self.egresses.taken(shard as ShardId);
         let mut marks = self.audit.shards[shard].marks.clone();
         marks.retain(|mark| mark.epoch <= taken);
         marks.sort_by_key(|mark| mark.epoch);
@@ -159,7 +159,7 @@ impl World<'_> {
 
     /// Whether the newest snapshot that a recovery may begin with is damaged.
     pub(super) fn is_newest_rotten(&self, shard: ShardId) -> bool {
-        let taken = self.sinks[shard as usize].taken;
+        let taken = self.egresses.taken(shard);
         let marks = self.audit.shards[shard as usize].marks.iter().filter(|mark| mark.epoch <= taken);
         marks.max_by_key(|mark| mark.epoch).is_some_and(|mark| self.rotten.contains_key(&mark.name))
     }
@@ -170,13 +170,13 @@ impl World<'_> {
         self.faults = Faults::default();
         for worker in 0..self.workers.len() {
             self.workers[worker].paused_until = self.now;
-            self.workers[worker].clock_skew_ms = 0;
+            self.workers[worker].clock.skew_ms = 0;
             if self.workers[worker].pipeline.is_none() {
                 continue;
             }
             for shard in 0..self.plan.shards {
                 // The end of the troubles heals nothing but news that is on its way.
-                let knows = self.workers[worker].named.contains(&shard);
+                let knows = self.workers[worker].membership.is_named(shard);
                 if knows != (self.named[shard as usize] == worker) {
                     self.news(worker, shard);
                 }

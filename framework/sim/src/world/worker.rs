@@ -5,9 +5,13 @@ use std::sync::Arc;
 use statefn_core::{
     address::ShardId,
     dead_letter::DeadLetter,
-    ingress::{Batches, RawRecord},
+    ingress::{Batches, ErasedIngress},
     pipeline::Pipeline,
-    ports::log::Log,
+    ports::{
+        ingress::{MemorySource, ReadLimit, Source, Stretch, finish_stretch},
+        log::Log,
+        membership::MemoryMembership,
+    },
     program::Program,
     shard::{Shard, frame::Position, wire::progress_partition},
 };
@@ -61,6 +65,7 @@ impl World<'_> {
         let program = Arc::clone(&self.workers[worker].program);
         let pipeline = Pipeline::new(program, &self.options, self.plan.commit_interval_ms);
         self.workers[worker].pipeline = Some(pipeline);
+        self.watch.start(worker, &self.workers[worker].membership, self.plan.shards);
         self.workers[worker].progress_from = self.log.end(progress_partition(self.plan.shards));
         for shard in 0..self.plan.shards {
             if self.named[shard as usize] == worker {
@@ -83,6 +88,7 @@ impl World<'_> {
     pub(super) fn crash(&mut self, worker: WorkerId) -> Result<(), String> {
         let Some(pipeline) = self.workers[worker].pipeline.take() else { return Ok(()) };
         let is_idle = pipeline.is_idle();
+        self.watch.end(worker);
         self.report.crashes += 1;
         self.tell(format_args!("worker {worker} dies"));
         self.report.crashes_in_work += u64::from(!is_idle);
@@ -90,7 +96,7 @@ impl World<'_> {
         let known = &mut self.workers[worker];
         known.life += 1;
         known.turn_at = None;
-        known.named.clear();
+        known.membership = MemoryMembership::default();
         known.claims.clear();
         known.emissions.clear();
         self.report.stores_left_behind += u64::from(known.unapplied.values().any(|unapplied| !unapplied.is_empty()));
@@ -128,51 +134,58 @@ impl World<'_> {
         let positions = pipeline.shards().map(|shard| shard.position(ingress, partition as u32));
         let from = positions.min_by_key(|position| (position.offset, position.is_ended));
         let Some(from) = from.filter(|from| !from.is_ended) else { return false };
-        let count = self.random.between(1, self.plan.stretch_max) as usize;
-        let batches = self.route(worker, ingress, partition, from, count);
+        let count = self.random.between(1, self.plan.stretch_max) as u64;
+        let mut batches = self.route(worker, ingress, partition, from, count);
         let now = self.clock(worker);
         let pipeline = self.pipeline(worker);
-        for (shard, batch) in (0..).zip(&batches.shards) {
+        for (shard, batch) in (0..).zip(&mut batches.shards) {
             pipeline.ingress(shard, batch, now);
         }
         true
     }
 
-    fn route(&mut self, worker: WorkerId, ingress: usize, partition: usize, from: Position, count: usize) -> Batches {
+    fn route(&mut self, worker: WorkerId, ingress: usize, partition: usize, from: Position, count: u64) -> Batches {
         /// Records do not lie at dense offsets.
         const RECORD_LENGTH: u64 = 7;
         let mut batches = Batches::new(self.plan.shards);
         let input = &self.inputs[ingress][partition];
-        let first = from.records as usize;
-        let mut to = from;
-        let bound = &self.workers[worker].ingresses[ingress];
-        for record in input.iter().skip(first).take(count) {
-            // A generator's records lie at their numbers.
-            let number = self
-                .workload
-                .generates(bound.name())
-                .then(|| record[..].try_into().map_or(to.offset, u64::from_le_bytes));
-            to.offset = number.unwrap_or(to.offset);
-            let routed = match number {
-                Some(number) => bound.generate(number, &mut batches).unwrap_or_else(|| Err("there is no more".into())),
-                None => bound.route(to.offset, RawRecord::Bytes(record), &mut batches),
-            };
-            match routed {
-                Ok(time) => to.event_time_max = to.event_time_max.max(Some(time)),
-                Err(error) => {
-                    let position = format!("partition {partition}, record {}", to.records);
-                    let name = self.program.ingresses[ingress].name;
-                    batches.dead_letter(to.offset, DeadLetter::of_record(name, &position, &error, record));
-                }
-            }
-            to.offset += if number.is_some() { 1 } else { RECORD_LENGTH };
-            to.records += 1;
-            self.report.records += 1;
-        }
-        to.is_ended = to.records as usize == input.len();
-        for batch in &mut batches.shards {
-            (batch.ingress, batch.partition, batch.from, batch.to) = (ingress, partition as u32, from.offset, to);
-        }
+        let bound = &*self.workers[worker].ingresses[ingress];
+        let stretch = if self.workload.generates(bound.name()) {
+            generate(bound, input, from, count, &mut batches)
+        } else {
+            let mut source = MemorySource::open(input, from).apart(RECORD_LENGTH);
+            let Ok(stretch) = source.read(bound, &mut batches, ReadLimit { records: count, bytes: u64::MAX });
+            stretch
+        };
+        self.report.records += stretch.to.records - from.records;
+        finish_stretch(&mut batches, ingress, partition as u32, stretch);
         batches
     }
+}
+
+/// Lets a generator make the records of these numbers; others are left out of the world.
+fn generate(
+    ingress: &dyn ErasedIngress,
+    numbers: &[Vec<u8>],
+    from: Position,
+    count: u64,
+    batches: &mut Batches,
+) -> Stretch {
+    let mut to = from;
+    for number in numbers.iter().skip(from.records as usize).take(count as usize) {
+        // A generator's records lie at their numbers.
+        to.offset = number[..].try_into().map_or(to.offset, u64::from_le_bytes);
+        let made = ingress.generate(to.offset, batches).unwrap_or_else(|| Err("there is no more".into()));
+        match made {
+            Ok(time) => to.event_time_max = to.event_time_max.max(Some(time)),
+            Err(error) => {
+                let letter = DeadLetter::of_record(ingress.name(), &format!("record {}", to.offset), &error, b"");
+                batches.dead_letter(to.offset, letter);
+            }
+        }
+        to.offset += 1;
+        to.records += 1;
+    }
+    to.is_ended = to.records as usize == numbers.len();
+    Stretch { from: from.offset, to }
 }

@@ -1,50 +1,76 @@
 //! `cargo xtask bench`: how much work one core does, beside a loop that is written by hand.
 //!
-//! Each run is a process of its own, whose CPU time counts; an app and the loop take turns, so that
-//! what else the machine does falls on both. Figures are medians.
+//! Each row of the table in `docs/PERFORMANCE.md` is a file here. A row has an app and the limit: a
+//! loop by hand with the same input, the same bytes and the same syncs, without a framework. The
+//! two take turns, each run in a process of its own, so that what else the machine does falls on
+//! both. Figures are medians, and the ratio is what counts.
 //!
-//! Invariants: both read the same file, which is made before and lies in the page cache; a run
-//! whose outcome is not complete (records, calls, what was emitted) fails and gives no figure.
+//! Invariant: a run gives figures only if its audit is that of the loop: as many calls, the same
+//! digest of what they saw, the same output ([`audit`]).
 //!
-//! Deliberately absent: any assertion on a time. Figures are for people; see `docs/PERFORMANCE.md`.
+//! Deliberately absent: any assertion on a time. Figures are for people.
 
-mod by_hand;
-mod case;
-mod engine;
+mod allocations;
+mod audit;
+pub(crate) mod counted;
+mod disk;
 mod figures;
-mod input;
-mod options;
+mod files;
+mod gate;
+mod keyed_sum;
+mod latency;
+mod meter;
+mod numbers;
+mod pin;
+mod recovery;
+mod row;
+mod run_of_app;
+mod sends;
+mod start;
+mod timers;
+mod transfers;
 
 use std::{
-    env, fs,
+    env,
     io::{self, Write},
-    path::PathBuf,
     process::{Command, ExitCode},
 };
 
 use clap::Subcommand;
 
-use self::{
-    case::Case,
-    figures::{Figures, Report},
-    options::{KeyKind, Messages, Options, Output, Side},
-};
+use self::row::{Measuring, Row};
 
 /// What is measured.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Workload {
     /// A count and a sum for each key, and a record out for each record in.
-    KeyedSum(Options),
+    KeyedSum(keyed_sum::Options),
+    /// From read to committed output, at a steady rate.
+    Latency(latency::Options),
+    /// Messages from function to function, within a shard and to others.
+    Sends(sends::Options),
+    /// Pending timers, each of which fires and is set again.
+    Timers(timers::Options),
+    /// Money between accounts, durable and audited.
+    Transfers(transfers::Options),
+    /// The start of a process behind one that was killed.
+    Recovery(recovery::Options),
+    /// The start of an app, and the memory it takes.
+    Start(start::Options),
 }
 
 type Failure = Box<dyn std::error::Error>;
 
 /// Runs a workload and prints its figures.
-pub(crate) fn main(Workload::KeyedSum(options): Workload) -> ExitCode {
-    let done = match options.side {
-        _ if cfg!(debug_assertions) => return again_in_release(),
-        Some(side) => measure(&options, side),
-        None => compare(&options),
+pub(crate) fn main(workload: Workload) -> ExitCode {
+    let done = match workload {
+        Workload::KeyedSum(options) => run(&options),
+        Workload::Latency(options) => run(&options),
+        Workload::Sends(options) => run(&options),
+        Workload::Timers(options) => run(&options),
+        Workload::Transfers(options) => run(&options),
+        Workload::Recovery(options) => run(&options),
+        Workload::Start(options) => run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -55,76 +81,33 @@ pub(crate) fn main(Workload::KeyedSum(options): Workload) -> ExitCode {
     }
 }
 
-/// `cargo xtask` is a debug build, which says nothing about speed.
-fn again_in_release() -> ExitCode {
+fn run<R: Row>(row: &R) -> Result<(), Failure> {
+    let measuring = row.measuring();
+    if !is_built_for(measuring) {
+        return build_and_run_again(measuring);
+    }
+    match measuring.side {
+        Some(side) => row::run_here(row, side),
+        None if measuring.count_allocations => allocations::compare(row),
+        None => row::compare(row),
+    }
+}
+
+/// `cargo xtask` is a debug build, which says nothing about speed, and counts no allocations.
+fn is_built_for(measuring: &Measuring) -> bool {
+    let is_fast = !cfg!(debug_assertions) || measuring.unoptimized;
+    is_fast && measuring.count_allocations == allocations::ARE_COUNTED
+}
+
+fn build_and_run_again(measuring: &Measuring) -> Result<(), Failure> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["run", "--quiet", "--release", "--package", "xtask", "--"]).args(env::args_os().skip(1));
-    match cargo.status() {
-        Ok(status) if status.success() => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
+    cargo.args(["run", "--quiet", "--package", "xtask"]);
+    if !measuring.unoptimized {
+        cargo.arg("--release");
     }
-}
-
-/// Runs both sides in turn, each in a process of its own.
-fn compare(options: &Options) -> Result<(), Failure> {
-    let input = input::prepare(options, &directory()?)?;
-    let mut report = Report::default();
-    for run in 0..=options.runs {
-        for side in [Side::App, Side::ByHand] {
-            let figures = child(options, side, &input)?;
-            // The first run of each only warms up what is cached.
-            if run > 0 {
-                report.add(side, figures);
-            }
-        }
+    if measuring.count_allocations {
+        cargo.args(["--features", "count-allocations"]);
     }
-    let text = if options.json { serde_json::to_string_pretty(&report.summary())? + "\n" } else { report.to_string() };
-    io::stdout().write_all(text.as_bytes())?;
-    Ok(())
-}
-
-fn child(options: &Options, side: Side, input: &PathBuf) -> Result<Figures, Failure> {
-    let mut command = Command::new(env::current_exe()?);
-    command.args(["bench", "keyed-sum"]).args(options.arguments(side));
-    command.arg("--input").arg(input);
-    let output = command.stderr(std::process::Stdio::inherit()).output()?;
-    if !output.status.success() {
-        return Err(format!("the run of {side:?} failed: {}", output.status).into());
-    }
-    Ok(serde_json::from_slice(&output.stdout)?)
-}
-
-/// Makes one run in this process and prints its figures for the parent.
-fn measure(options: &Options, side: Side) -> Result<(), Failure> {
-    let figures = match (options.key_kind, options.messages) {
-        (KeyKind::Text, Messages::Protobuf) => measure_case::<case::text_protobuf::Here>(options, side),
-        (KeyKind::Text, Messages::Json) => measure_case::<case::text_json::Here>(options, side),
-        (KeyKind::U64, Messages::Protobuf) => measure_case::<case::number_protobuf::Here>(options, side),
-        (KeyKind::U64, Messages::Json) => measure_case::<case::number_json::Here>(options, side),
-    }?;
-    serde_json::to_writer(io::stdout(), &figures)?;
-    Ok(())
-}
-
-fn measure_case<C: Case>(options: &Options, side: Side) -> Result<Figures, Failure> {
-    let input = options.input.clone().ok_or("the parent gives --input")?;
-    let data = tempfile::tempdir_in(directory()?)?;
-    let figures = match side {
-        Side::App => engine::run::<C>(options, &input, data.path()),
-        Side::ByHand => by_hand::run::<C>(options, &input, data.path()),
-    }?;
-    let expected = if options.output == Output::None { 0 } else { options.events() };
-    if (figures.events, figures.emitted) != (options.events(), expected) {
-        return Err(format!("{side:?} took {} and gave {} records", figures.events, figures.emitted).into());
-    }
-    Ok(figures)
-}
-
-/// Where inputs and data lie: beside what was built, so that `cargo clean` removes them.
-fn directory() -> Result<PathBuf, Failure> {
-    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let target = target.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")));
-    let directory = target.join("bench");
-    fs::create_dir_all(&directory)?;
-    Ok(directory)
+    let status = cargo.arg("--").args(env::args_os().skip(1)).status()?;
+    if status.success() { Ok(()) } else { Err("the run of the other build failed".into()) }
 }

@@ -9,7 +9,11 @@ use serde_json::Value;
 use statefn_core::{
     ingress::Batches,
     pipeline::{Action, Append, Pipeline},
-    ports::log::{Log, Offset, Partition, Record},
+    ports::{
+        egress::Egresses,
+        ingress::{ReadLimit, Source, finish_stretch},
+        log::{Log, Offset, Partition, Record},
+    },
     shard::{Replica, TakeOver, read_back},
     time::ProcessingTime,
 };
@@ -26,7 +30,7 @@ use crate::{
         coordinator::{Opened, options, places},
         egress_writer::{self, Places},
     },
-    ingress::{GeneratorSource, ReadLimit, Source, finish_stretch},
+    ingress::GeneratorSource,
 };
 
 /// How many records are read at a time, if it is not said.

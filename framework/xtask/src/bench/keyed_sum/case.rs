@@ -69,6 +69,7 @@ macro_rules! case {
             use statefn::prelude::*;
 
             use super::{AsBytes, Case};
+            use crate::bench::audit;
 
             #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize, Message)]
             #[message(name = "add" $(, $encoding)?)]
@@ -106,6 +107,7 @@ macro_rules! case {
                 fn add(&mut self, msg: &Add, ctx: &mut Context<Self>) {
                     self.count += 1;
                     self.sum += msg.amount;
+                    audit::note(self.count, self.sum);
                     ctx.emit(&SUMS, &Sum { user: ctx.key().clone(), count: self.count, sum: self.sum });
                 }
             }
@@ -122,6 +124,7 @@ macro_rules! case {
                 fn add(&mut self, msg: &Add) {
                     self.count += 1;
                     self.sum += msg.amount;
+                    audit::note(self.count, self.sum);
                 }
             }
 
