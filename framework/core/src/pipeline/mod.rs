@@ -477,7 +477,7 @@ impl Pipeline {
         for owned in self.shards.iter_mut().flatten() {
             if self.now.0.saturating_sub(owned.progress_at.0) >= PROGRESS_INTERVAL_MS {
                 owned.progress_at = self.now;
-                self.news.push(Arc::clone(&owned.progress));
+                replace(&mut self.news, Arc::clone(&owned.progress));
             }
         }
     }
@@ -502,7 +502,7 @@ impl Pipeline {
                 owned.reads.seal();
                 self.actions.push_back(Action::Append(Append { shard: id, records }));
                 self.actions.extend(owned.shard.emission_ahead().map(Action::Emit));
-                self.news.extend(owned.shard.progress_ahead());
+                owned.shard.progress_ahead().into_iter().for_each(|ahead| replace(&mut self.news, ahead));
             }
         }
         if is_sealed {
@@ -549,6 +549,13 @@ impl Pipeline {
         let is_finished = |owned: &Owned| owned.shard.is_finished() && owned.reads.is_empty();
         self.actions.is_empty() && self.news.is_empty() && self.shards.iter().flatten().all(is_finished)
     }
+}
+
+/// Adds to the news of shards in place of what they have of the same one: a record that is told has
+/// each shard once.
+fn replace(news: &mut Vec<Arc<Progress>>, progress: Arc<Progress>) {
+    news.retain(|known| known.shard != progress.shard);
+    news.push(progress);
 }
 
 impl fmt::Debug for Pipeline {

@@ -235,3 +235,20 @@ fn progress_of_one_pump_is_one_record_and_a_repeat_is_no_news() {
     assert_eq!(worker.pipeline.progress_record(&records[0]), Taken::Void);
     assert_eq!(worker.pipeline.progress_record(b"garbage"), Taken::Unreadable);
 }
+
+#[test]
+fn progress_that_is_confirmed_and_repeated_at_once_is_told_once() {
+    let (mut worker, key) = owner();
+    worker.call(&key, &Add(1));
+    let actions = worker.pump();
+    let (shard, offset) = worker.append(&actions);
+    worker.pipeline.appended(shard, offset);
+    worker.now = ProcessingTime(worker.now.0 + PROGRESS_INTERVAL_MS);
+    let news = worker.pump().into_iter().find_map(|action| match action {
+        Action::Progress(news) => Some(news),
+        _ => None,
+    });
+    let told: Vec<(ShardId, u64)> =
+        news.expect("progress is told").iter().map(|progress| (progress.shard, progress.epoch)).collect();
+    assert_eq!(told, [(0, 1)]);
+}

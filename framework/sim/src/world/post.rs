@@ -135,6 +135,7 @@ impl World<'_> {
             self.report.garbage_read += u64::from(taken == Taken::Unreadable);
         });
         read.map_err(|error| error.to_string())?;
+        self.check_garbage()?;
         Ok(end > from)
     }
 
@@ -156,7 +157,16 @@ impl World<'_> {
         });
         read.map_err(|error| error.to_string())?;
         taken.iter().for_each(|(offset, taken)| self.count_taken(shard, *offset, *taken));
+        self.check_garbage()?;
         Ok(true)
+    }
+
+    /// Checks that what workers have posted can be read.
+    fn check_garbage(&self) -> Result<(), String> {
+        if self.report.garbage == 0 && self.report.garbage_read > 0 {
+            return Err("a record that no fault has touched cannot be read".into());
+        }
+        Ok(())
     }
 
     fn count_taken(&mut self, shard: ShardId, offset: Offset, taken: Taken) {
