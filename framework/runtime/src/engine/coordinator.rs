@@ -84,8 +84,10 @@ async fn live(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Result<Outcome,
     // Writers that wait for a disk give up only when the run is over.
     let halt = Stop::default();
     let running = Running::start(plan, opened, &switchboard, &readers, &halt)?;
+    let generators = readers.start_generators(&switchboard)?;
     let outcome = wait(&switchboard, &mut notices, &readers, stop).await;
     readers.stop();
+    generators.into_iter().for_each(join);
     halt.stop();
     let is_written = running.stop();
     match outcome? {

@@ -7,16 +7,19 @@
 //!
 //! Invariants: a partition is read by one host at a time, and its stretches enter each mailbox in
 //! the order of their offsets, because they are posted before the partition is let go; no more than
-//! [`STRETCHES_PER_HOST`] stretches for each host are on their way.
+//! [`STRETCHES_PER_HOST`] stretches of a partition for each host are on their way.
 //!
-//! Deliberately absent: threads of their own, and waiting; a host that may not read now is woken by
-//! its tick, by the next stretch of another host, or when the pace of the ingress allows.
+//! A generator is code of the app and may wait for something, so it has a thread of its own.
+//!
+//! Deliberately absent: waiting of a host; one that may not read now is woken by its tick, by the
+//! next stretch of another host, or when the pace of the ingress allows.
 
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, TryLockError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -29,7 +32,8 @@ use statefn_core::{
 };
 
 use super::{
-    InputPlace, Plan,
+    InputPlace, Plan, RunError,
+    coordinator::{Notice, spawn},
     shard_host::{Event, Share, Switchboard},
 };
 use crate::{
@@ -37,7 +41,7 @@ use crate::{
     ingress::{FileSource, GeneratorSource, SourceError},
 };
 
-/// How many stretches may be on their way for each host.
+/// How many stretches of a partition may be on their way for each host.
 const STRETCHES_PER_HOST: usize = 2;
 /// How many records a stretch has at most: some for each shard, as each has a cost of its own, and no
 /// more, so that what was decoded is still in the second cache of the core when it is applied.
@@ -74,15 +78,18 @@ pub(crate) struct Readers {
     /// How many partitions have not ended.
     open: AtomicUsize,
     stopped: AtomicBool,
-    /// Stretches on their way.
-    on_their_way: Arc<AtomicUsize>,
+    /// How many threads read at this moment.
+    reading: AtomicUsize,
 }
 
 struct Partition {
+    is_generator: bool,
     pace: Arc<Pace>,
     /// Stretches read so far: partitions take turns, so that none holds the watermark back for
     /// longer than it must.
     turns: AtomicU64,
+    /// Its stretches on their way, and the one that is read.
+    on_their_way: Arc<AtomicUsize>,
     is_ended: AtomicBool,
     reader: Mutex<Reader>,
 }
@@ -136,25 +143,54 @@ impl Readers {
                     spares: unbounded(),
                 };
                 partitions.push(Partition {
+                    is_generator: matches!(at, InputPlace::Generator),
                     pace: Arc::clone(&pace),
                     turns: AtomicU64::new(0),
+                    on_their_way: Arc::default(),
                     is_ended: AtomicBool::new(false),
                     reader: Mutex::new(reader),
                 });
             }
         }
         let open = AtomicUsize::new(partitions.len());
-        Ok(Self { partitions, open, stopped: AtomicBool::new(false), on_their_way: Arc::default() })
+        let (stopped, reading) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Ok(Self { partitions, open, stopped, reading })
+    }
+
+    /// Starts the threads of the generators; each ends with its records, or when reading stops.
+    pub(super) fn start_generators(
+        self: &Arc<Self>,
+        switchboard: &Arc<Switchboard>,
+    ) -> Result<Vec<JoinHandle<()>>, RunError> {
+        let generators = self.partitions.iter().enumerate().filter(|(_, partition)| partition.is_generator);
+        let start = |(place, _)| {
+            let (readers, switchboard) = (Arc::clone(self), Arc::clone(switchboard));
+            spawn(&format!("generator-{place}"), move || readers.generate(place, &switchboard))
+        };
+        generators.map(start).collect()
+    }
+
+    fn generate(&self, place: usize, switchboard: &Switchboard) {
+        let partition = &self.partitions[place];
+        while !self.stopped.load(Ordering::SeqCst) && !partition.is_ended.load(Ordering::Acquire) {
+            match self.read_one_of(vec![partition], switchboard) {
+                Ok(Attempt::Read) => {}
+                Ok(Attempt::Nothing | Attempt::Later(_)) => std::thread::sleep(THROTTLE_INTERVAL),
+                Err(error) => return switchboard.notify(Notice::SourceFailed(error)),
+            }
+        }
     }
 
     /// Ends all reading.
     pub(crate) fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
+        self.stopped.store(true, Ordering::SeqCst);
     }
 
-    /// Whether nothing will be read any more, but for what a host reads at this moment.
+    /// Whether nothing is read any more.
     pub(crate) fn is_over(&self) -> bool {
-        self.stopped.load(Ordering::Acquire) || self.open.load(Ordering::Acquire) == 0
+        // A thread says that it reads before it looks whether it may.
+        let is_stopped = self.stopped.load(Ordering::SeqCst) && self.reading.load(Ordering::SeqCst) == 0;
+        is_stopped || self.open.load(Ordering::Acquire) == 0
     }
 
     /// Reads one stretch of the partition whose turn it is, if one may be read now.
@@ -162,12 +198,24 @@ impl Readers {
     /// # Errors
     /// If an input cannot be read on; what was read before that place is on its way.
     pub(crate) fn read(&self, switchboard: &Switchboard) -> Result<Attempt, SourceError> {
+        self.read_one_of(self.partitions.iter().filter(|partition| !partition.is_generator).collect(), switchboard)
+    }
+
+    fn read_one_of(&self, partitions: Vec<&Partition>, switchboard: &Switchboard) -> Result<Attempt, SourceError> {
+        self.reading.fetch_add(1, Ordering::SeqCst);
+        let attempt = match self.stopped.load(Ordering::SeqCst) {
+            true => Ok(Attempt::Nothing),
+            false => self.read_first_of(partitions, switchboard),
+        };
+        self.reading.fetch_sub(1, Ordering::SeqCst);
+        attempt
+    }
+
+    fn read_first_of(&self, mut order: Vec<&Partition>, switchboard: &Switchboard) -> Result<Attempt, SourceError> {
         let limit = STRETCHES_PER_HOST * switchboard.states.len();
-        if self.is_over() || self.on_their_way.load(Ordering::Acquire) >= limit {
-            return Ok(Attempt::Nothing);
-        }
-        let mut order: Vec<&Partition> = self.partitions.iter().collect();
-        order.retain(|partition| !partition.is_ended.load(Ordering::Acquire));
+        order.retain(|partition| {
+            !partition.is_ended.load(Ordering::Acquire) && partition.on_their_way.load(Ordering::Acquire) < limit
+        });
         order.sort_by_key(|partition| partition.turns.load(Ordering::Relaxed));
         let mut attempt = Attempt::Nothing;
         for partition in order {
@@ -176,8 +224,8 @@ impl Readers {
                 attempt = Attempt::Later(THROTTLE_INTERVAL);
                 continue;
             };
-            self.on_their_way.fetch_add(1, Ordering::AcqRel);
-            let permit = Permit(Arc::clone(&self.on_their_way));
+            partition.on_their_way.fetch_add(1, Ordering::AcqRel);
+            let permit = Permit(Arc::clone(&partition.on_their_way));
             let read = reader.read(limit, &partition.pace, switchboard, permit);
             // One input that cannot be read on ends the run: the others are not read further.
             let is_ended = read.inspect_err(|_| self.stop())?;
