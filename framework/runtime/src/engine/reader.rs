@@ -230,7 +230,7 @@ impl Readers {
             // One input that cannot be read on ends the run: the others are not read further.
             let is_ended = read.inspect_err(|_| self.stop())?;
             partition.turns.fetch_add(1, Ordering::Relaxed);
-            // Nobody else can have read between, as the reader is still locked.
+            // Another host may have found the end as well; it is counted once.
             if is_ended && !partition.is_ended.swap(true, Ordering::AcqRel) {
                 self.open.fetch_sub(1, Ordering::AcqRel);
             }
