@@ -80,7 +80,7 @@ pub(crate) async fn run(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Resul
 async fn live(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Result<Outcome, RunError> {
     let (switchboard, mut notices) = switchboard(plan, status);
     let opened = Opened::open(plan)?;
-    let readers = Arc::new(Readers::open(plan, &opened.shards)?);
+    let readers = Arc::new(Readers::open(plan, &opened.shards, switchboard.states.len())?);
     // Writers that wait for a disk give up only when the run is over.
     let halt = Stop::default();
     let running = Running::start(plan, opened, &switchboard, &readers, &halt)?;

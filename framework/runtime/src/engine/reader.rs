@@ -49,6 +49,9 @@ const RECORDS_PER_SHARD: u64 = 16;
 const RECORDS: std::ops::RangeInclusive<u64> = 1024..=16_384;
 /// How many bytes a stretch has at most.
 const BYTES_MAX: u64 = 512 * 1024;
+/// The same for a generator, which is on another core: stretches are large, so that they are few.
+const STRETCHES_OF_GENERATOR: usize = 8;
+const STRETCH_OF_GENERATOR: ReadLimit = ReadLimit { records: 16_384, bytes: 2 * 1024 * 1024 };
 /// How often a throttled ingress is read.
 const THROTTLE_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -84,6 +87,10 @@ pub(crate) struct Readers {
 
 struct Partition {
     is_generator: bool,
+    /// The most that one stretch takes.
+    stretch: ReadLimit,
+    /// How many stretches may be on their way.
+    stretches: usize,
     pace: Arc<Pace>,
     /// Stretches read so far: partitions take turns, so that none holds the watermark back for
     /// longer than it must.
@@ -96,8 +103,6 @@ struct Partition {
 
 /// How fast an ingress may be read, all partitions together.
 struct Pace {
-    /// The most that one stretch takes.
-    stretch: ReadLimit,
     records_per_second: Option<f64>,
     started_at: Instant,
     records: AtomicU64,
@@ -123,10 +128,10 @@ impl Readers {
     ///
     /// # Errors
     /// If one of them cannot be read; nothing was read then.
-    pub(super) fn open(plan: &Plan, shards: &[Shard]) -> Result<Self, SourceError> {
+    pub(super) fn open(plan: &Plan, shards: &[Shard], hosts: usize) -> Result<Self, SourceError> {
         let mut partitions = Vec::new();
         for (place, input) in plan.inputs.iter().enumerate() {
-            let pace = Arc::new(Pace::new(input.records_per_second, plan.shards));
+            let pace = Arc::new(Pace::new(input.records_per_second));
             for (partition, at) in (0..).zip(&input.places) {
                 let positions = shards.iter().map(|shard| shard.position(place, partition));
                 let first = positions.min_by_key(|position| (position.is_ended, position.offset)).unwrap_or_default();
@@ -142,8 +147,11 @@ impl Readers {
                     spare: vec![Vec::new(); plan.shards as usize],
                     spares: unbounded(),
                 };
+                let is_generator = matches!(at, InputPlace::Generator);
                 partitions.push(Partition {
-                    is_generator: matches!(at, InputPlace::Generator),
+                    is_generator,
+                    stretch: if is_generator { STRETCH_OF_GENERATOR } else { stretch_of(plan.shards) },
+                    stretches: if is_generator { STRETCHES_OF_GENERATOR } else { STRETCHES_PER_HOST * hosts },
                     pace: Arc::clone(&pace),
                     turns: AtomicU64::new(0),
                     on_their_way: Arc::default(),
@@ -212,15 +220,12 @@ impl Readers {
     }
 
     fn read_first_of(&self, mut order: Vec<&Partition>, switchboard: &Switchboard) -> Result<Attempt, SourceError> {
-        let limit = STRETCHES_PER_HOST * switchboard.states.len();
-        order.retain(|partition| {
-            !partition.is_ended.load(Ordering::Acquire) && partition.on_their_way.load(Ordering::Acquire) < limit
-        });
+        order.retain(|partition| partition.may_be_read());
         order.sort_by_key(|partition| partition.turns.load(Ordering::Relaxed));
         let mut attempt = Attempt::Nothing;
         for partition in order {
             let Some(mut reader) = partition.try_lock() else { continue };
-            let Some(limit) = partition.pace.limit() else {
+            let Some(limit) = partition.pace.limit(partition.stretch) else {
                 attempt = Attempt::Later(THROTTLE_INTERVAL);
                 continue;
             };
@@ -241,6 +246,10 @@ impl Readers {
 }
 
 impl Partition {
+    fn may_be_read(&self) -> bool {
+        !self.is_ended.load(Ordering::Acquire) && self.on_their_way.load(Ordering::Acquire) < self.stretches
+    }
+
     /// The reader, unless another host has it. One that a panic left behind belongs to a run that is over.
     fn try_lock(&self) -> Option<MutexGuard<'_, Reader>> {
         match self.reader.try_lock() {
@@ -252,18 +261,16 @@ impl Partition {
 }
 
 impl Pace {
-    fn new(records_per_second: Option<f64>, shards: u32) -> Self {
-        let records = (u64::from(shards) * RECORDS_PER_SHARD).clamp(*RECORDS.start(), *RECORDS.end());
-        let stretch = ReadLimit { records, bytes: BYTES_MAX };
-        Self { stretch, records_per_second, started_at: Instant::now(), records: AtomicU64::new(0) }
+    fn new(records_per_second: Option<f64>) -> Self {
+        Self { records_per_second, started_at: Instant::now(), records: AtomicU64::new(0) }
     }
 
     /// How much may be read now, if anything.
-    fn limit(&self) -> Option<ReadLimit> {
-        let Some(rate) = self.records_per_second else { return Some(self.stretch) };
+    fn limit(&self, stretch: ReadLimit) -> Option<ReadLimit> {
+        let Some(rate) = self.records_per_second else { return Some(stretch) };
         let allowed = (self.started_at.elapsed().as_secs_f64() * rate) as u64;
-        let records = allowed.saturating_sub(self.records.load(Ordering::Relaxed)).min(self.stretch.records);
-        (records > 0).then_some(ReadLimit { records, ..self.stretch })
+        let records = allowed.saturating_sub(self.records.load(Ordering::Relaxed)).min(stretch.records);
+        (records > 0).then_some(ReadLimit { records, ..stretch })
     }
 }
 
@@ -321,6 +328,12 @@ impl Reader {
 
 /// What a reader reads, of any kind.
 type AnySource = dyn Source<Error = SourceError>;
+
+/// How much hosts read at a time.
+fn stretch_of(shards: u32) -> ReadLimit {
+    let records = (u64::from(shards) * RECORDS_PER_SHARD).clamp(*RECORDS.start(), *RECORDS.end());
+    ReadLimit { records, bytes: BYTES_MAX }
+}
 
 /// Opens what an ingress reads.
 fn open(place: &InputPlace, position: Position) -> Result<Box<AnySource>, SourceError> {

@@ -9,8 +9,8 @@ use rustix::thread::{CpuSet, Pid, sched_setaffinity};
 
 /// How threads that run shards are called.
 const HOST: &str = "actix-rt";
-/// How threads that read are called.
-const READER: &str = "statefn-reader";
+/// How threads of generators begin; the system cuts their names off.
+const GENERATOR: &str = "statefn-gen";
 /// How long to wait for an app to start its threads.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -21,14 +21,14 @@ pub(crate) fn this_thread() {
 }
 
 /// Waits until the app has started its threads; pins the one of `hosts` threads that run shards
-/// each to a core, and what reads to the next. What writes stays free: it waits for disks.
+/// each to a core, and generators to the next. What writes stays free: it waits for disks.
 pub(crate) fn threads_of_app(hosts: usize) {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let started_at = Instant::now();
     while started_at.elapsed() < PATIENCE {
-        let (found, readers) = (named(HOST), named(READER));
-        if found.len() >= hosts && !readers.is_empty() {
-            for (place, thread) in found.into_iter().chain(readers).enumerate() {
+        let found = named(HOST);
+        if found.len() >= hosts {
+            for (place, thread) in found.into_iter().chain(named(GENERATOR)).enumerate() {
                 let _ = sched_setaffinity(Some(thread), &core(place % cores));
             }
             return;
