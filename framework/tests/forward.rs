@@ -29,6 +29,26 @@ impl Count {
     }
 }
 
+#[derive(Debug, Serialize, Deserialize, Reject)]
+#[reject(code = "too-many", status = 409)]
+struct TooMany {
+    times: u64,
+}
+
+#[derive(Default, Clone, Serialize, Deserialize, State)]
+struct Few {
+    count: u64,
+}
+
+#[function(name = "words/few")]
+impl Few {
+    #[on]
+    fn word(&mut self, msg: Word) -> Result<(), TooMany> {
+        self.count += msg.times;
+        if msg.times > 5 { Err(TooMany { times: msg.times }) } else { Ok(()) }
+    }
+}
+
 /// Runs the words through the app and returns its lines, and how many records were unreadable.
 fn run(directory: &Path, words: &Path, forwards: bool) -> (Vec<String>, u64) {
     let router = move |word: Word, out: &mut Router<'_, (Count, ())>| match forwards {
@@ -77,4 +97,25 @@ fn rows_have_no_bytes_to_forward_and_are_encoded() {
         "text,times\na,1\nb,5\na,2\n",
         (&[r#"{"text":"a","times":1}"#, r#"{"text":"a","times":3}"#, r#"{"text":"b","times":5}"#], 0),
     );
+}
+
+#[test]
+fn what_a_handler_took_and_rejected_stands_in_the_dead_letters_as_it_was_read() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let words = directory.path().join("words.jsonl");
+    let refused = r#"{ "text":"a", "times":7, "more":1 }"#;
+    fs::write(&words, format!("{refused}\n{{\"text\":\"a\",\"times\":2}}\n")).expect("can be written");
+    let data = directory.path().join("data");
+    let app = App::new("words").function::<Few>().ingress(
+        Ingress::<Word>::new("words").to::<Few>(),
+        |word: Word, out: &mut Router<'_, _>| {
+            out.forward_unchanged(Few::at(&word.text), word);
+        },
+    );
+    let summary = app.settings(Settings::new().data(&data).input("words", &words)).run().expect("runs to its end");
+    assert_eq!((summary.totals.shards.calls, summary.totals.shards.rejections), (2, 1));
+    let letters = fs::read_to_string(data.join("dead-letters.jsonl")).expect("is written");
+    let letter: serde_json::Value = serde_json::from_str(letters.trim()).expect("one letter");
+    let text = serde_json::to_string(refused).expect("text");
+    assert!(letter.to_string().contains(&text), "{letter}");
 }

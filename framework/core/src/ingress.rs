@@ -199,8 +199,9 @@ impl<L> Router<'_, L> {
     /// Sends the record itself, just as it came in, to any address of a declared function.
     ///
     /// It does what [`send`](Self::send) does, for less: bytes that were read are not encoded again,
-    /// and the next record is decoded into the memory of this one. So a router that has changed the
-    /// record must use `send`: here the change is lost where the record came as bytes.
+    /// the handler is not made to decode them again, and the next record is decoded into memory that
+    /// is there. So a router that has changed the record must use `send`: here a handler may see the
+    /// change, but what is parked, kept for its time or written to dead letters is the bytes as read.
     pub fn forward_unchanged<T: Target + IncludedIn<L, I>, M: MessageTo<T>, I>(&mut self, to: Address<T>, record: M) {
         let shard = match self.encoded {
             Some((bytes, of)) if of == TypeId::of::<M>() => {

@@ -1,12 +1,13 @@
 //! The engine: runs the shards of an app in this process until its input ends or it is stopped.
 //!
 //! ```text
-//! readers ──► shard hosts (one thread each, an actix arbiter with one actor) ──► log writer
+//! input ────► shard hosts (one thread each, an actix arbiter with one actor) ──► log writer
 //!                ▲   │ ▲                                                            │
 //!                └───┘ └──────────────── appended ◄─────────────────────────────────┘
 //!               mail, progress ├──► egress writer ──► taken
 //!                              └──► snapshot writer ──► stored
 //! ```
+//! Hosts read files themselves; a generator has a thread, as it may wait.
 //! Threads hand each other batches. The order of things is decided by the core's pipeline; each
 //! thread here executes one kind of action. Whatever goes wrong with a log or a host ends in the
 //! same place: everything is dropped and taken over again from what is durable.
