@@ -25,8 +25,8 @@ pub use self::{
 };
 
 pub use statefn_core::{
-    Address, Context, DecodeError, Due, Egress, Encoding, EventTime, Failed, Fault, IntoKey, Key, LinkError, Message,
-    Never, ProcessingTime, Reject, State, Wire,
+    Address, Context, DecodeError, Due, Egress, Encoding, EventTime, Failed, Fault, IntoKey, Key, KeyBytes, LinkError,
+    Message, Never, ProcessingTime, Reject, State, Wire,
     ingress::{Ingress, Router},
 };
 
@@ -360,7 +360,7 @@ pub use statefn_macros::contract;
 /// }
 /// ```
 ///
-/// With `prost` the calls are `encode_prost`, `decode_prost` and `decode_prost_into`, which keeps
+/// With `prost` the calls are `encode_prost`, `decode_prost`, `reset_prost` and `decode_prost_into`, which keeps
 /// the buffers of the message before, and `ENCODING` is `Protobuf`.
 #[doc(inline)]
 pub use statefn_macros::Message;
@@ -516,7 +516,9 @@ pub mod __private {
             TargetDeclaration, TimerReturn, assert_covers, assert_distinct,
         },
         host::Handlers,
-        message::{Row, decode_json, decode_prost, decode_prost_into, decode_row, encode_json, encode_prost},
+        message::{
+            Row, decode_json, decode_prost, decode_prost_into, decode_row, encode_json, encode_prost, reset_prost,
+        },
         state::{Field, decode as decode_state, encode as encode_state},
     };
 }

@@ -107,6 +107,9 @@ fn wire_by_prost(ident: &Ident) -> TokenStream {
             fn decode_into(&mut self, bytes: &[u8]) -> ::std::result::Result<(), ::statefn::__private::DecodeError> {
                 ::statefn::__private::decode_prost_into(self, bytes)
             }
+            fn reset(&mut self) {
+                ::statefn::__private::reset_prost(self);
+            }
         }
     }
 }

@@ -2,28 +2,33 @@
 
 use std::marker::PhantomData;
 
-use crate::{function::Target, key::IntoKey};
+use crate::{
+    function::Target,
+    key::{IntoKey, Key, KeyBytes},
+};
 
 /// The number of a shard, from 0.
 pub type ShardId = u32;
 
 /// Where a message goes: a function (or its contract) and a key.
 ///
-/// Made by the `at` that `#[function]` and `contract!` print: `Account::at("alice")`.
+/// Made by the `at` that `#[function]` and `contract!` print: `Account::at("alice")`. It holds the bytes of the key,
+/// so a reference to a key is as good as the key and neither is copied to the heap unless it is long.
 pub struct Address<T: Target> {
-    key: T::Key,
+    key: KeyBytes,
     target: PhantomData<fn() -> T>,
 }
 
 impl<T: Target> Address<T> {
     /// The instance of `T` with this key.
     pub fn new(key: impl IntoKey<T::Key>) -> Self {
-        Self { key: key.into_key(), target: PhantomData }
+        Self { key: key.into_bytes(), target: PhantomData }
     }
 
-    /// The key.
-    pub fn key(&self) -> &T::Key {
-        &self.key
+    /// The bytes of the key.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        self.key.get()
     }
 }
 
@@ -35,7 +40,10 @@ impl<T: Target> Clone for Address<T> {
 
 impl<T: Target> std::fmt::Debug for Address<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{:?}", T::NAME, self.key)
+        match T::Key::read(self.key()) {
+            Ok(key) => write!(f, "{}/{key:?}", T::NAME),
+            Err(_) => write!(f, "{}/{:?}", T::NAME, self.key),
+        }
     }
 }
 

@@ -6,14 +6,17 @@
 //!
 //! Deliberately absent: a second copy. What a handler emits is encoded once, in its place.
 
-use std::num::NonZeroU32;
+use std::{
+    any::{Any, TypeId},
+    num::NonZeroU32,
+};
 
 use crate::{
     address::{ShardId, murmur2, shard_of},
     codec::{put_bytes, put_signed, put_varint, put_with},
     decoded::Decoded,
     error::Fault,
-    key::Key,
+    key::{Key, KeyBytes},
     limits::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX},
     message::Message,
     program::{FunctionId, Links, NameId, TargetLink},
@@ -196,9 +199,10 @@ pub struct Effects {
     shard: ShardId,
     shards: u32,
     local_delivery: bool,
-    key: Vec<u8>,
     fault: Option<Fault>,
     cleared: bool,
+    /// One record of each type that handlers fill in; an app emits few types of records.
+    records: Vec<(TypeId, Box<dyn Any + Send>)>,
 }
 
 impl Effects {
@@ -265,26 +269,16 @@ impl Effects {
         self.cleared = true;
     }
 
-    pub(crate) fn send<K: Key, M: Message>(
-        &mut self,
-        target: &TargetLink,
-        message: u16,
-        key: &K,
-        msg: &M,
-        time: EventTime,
-    ) {
-        self.key.clear();
-        key.write(&mut self.key);
-        if self.key.len() > KEY_BYTES_MAX {
-            let length = self.key.len();
-            return self.fail(too_long("a key", length, KEY_BYTES_MAX, target.name));
+    pub(crate) fn send<M: Message>(&mut self, target: &TargetLink, message: u16, key: &[u8], msg: &M, time: EventTime) {
+        if key.len() > KEY_BYTES_MAX {
+            return self.fail(too_long("a key", key.len(), KEY_BYTES_MAX, target.name));
         }
-        let hash = murmur2(&self.key);
+        let hash = murmur2(key);
         let shard = shard_of(hash, self.shards);
         let length = if self.local_delivery && shard == self.shard {
-            self.send_local(target, message, hash, msg, time)
+            self.send_local(target, message, (hash, key), msg, time)
         } else {
-            self.send_remote(shard, target, message, msg, time)
+            self.send_remote(shard, target, message, key, msg, time)
         };
         if length > MESSAGE_BYTES_MAX {
             self.fail(too_long("a message", length, MESSAGE_BYTES_MAX, target.name));
@@ -295,13 +289,13 @@ impl Effects {
         &mut self,
         target: &TargetLink,
         message: u16,
-        hash: u32,
+        (hash, key): (u32, &[u8]),
         msg: &M,
         time: EventTime,
     ) -> usize {
         let bytes = &mut self.local.bytes;
         let start = bytes.len();
-        bytes.extend_from_slice(&self.key);
+        bytes.extend_from_slice(key);
         let middle = bytes.len();
         msg.encode(bytes);
         let end = bytes.len();
@@ -323,6 +317,7 @@ impl Effects {
         shard: ShardId,
         target: &TargetLink,
         message: u16,
+        key: &[u8],
         msg: &M,
         time: EventTime,
     ) -> usize {
@@ -333,7 +328,7 @@ impl Effects {
         put_varint(body, u64::from(target.function_name));
         put_varint(body, u64::from(target.messages[usize::from(message)]));
         put_signed(body, time.0);
-        put_bytes(body, &self.key);
+        put_bytes(body, key);
         put_with(body, |body| msg.encode(body));
         let message = Span::between(start, body.len());
         self.sent.push(Sent { target: shard, function: target.function, time, message });
@@ -342,6 +337,21 @@ impl Effects {
 
     pub(crate) fn emit<T: Message>(&mut self, egress: NameId, record: &T) {
         self.emit_with(egress, |body| record.encode(body));
+    }
+
+    /// Emits a record made of the one that stands here since the last, with its memory.
+    pub(crate) fn emit_filled<T: Message + Default>(&mut self, egress: NameId, fill: impl FnOnce(&mut T)) {
+        let of = TypeId::of::<T>();
+        let at = self.records.iter().position(|(known, _)| *known == of).unwrap_or_else(|| {
+            self.records.push((of, Box::new(T::default())));
+            self.records.len() - 1
+        });
+        let mut records = std::mem::take(&mut self.records);
+        let record = records[at].1.downcast_mut::<T>().expect("a record stands beside its own type");
+        record.reset();
+        fill(record);
+        self.emit(egress, record);
+        self.records = records;
     }
 
     pub(crate) fn emit_with(&mut self, egress: NameId, record: impl FnOnce(&mut Vec<u8>)) {
@@ -371,8 +381,7 @@ impl Effects {
         timer: &T,
         time: EventTime,
     ) {
-        self.key.clear();
-        key.write(&mut self.key);
+        let key_bytes = KeyBytes::of(key);
         let id = self.pending_next;
         self.pending_next += 1;
         let rearmed = matches!(due, Due::Event(_)) && self.firing == Some((links.function, handler));
@@ -390,8 +399,8 @@ impl Effects {
         put_signed(body, time.0);
         put_bytes(body, name.as_bytes());
         let name = Span::between(body.len() - name.len(), body.len());
-        put_bytes(body, &self.key);
-        let key = Span::between(body.len() - self.key.len(), body.len());
+        put_bytes(body, key_bytes.get());
+        let key = Span::between(body.len() - key_bytes.get().len(), body.len());
         let mut length = 0;
         put_with(body, |body| {
             let start = body.len();
@@ -405,7 +414,7 @@ impl Effects {
             rearmed,
             function: links.function,
             handler,
-            hash: murmur2(&self.key),
+            hash: murmur2(key_bytes.get()),
             time,
             key,
             name,
@@ -417,9 +426,8 @@ impl Effects {
     }
 
     pub(crate) fn cancel_timer<K: Key>(&mut self, function: FunctionId, key: &K, name: &str) {
-        self.key.clear();
-        key.write(&mut self.key);
-        self.timers.push(TimerRequest::Cancel { function, key: self.key.as_slice().into(), name: name.into() });
+        let key = KeyBytes::of(key).get().into();
+        self.timers.push(TimerRequest::Cancel { function, key, name: name.into() });
     }
 
     pub(crate) fn check_timer_name(&mut self, name: &str) -> bool {

@@ -82,8 +82,6 @@ impl<F: Function> Harness<F> {
     /// The same with what `ctx.resource` is to find.
     #[must_use]
     pub fn with_resources(key: impl IntoKey<F::Key>, resources: Resources) -> Self {
-        let mut bytes = Vec::new();
-        key.into_key().write(&mut bytes);
         let host = Host::new(Arc::new(Links::alone::<F>(resources)));
         let timer_names = host.timer_names();
         let mut effects = Effects::recording();
@@ -91,7 +89,7 @@ impl<F: Function> Harness<F> {
         effects.pending_next = 1;
         Self {
             host,
-            key: bytes,
+            key: key.into_bytes().get().to_vec(),
             effects,
             waiting: Vec::new(),
             watermark: EventTime(0),

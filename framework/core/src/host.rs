@@ -21,7 +21,7 @@ use crate::{
     effect::{Call, Effects},
     error::{DecodeError, Reject},
     function::{Access, Function, HandlerReturn, Handles, HandlesTimer, Incoming, Outcome},
-    key::Key,
+    key::{Key, KeyBytes},
     message::Message,
     program::{Links, MessageHandler, NameId},
     shard::{frame::Op, rules::Rule},
@@ -92,40 +92,14 @@ pub trait ErasedHost: Send {
     fn is_dirty(&self) -> bool;
 }
 
-/// The key's bytes within the slot, on the heap only when they are long.
-enum KeyBytes {
-    Inline { length: u8, bytes: [u8; 22] },
-    Heap(Box<[u8]>),
-}
-
-impl KeyBytes {
-    fn new(key: &[u8]) -> Self {
-        let mut bytes = [0; 22];
-        match bytes.get_mut(..key.len()) {
-            Some(inline) => {
-                inline.copy_from_slice(key);
-                Self::Inline { length: key.len() as u8, bytes }
-            }
-            None => Self::Heap(key.into()),
-        }
-    }
-
-    #[inline]
-    fn get(&self) -> &[u8] {
-        match self {
-            Self::Inline { length, bytes } => &bytes[..usize::from(*length)],
-            Self::Heap(bytes) => bytes,
-        }
-    }
-}
-
 struct Slot<F: Function> {
     hash: u32,
     /// Whether the key has a state in the journal, or will have with the next frame.
     exists: bool,
     dirty: bool,
     parked: bool,
-    key: KeyBytes,
+    /// Small, as there is one for each key.
+    key: KeyBytes<22>,
     state: F,
 }
 

@@ -22,7 +22,6 @@ use crate::{
     error::DecodeError,
     function::{MessageTo, Target, TargetDeclaration},
     host::panic_text,
-    key::Key,
     limits::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX},
     message::{Message, Row},
     program::{IngressSpec, Program, Route},
@@ -218,7 +217,7 @@ impl<L> Router<'_, L> {
     /// Puts a message into the batch of its shard, which it returns; an error is kept for the end.
     fn put<T: Target + IncludedIn<L, I>, M: MessageTo<T>, I>(
         &mut self,
-        key: &T::Key,
+        key: &[u8],
         payload: impl FnOnce(&mut Vec<u8>),
     ) -> Option<usize> {
         let route = &self.routes[T::SLOT];
@@ -269,7 +268,6 @@ pub struct Batches {
     pub shards: Vec<IngressBatch>,
     /// An `Option` of the record before, whose memory the next one can have.
     spare: Box<dyn Any + Send>,
-    key: Vec<u8>,
     offset: u64,
     marks: Vec<(usize, usize)>,
     written: u64,
@@ -280,7 +278,7 @@ impl Batches {
     #[must_use]
     pub fn new(shards: u32) -> Self {
         let shards = vec![IngressBatch::default(); shards as usize];
-        Self { shards, spare: Box::new(()), key: Vec::new(), offset: 0, marks: Vec::new(), written: 0 }
+        Self { shards, spare: Box::new(()), offset: 0, marks: Vec::new(), written: 0 }
     }
 
     /// How many bytes of keys and messages were ever put in, batches that were taken out included.
@@ -327,22 +325,20 @@ impl Batches {
         &mut self,
         route: &Route,
         handler: u16,
-        key: &T::Key,
+        key: &[u8],
         payload: impl FnOnce(&mut Vec<u8>),
         time: EventTime,
     ) -> Result<usize, String> {
-        self.key.clear();
-        key.write(&mut self.key);
-        if self.key.len() > KEY_BYTES_MAX {
-            return Err(format!("a key for `{}` has {} bytes; the limit is {KEY_BYTES_MAX}", T::NAME, self.key.len()));
+        if key.len() > KEY_BYTES_MAX {
+            return Err(format!("a key for `{}` has {} bytes; the limit is {KEY_BYTES_MAX}", T::NAME, key.len()));
         }
-        let hash = murmur2(&self.key);
+        let hash = murmur2(key);
         let shard = shard_of(hash, self.shards.len() as u32) as usize;
         let batch = &mut self.shards[shard];
         self.marks.push((shard, batch.calls.bytes.len()));
         let bytes = &mut batch.calls.bytes;
         let start = bytes.len();
-        bytes.extend_from_slice(&self.key);
+        bytes.extend_from_slice(key);
         let middle = bytes.len();
         payload(bytes);
         let (key, payload) = (Span::between(start, middle), Span::between(middle, bytes.len()));

@@ -1,6 +1,6 @@
 //! Keys: the identity of one instance, with the bytes that Kafka's clients would write for it.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
 use uuid::Uuid;
 
@@ -12,16 +12,14 @@ use crate::error::DecodeError;
 /// are big-endian. Implement it for a type of your own to get keys that cannot be mixed up.
 ///
 /// ```
-/// use statefn_core::{DecodeError, IntoKey, Key};
+/// use statefn_core::{DecodeError, Key, KeyBytes};
 /// #[derive(Debug, Clone, PartialEq, Eq)]
 /// struct AccountId(u64);
 /// impl Key for AccountId {
-///     fn write(&self, out: &mut Vec<u8>) { self.0.write(out) }
+///     fn write(&self, out: &mut KeyBytes) { self.0.write(out) }
 ///     fn read(bytes: &[u8]) -> Result<Self, DecodeError> { u64::read(bytes).map(Self) }
 /// }
-/// let mut bytes = Vec::new();
-/// AccountId(258).write(&mut bytes);
-/// assert_eq!(bytes, [0, 0, 0, 0, 0, 0, 1, 2]);
+/// assert_eq!(KeyBytes::of(&AccountId(258)).get(), [0, 0, 0, 0, 0, 0, 1, 2]);
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no key",
@@ -29,7 +27,7 @@ use crate::error::DecodeError;
 )]
 pub trait Key: Sized + Clone + Eq + Debug + Send + 'static {
     /// Appends the key's bytes; equal keys write equal bytes, unequal keys unequal ones.
-    fn write(&self, out: &mut Vec<u8>);
+    fn write(&self, out: &mut KeyBytes);
 
     /// Reads a key from exactly the bytes that `write` wrote.
     ///
@@ -47,6 +45,85 @@ pub trait Key: Sized + Clone + Eq + Debug + Send + 'static {
     }
 }
 
+/// The bytes of a key; up to `INLINE` of them stand in the value itself, so that most keys need no
+/// allocation.
+///
+/// ```
+/// use statefn_core::KeyBytes;
+/// let mut bytes = KeyBytes::<4>::new(b"ab");
+/// bytes.push(b"cd");
+/// assert_eq!(bytes.get(), b"abcd");
+/// bytes.push(b"e");
+/// assert_eq!(bytes.get(), b"abcde");
+/// ```
+#[derive(Clone)]
+pub struct KeyBytes<const INLINE: usize = 38>(Place<INLINE>);
+
+/// Where the bytes are: on the heap only when they are many.
+#[derive(Clone)]
+enum Place<const INLINE: usize> {
+    Inline { length: u8, bytes: [u8; INLINE] },
+    Heap(Box<[u8]>),
+}
+
+impl<const INLINE: usize> KeyBytes<INLINE> {
+    /// These bytes.
+    #[inline]
+    #[must_use]
+    pub fn new(key: &[u8]) -> Self {
+        const { assert!(INLINE <= u8::MAX as usize, "the length stands in one byte") };
+        let mut bytes = [0; INLINE];
+        match bytes.get_mut(..key.len()) {
+            Some(inline) => {
+                inline.copy_from_slice(key);
+                Self(Place::Inline { length: key.len() as u8, bytes })
+            }
+            None => Self(Place::Heap(key.into())),
+        }
+    }
+
+    /// The bytes themselves.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> &[u8] {
+        match &self.0 {
+            Place::Inline { length, bytes } => &bytes[..usize::from(*length)],
+            Place::Heap(bytes) => bytes,
+        }
+    }
+
+    /// Appends bytes.
+    #[inline]
+    pub fn push(&mut self, more: &[u8]) {
+        if let Place::Inline { length, bytes } = &mut self.0 {
+            let start = usize::from(*length);
+            if let Some(room) = bytes.get_mut(start..start + more.len()) {
+                room.copy_from_slice(more);
+                *length += more.len() as u8;
+                return;
+            }
+        }
+        self.0 = Place::Heap([self.get(), more].concat().into());
+    }
+}
+
+impl KeyBytes {
+    /// The bytes of a key.
+    #[inline]
+    #[must_use]
+    pub fn of<K: Key>(key: &K) -> Self {
+        let mut bytes = Self::new(&[]);
+        key.write(&mut bytes);
+        bytes
+    }
+}
+
+impl<const INLINE: usize> Debug for KeyBytes<INLINE> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.get().escape_ascii())
+    }
+}
+
 /// What can stand where a key of type `K` is wanted: the key, a reference to it, or a literal.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no key of this function, whose keys are `{K}`",
@@ -56,6 +133,15 @@ pub trait Key: Sized + Clone + Eq + Debug + Send + 'static {
 pub trait IntoKey<K> {
     /// Makes the key.
     fn into_key(self) -> K;
+
+    /// Its bytes, made without the key where that is less work.
+    fn into_bytes(self) -> KeyBytes
+    where
+        Self: Sized,
+        K: Key,
+    {
+        KeyBytes::of(&self.into_key())
+    }
 }
 
 impl<K: Key> IntoKey<K> for K {
@@ -68,17 +154,23 @@ impl<K: Key> IntoKey<K> for &K {
     fn into_key(self) -> K {
         self.clone()
     }
+    fn into_bytes(self) -> KeyBytes {
+        KeyBytes::of(self)
+    }
 }
 
 impl IntoKey<String> for &str {
     fn into_key(self) -> String {
         self.to_owned()
     }
+    fn into_bytes(self) -> KeyBytes {
+        KeyBytes::new(self.as_bytes())
+    }
 }
 
 impl Key for String {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.as_bytes());
+    fn write(&self, out: &mut KeyBytes) {
+        out.push(self.as_bytes());
     }
     fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut key = Self::new();
@@ -95,9 +187,9 @@ impl Key for String {
 }
 
 impl Key for Uuid {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut KeyBytes) {
         let mut text = Uuid::encode_buffer();
-        out.extend_from_slice(self.hyphenated().encode_lower(&mut text).as_bytes());
+        out.push(self.hyphenated().encode_lower(&mut text).as_bytes());
     }
     fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
         Uuid::try_parse_ascii(bytes).map_err(|error| DecodeError::new(format_args!("a UUID key is its text: {error}")))
@@ -107,8 +199,8 @@ impl Key for Uuid {
 macro_rules! integers {
     ($($integer:ident),*) => {$(
         impl Key for $integer {
-            fn write(&self, out: &mut Vec<u8>) {
-                out.extend_from_slice(&self.to_be_bytes());
+            fn write(&self, out: &mut KeyBytes) {
+                out.push(&self.to_be_bytes());
             }
             fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
                 match <[u8; size_of::<$integer>()]>::try_from(bytes) {
@@ -128,9 +220,7 @@ mod tests {
     use super::*;
 
     fn check<K: Key>(key: K, bytes: &[u8]) {
-        let mut written = Vec::new();
-        key.write(&mut written);
-        assert_eq!(written, bytes);
+        assert_eq!(KeyBytes::of(&key).get(), bytes);
         let mut read = K::read(bytes).expect("reads back");
         assert_eq!(read, key);
         read.read_into(bytes).expect("reads again");

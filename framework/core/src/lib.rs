@@ -44,7 +44,7 @@ pub use self::{
     context::Context,
     egress::Egress,
     error::{DecodeError, Failed, Fault, LinkError, Never, Reject},
-    key::{IntoKey, Key},
+    key::{IntoKey, Key, KeyBytes},
     message::{Encoding, Message, Wire},
     state::State,
     time::{Due, EventTime, ProcessingTime},

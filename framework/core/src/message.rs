@@ -34,6 +34,14 @@ pub trait Wire: Sized + Send + 'static {
         Ok(())
     }
 
+    /// Makes the default value of this one, keeping its memory where the encoding can.
+    fn reset(&mut self)
+    where
+        Self: Default,
+    {
+        *self = Self::default();
+    }
+
     /// Reads a value from a row of a table, by the names of its columns.
     ///
     /// # Errors
@@ -130,6 +138,11 @@ pub fn decode_prost<T: prost::Message + Default>(bytes: &[u8]) -> Result<T, Deco
 pub fn decode_prost_into<T: prost::Message>(value: &mut T, bytes: &[u8]) -> Result<(), DecodeError> {
     value.clear();
     value.merge(bytes).map_err(DecodeError::new)
+}
+
+/// Makes the default value of a prost message, keeping its buffers.
+pub fn reset_prost<T: prost::Message>(value: &mut T) {
+    value.clear();
 }
 
 macro_rules! json {

@@ -105,10 +105,8 @@ impl<'a> Committed<'a> {
     /// If the state cannot be read, which is an error in its encoding.
     #[must_use]
     pub fn state<F: Function>(&self, of: &Address<F>) -> Option<F> {
-        let mut wanted = Vec::new();
-        of.key().write(&mut wanted);
         let mut all = self.images().flat_map(Image::states);
-        let found = all.find(|(function, key, _)| *function == F::NAME && *key == wanted);
+        let found = all.find(|(function, key, _)| *function == F::NAME && *key == of.key());
         found.map(|(_, _, state)| read_state(state))
     }
 

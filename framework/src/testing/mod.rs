@@ -48,7 +48,7 @@ mod trial;
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use statefn_core::{
-    Address, Egress, EventTime, Failed, Fault, Key, LinkError, Message, Wire,
+    Address, Egress, EventTime, Failed, Fault, LinkError, Message, Wire,
     address::{murmur2, shard_of},
     dead_letter::DeadLetter,
     effect::{Call, Calls},
@@ -233,12 +233,11 @@ impl TestApp {
         let route = self.linked.program.route(&target);
         let route = route.unwrap_or_else(|| panic!("`{}` is not registered: add `.function::<..>()`", T::NAME));
         let handler = route.handlers[usize::from(<M as MessageTo<T>>::INDEX)];
-        let (mut key, mut payload) = (Vec::new(), Vec::new());
-        to.key().write(&mut key);
+        let mut payload = Vec::new();
         msg.encode(&mut payload);
-        let (hash, now) = (murmur2(&key), self.clock.now());
+        let (hash, now) = (murmur2(to.key()), self.clock.now());
         let mut calls = Calls::default();
-        calls.push(Call::message(route.function, handler, hash, EventTime(now.0)), &key, &payload);
+        calls.push(Call::message(route.function, handler, hash, EventTime(now.0)), to.key(), &payload);
         self.requests += 1;
         let request = Request { id: self.requests, calls };
         self.pipeline.request(shard_of(hash, self.options.shards), &request, now);
@@ -267,9 +266,8 @@ impl TestApp {
     /// If the state cannot be read, which is an error in its encoding.
     #[must_use]
     pub fn state<F: Function>(&mut self, of: Address<F>) -> Option<F> {
-        let mut key = Vec::new();
-        of.key().write(&mut key);
-        let image = self.image(shard_of(murmur2(&key), self.options.shards));
+        let key = of.key();
+        let image = self.image(shard_of(murmur2(key), self.options.shards));
         let mut found = image.states().filter(|(function, known, _)| *function == F::NAME && *known == key);
         found.next().map(|(_, _, state)| {
             F::decode_state(state).unwrap_or_else(|error| panic!("the state of {of:?} cannot be read: {error}"))

@@ -22,7 +22,7 @@ use std::{
 };
 
 use statefn_core::{
-    Address, Key, Message, Wire,
+    Address, Message, Wire,
     function::{MessageTo, Target},
     ingress::{Batches, ErasedIngress},
 };
@@ -216,10 +216,11 @@ impl Simulation {
         mut self,
         calls: impl Fn(&mut Random) -> Vec<(Address<T>, M)> + 'static,
     ) -> Self {
-        let asked = |(to, msg): &(Address<T>, M)| {
-            let mut key = Vec::new();
-            to.key().write(&mut key);
-            Asked { function: T::NAME, message: M::NAME, key, payload: encoded(msg) }
+        let asked = |(to, msg): &(Address<T>, M)| Asked {
+            function: T::NAME,
+            message: M::NAME,
+            key: to.key().to_vec(),
+            payload: encoded(msg),
         };
         self.clients.push(Box::new(move |random| calls(random).iter().map(asked).collect()));
         self

@@ -217,6 +217,8 @@ pub struct Shard {
     now_sealed: ProcessingTime,
     next_offset: Offset,
     in_flight: Option<Sealed>,
+    /// The last sealed frame, whose memory is used again once nobody else has it.
+    last_frame: Option<Arc<Vec<u8>>>,
 
     hosts: Vec<Box<dyn ErasedHost>>,
     effects: Effects,
@@ -743,6 +745,7 @@ impl Shard {
             now_sealed: ProcessingTime(image.now),
             next_offset: image.next_offset,
             in_flight: None,
+            last_frame: None,
             id,
             program,
             options,

@@ -20,6 +20,9 @@ use crate::{
     time::EventTime,
 };
 
+/// How large a frame is, at most, whose memory is kept for the next but one.
+const SPARE_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// What has been given to the journal and is not confirmed yet.
 #[derive(Debug)]
 pub(crate) struct Sealed {
@@ -188,7 +191,8 @@ impl Shard {
         self.counters.messages += self.effects.sent.len() as u64;
         self.now_sealed = self.now;
         let frame = Arc::new(body);
-        self.effects.body = Vec::with_capacity(frame.len().min(1 << 20));
+        self.effects.body = self.empty_body();
+        self.last_frame = (frame.capacity() <= SPARE_FRAME_BYTES_MAX).then(|| Arc::clone(&frame));
         frame::begin(&mut self.effects.body);
         match frame::split(&frame, &header, self.options.record_bytes_max) {
             parts if parts.is_empty() => records.push(Arc::clone(&frame)),
@@ -212,6 +216,13 @@ impl Shard {
             progress: Arc::new(self.progress()),
             snapshot: self.is_snapshot_due().then(|| self.take_snapshot(next_offset)),
         }
+    }
+
+    /// The memory of the frame before, if everyone is done with it: it is there already, and near.
+    fn empty_body(&mut self) -> Vec<u8> {
+        let mut body = self.last_frame.take().and_then(|frame| Arc::try_unwrap(frame).ok()).unwrap_or_default();
+        body.clear();
+        body
     }
 
     /// Puts everything into the body that handlers did not write there themselves.

@@ -1,13 +1,21 @@
-//! Readers: the partitions of the input, which shard hosts read themselves, in turn.
+//! Readers: the partitions of the input, which shard hosts read themselves, side by side.
 //!
-//! A host that has nothing else to do reads the next stretch of a partition that nobody else reads
-//! at the moment, and fans it out to all hosts, itself included, by their mailboxes. So what was
-//! read and decoded is applied while it is still in the cache of the same core, one thread uses
-//! one core, and several share the work of reading.
+//! A host that has nothing else to do cuts the next stretch out of a partition, decodes and routes
+//! it, and fans it out to all hosts, itself included, by their mailboxes. So what was read and
+//! decoded is applied while it is still in the cache of the same core, one thread uses one core,
+//! and several share the work of one file: only cutting has to be done by one at a time.
 //!
-//! Invariants: a partition is read by one host at a time, and its stretches enter each mailbox in
-//! the order of their offsets, because they are posted before the partition is let go; no more than
-//! [`STRETCHES_PER_HOST`] stretches of a partition for each host are on their way.
+//! ```text
+//! host 0:  cut 1 | route 1 ........... | deliver 1 | cut 3 | ..
+//! host 1:        | cut 2 | route 2 ... (waits for 1) ... deliver 2
+//! ```
+//! What a router makes of a stretch may be far more than the stretch. What goes beyond the limit
+//! stays as it was cut, and is routed once everything before it was delivered, part by part.
+//!
+//! Invariants: a partition is cut by one host at a time, and its stretches enter each mailbox in
+//! the order of their offsets, because whoever has the next one delivers it and all that wait for
+//! it; no more than [`STRETCHES_PER_HOST`] stretches of a partition for each host are on their way;
+//! an input that cannot be read on ends the run once everything before that place was delivered.
 //!
 //! A generator is code of the app and may wait for something, so it has a thread of its own.
 //!
@@ -15,8 +23,9 @@
 //! next stretch of another host, or when the pace of the ingress allows.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, TryLockError,
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
@@ -27,7 +36,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use statefn_core::{
     address::ShardId,
     ingress::{Batches, ErasedIngress, IngressBatch},
-    ports::ingress::{ReadLimit, Source, finish_stretch},
+    ports::ingress::{ReadLimit, Source, Stretch, finish_stretch},
     shard::{Shard, frame::Position},
 };
 
@@ -38,7 +47,7 @@ use super::{
 };
 use crate::{
     failpoint::failpoint,
-    ingress::{FileSource, GeneratorSource, SourceError},
+    ingress::{FileSource, Frontier, GeneratorSource, RawStretch, Routed, SourceError},
 };
 
 /// How many stretches of a partition may be on their way for each host.
@@ -87,6 +96,10 @@ pub(crate) struct Readers {
 
 struct Partition {
     is_generator: bool,
+    /// The place of the ingress in the program.
+    place: usize,
+    ingress: Arc<dyn ErasedIngress>,
+    number: u32,
     /// The most that one stretch takes.
     stretch: ReadLimit,
     /// How many stretches may be on their way.
@@ -95,10 +108,45 @@ struct Partition {
     /// Stretches read so far: partitions take turns, so that none holds the watermark back for
     /// longer than it must.
     turns: AtomicU64,
-    /// Its stretches on their way, and the one that is read.
+    /// Its stretches on their way, and those that are cut or routed.
     on_their_way: Arc<AtomicUsize>,
-    is_ended: AtomicBool,
-    reader: Mutex<Reader>,
+    /// Whether nothing is left to cut.
+    is_cut: AtomicBool,
+    /// Whether what was cut and goes beyond a limit is to be routed before anything else.
+    has_rest: AtomicBool,
+    source: Mutex<AnySource>,
+    delivery: Mutex<Delivery>,
+}
+
+/// What a partition is read from, and the number of the next stretch.
+enum AnySource {
+    File(Box<FileSource>, u64),
+    Generator(GeneratorSource),
+}
+
+/// Brings stretches back into the order of their offsets.
+struct Delivery {
+    frontier: Frontier,
+    /// The number of the stretch that is delivered next.
+    next: u64,
+    /// Stretches that were routed before their turn.
+    early: BTreeMap<u64, Arrival>,
+    /// The stretch `next`, as far as its parts before were delivered.
+    rest: Option<RawStretch>,
+    is_over: bool,
+    /// Memory that is used again.
+    spare_raw: Vec<RawStretch>,
+    spare_batches: Vec<Batches>,
+    /// By shard: batches that came back and are empty.
+    spare: Vec<Vec<IngressBatch>>,
+    spares: (Sender<Spares>, Receiver<Spares>),
+}
+
+/// A stretch that was cut and routed, or why there is none.
+struct Arrival {
+    outcome: Result<(Routed, Batches), SourceError>,
+    raw: RawStretch,
+    permit: Permit,
 }
 
 /// How fast an ingress may be read, all partitions together.
@@ -106,18 +154,6 @@ struct Pace {
     records_per_second: Option<f64>,
     started_at: Instant,
     records: AtomicU64,
-}
-
-struct Reader {
-    /// The place of the ingress in the program.
-    place: usize,
-    ingress: Arc<dyn ErasedIngress>,
-    partition: u32,
-    source: Box<AnySource>,
-    batches: Batches,
-    /// By shard: batches that came back and are empty.
-    spare: Vec<Vec<IngressBatch>>,
-    spares: (Sender<Spares>, Receiver<Spares>),
 }
 
 /// Batches that came back, with the shards they were for.
@@ -138,25 +174,22 @@ impl Readers {
                 if first.is_ended {
                     continue;
                 }
-                let reader = Reader {
-                    place,
-                    ingress: Arc::clone(&plan.ingresses[place]),
-                    partition,
-                    source: open(at, first)?,
-                    batches: Batches::new(plan.shards),
-                    spare: vec![Vec::new(); plan.shards as usize],
-                    spares: unbounded(),
-                };
-                let is_generator = matches!(at, InputPlace::Generator);
+                let source = open(at, first)?;
+                let is_generator = matches!(source, AnySource::Generator(_));
                 partitions.push(Partition {
                     is_generator,
+                    place,
+                    ingress: Arc::clone(&plan.ingresses[place]),
+                    number: partition,
                     stretch: if is_generator { STRETCH_OF_GENERATOR } else { stretch_of(plan.shards) },
                     stretches: if is_generator { STRETCHES_OF_GENERATOR } else { STRETCHES_PER_HOST * hosts },
                     pace: Arc::clone(&pace),
                     turns: AtomicU64::new(0),
                     on_their_way: Arc::default(),
-                    is_ended: AtomicBool::new(false),
-                    reader: Mutex::new(reader),
+                    is_cut: AtomicBool::new(false),
+                    has_rest: AtomicBool::new(false),
+                    source: Mutex::new(source),
+                    delivery: Mutex::new(Delivery::new(first, plan.shards)),
                 });
             }
         }
@@ -180,11 +213,9 @@ impl Readers {
 
     fn generate(&self, place: usize, switchboard: &Switchboard) {
         let partition = &self.partitions[place];
-        while !self.stopped.load(Ordering::SeqCst) && !partition.is_ended.load(Ordering::Acquire) {
-            match self.read_one_of(vec![partition], switchboard) {
-                Ok(Attempt::Read) => {}
-                Ok(Attempt::Nothing | Attempt::Later(_)) => std::thread::sleep(THROTTLE_INTERVAL),
-                Err(error) => return switchboard.notify(Notice::SourceFailed(error)),
+        while !self.stopped.load(Ordering::SeqCst) && !partition.is_cut.load(Ordering::Acquire) {
+            if self.read_one_of(vec![partition], switchboard) != Attempt::Read {
+                std::thread::sleep(THROTTLE_INTERVAL);
             }
         }
     }
@@ -202,61 +233,242 @@ impl Readers {
     }
 
     /// Reads one stretch of the partition whose turn it is, if one may be read now.
-    ///
-    /// # Errors
-    /// If an input cannot be read on; what was read before that place is on its way.
-    pub(crate) fn read(&self, switchboard: &Switchboard) -> Result<Attempt, SourceError> {
+    pub(crate) fn read(&self, switchboard: &Switchboard) -> Attempt {
         self.read_one_of(self.partitions.iter().filter(|partition| !partition.is_generator).collect(), switchboard)
     }
 
-    fn read_one_of(&self, partitions: Vec<&Partition>, switchboard: &Switchboard) -> Result<Attempt, SourceError> {
+    fn read_one_of(&self, partitions: Vec<&Partition>, switchboard: &Switchboard) -> Attempt {
         self.reading.fetch_add(1, Ordering::SeqCst);
         let attempt = match self.stopped.load(Ordering::SeqCst) {
-            true => Ok(Attempt::Nothing),
+            true => Attempt::Nothing,
             false => self.read_first_of(partitions, switchboard),
         };
         self.reading.fetch_sub(1, Ordering::SeqCst);
         attempt
     }
 
-    fn read_first_of(&self, mut order: Vec<&Partition>, switchboard: &Switchboard) -> Result<Attempt, SourceError> {
+    fn read_first_of(&self, mut order: Vec<&Partition>, switchboard: &Switchboard) -> Attempt {
         order.retain(|partition| partition.may_be_read());
         order.sort_by_key(|partition| partition.turns.load(Ordering::Relaxed));
         let mut attempt = Attempt::Nothing;
         for partition in order {
-            let Some(mut reader) = partition.try_lock() else { continue };
-            let Some(limit) = partition.pace.limit(partition.stretch) else {
-                attempt = Attempt::Later(THROTTLE_INTERVAL);
-                continue;
-            };
-            partition.on_their_way.fetch_add(1, Ordering::AcqRel);
-            let permit = Permit(Arc::clone(&partition.on_their_way));
-            let read = reader.read(limit, &partition.pace, switchboard, permit);
-            // One input that cannot be read on ends the run: the others are not read further.
-            let is_ended = read.inspect_err(|_| self.stop())?;
-            partition.turns.fetch_add(1, Ordering::Relaxed);
-            // Another host may have found the end as well; it is counted once.
-            if is_ended && !partition.is_ended.swap(true, Ordering::AcqRel) {
-                self.open.fetch_sub(1, Ordering::AcqRel);
+            match partition.read(self, switchboard) {
+                Attempt::Read => {
+                    partition.turns.fetch_add(1, Ordering::Relaxed);
+                    return Attempt::Read;
+                }
+                Attempt::Later(wait) => attempt = Attempt::Later(wait),
+                Attempt::Nothing => {}
             }
-            return Ok(Attempt::Read);
         }
-        Ok(attempt)
+        attempt
     }
 }
 
 impl Partition {
     fn may_be_read(&self) -> bool {
-        !self.is_ended.load(Ordering::Acquire) && self.on_their_way.load(Ordering::Acquire) < self.stretches
+        let on_their_way = self.on_their_way.load(Ordering::Acquire);
+        // All stretches on their way may wait for the rest of the one before them.
+        let is_rest = self.has_rest.load(Ordering::Acquire) && on_their_way <= self.stretches;
+        is_rest || !self.is_cut.load(Ordering::Acquire) && on_their_way < self.stretches
     }
 
-    /// The reader, unless another host has it. One that a panic left behind belongs to a run that is over.
-    fn try_lock(&self) -> Option<MutexGuard<'_, Reader>> {
-        match self.reader.try_lock() {
-            Ok(reader) => Some(reader),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
+    fn read(&self, readers: &Readers, switchboard: &Switchboard) -> Attempt {
+        if self.has_rest.load(Ordering::Acquire) {
+            return self.route_rest(readers, switchboard);
         }
+        let Some(mut source) = unless_taken(&self.source) else { return Attempt::Nothing };
+        let Some(limit) = self.pace.limit(self.stretch) else { return Attempt::Later(THROTTLE_INTERVAL) };
+        let permit = self.permit();
+        match &mut *source {
+            AnySource::File(file, next) => {
+                let mut raw = lock(&self.delivery).spare_raw.pop().unwrap_or_default();
+                let cut = file.cut(&mut raw, limit);
+                let number = *next;
+                *next += 1;
+                // Behind an error there is nothing: everything before it is on its way.
+                if cut.is_err() || raw.is_last() {
+                    self.is_cut.store(true, Ordering::Release);
+                }
+                self.pace.records.fetch_add(raw.records(), Ordering::Relaxed);
+                switchboard.status.read_permille.store(file.read_permille(), Ordering::Relaxed);
+                drop(source);
+                let outcome = cut.map(|()| self.route(&mut raw));
+                self.deliver(number, Arrival { outcome, raw, permit }, readers, switchboard);
+            }
+            AnySource::Generator(generator) => {
+                let mut batches = lock(&self.delivery).batches();
+                let before = (generator.position().records, generator.dead_letters());
+                let Ok(stretch) = generator.read(&*self.ingress, &mut batches, limit) else { return Attempt::Nothing };
+                let counts = [stretch.to.records - before.0, generator.dead_letters() - before.1];
+                self.pace.records.fetch_add(counts[0], Ordering::Relaxed);
+                self.is_cut.store(stretch.to.is_ended, Ordering::Release);
+                let mut delivery = lock(&self.delivery);
+                self.post(&mut delivery, batches, (stretch, counts), permit, readers, switchboard);
+            }
+        }
+        Attempt::Read
+    }
+
+    fn permit(&self) -> Permit {
+        self.on_their_way.fetch_add(1, Ordering::AcqRel);
+        Permit(Arc::clone(&self.on_their_way))
+    }
+
+    fn route(&self, raw: &mut RawStretch) -> (Routed, Batches) {
+        let mut batches = lock(&self.delivery).batches();
+        let routed = raw.route(&*self.ingress, &mut batches, self.stretch);
+        (routed, batches)
+    }
+
+    /// Delivers a stretch if it is its turn, and then those that waited for it.
+    fn deliver(&self, number: u64, arrival: Arrival, readers: &Readers, switchboard: &Switchboard) {
+        let mut delivery = lock(&self.delivery);
+        delivery.early.insert(number, arrival);
+        self.deliver_early(&mut delivery, readers, switchboard);
+    }
+
+    fn deliver_early(&self, delivery: &mut Delivery, readers: &Readers, switchboard: &Switchboard) {
+        while delivery.rest.is_none() && !delivery.is_over {
+            let next = delivery.next;
+            let Some(Arrival { outcome, raw, permit }) = delivery.early.remove(&next) else { return };
+            match outcome {
+                Ok((routed, batches)) => {
+                    self.pass(delivery, (routed, batches), raw, permit, readers, switchboard);
+                }
+                Err(error) => self.fail(delivery, error, readers, switchboard),
+            }
+        }
+    }
+
+    /// Posts what was routed of the stretch whose turn it is, and keeps what is left of it.
+    fn pass(
+        &self,
+        delivery: &mut Delivery,
+        (routed, batches): (Routed, Batches),
+        mut raw: RawStretch,
+        permit: Permit,
+        readers: &Readers,
+        switchboard: &Switchboard,
+    ) {
+        let counts = [routed.records(), routed.dead_letters()];
+        let (stretch, error) = delivery.frontier.pass(routed);
+        self.post(delivery, batches, (stretch, counts), permit, readers, switchboard);
+        if let Some(error) = error {
+            return self.fail(delivery, error, readers, switchboard);
+        }
+        if raw.is_done() {
+            delivery.next += 1;
+            delivery.spare_raw.push(raw);
+            return;
+        }
+        if delivery.frontier.is_proven() {
+            raw.prove();
+        }
+        delivery.rest = Some(raw);
+        self.has_rest.store(true, Ordering::Release);
+    }
+
+    /// Routes the next part of what went beyond a limit; nothing behind it is delivered before.
+    fn route_rest(&self, readers: &Readers, switchboard: &Switchboard) -> Attempt {
+        let Some(mut delivery) = unless_taken(&self.delivery) else { return Attempt::Nothing };
+        let Some(mut raw) = delivery.rest.take() else { return Attempt::Nothing };
+        self.has_rest.store(false, Ordering::Release);
+        let permit = self.permit();
+        let mut batches = delivery.batches();
+        let routed = raw.route(&*self.ingress, &mut batches, self.stretch);
+        self.pass(&mut delivery, (routed, batches), raw, permit, readers, switchboard);
+        self.deliver_early(&mut delivery, readers, switchboard);
+        Attempt::Read
+    }
+
+    /// One input that cannot be read on ends the run: the others are not read further.
+    fn fail(&self, delivery: &mut Delivery, error: SourceError, readers: &Readers, switchboard: &Switchboard) {
+        delivery.is_over = true;
+        self.is_cut.store(true, Ordering::Release);
+        readers.stop();
+        switchboard.notify(Notice::SourceFailed(error));
+    }
+
+    fn post(
+        &self,
+        delivery: &mut Delivery,
+        mut batches: Batches,
+        (stretch, [records, dead_letters]): (Stretch, [u64; 2]),
+        permit: Permit,
+        readers: &Readers,
+        switchboard: &Switchboard,
+    ) {
+        switchboard.status.records.fetch_add(records, Ordering::Relaxed);
+        switchboard.status.unreadable.fetch_add(dead_letters, Ordering::Relaxed);
+        finish_stretch(&mut batches, self.place, self.number, stretch);
+        failpoint("reader/stretch-read");
+        fan_out(&mut batches, &delivery.spares.0, permit, switchboard);
+        failpoint("reader/fanned-out");
+        delivery.spare_batches.push(batches);
+        if stretch.to.is_ended {
+            readers.open.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Delivery {
+    fn new(from: Position, shards: u32) -> Self {
+        Self {
+            frontier: Frontier::new(from),
+            next: 0,
+            early: BTreeMap::new(),
+            rest: None,
+            is_over: false,
+            spare_raw: Vec::new(),
+            spare_batches: vec![Batches::new(shards)],
+            spare: vec![Vec::new(); shards as usize],
+            spares: unbounded(),
+        }
+    }
+
+    /// Empty batches, in the memory that was used last: it is near.
+    fn batches(&mut self) -> Batches {
+        for (shard, mut batch) in self.spares.1.try_iter().flatten() {
+            batch.clear();
+            self.spare[shard as usize].push(batch);
+        }
+        let mut batches = self.spare_batches.pop().unwrap_or_else(|| Batches::new(self.spare.len() as u32));
+        for (batch, spare) in batches.shards.iter_mut().zip(&mut self.spare) {
+            if let Some(spare) = spare.pop() {
+                *batch = spare;
+            }
+        }
+        batches
+    }
+}
+
+/// Sends each host the batches of its shards.
+fn fan_out(batches: &mut Batches, spares: &Sender<Spares>, permit: Permit, switchboard: &Switchboard) {
+    let permit = Arc::new(permit);
+    let hosts = switchboard.states.len();
+    let mut shares: Vec<Spares> = (0..hosts).map(|_| Vec::new()).collect();
+    for (shard, batch) in (0..).zip(&mut batches.shards) {
+        shares[switchboard.host_of(shard)].push((shard, std::mem::take(batch)));
+    }
+    for (host, batches) in shares.into_iter().enumerate() {
+        let share = Share { batches, spares: spares.clone(), _permit: Arc::clone(&permit) };
+        switchboard.post(host, vec![Event::Input(share)]);
+        failpoint("reader/share-posted");
+    }
+}
+
+/// What a lock guards. What a panic left behind belongs to a run that is over.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The same, unless another thread has it.
+fn unless_taken<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }
 
@@ -274,61 +486,6 @@ impl Pace {
     }
 }
 
-impl Reader {
-    fn read(
-        &mut self,
-        limit: ReadLimit,
-        pace: &Pace,
-        switchboard: &Switchboard,
-        permit: Permit,
-    ) -> Result<bool, SourceError> {
-        self.take_spares();
-        let before = (self.source.position().records, self.source.dead_letters());
-        let stretch = self.source.read(&*self.ingress, &mut self.batches, limit)?;
-        let records = stretch.to.records - before.0;
-        pace.records.fetch_add(records, Ordering::Relaxed);
-        let status = &switchboard.status;
-        status.records.fetch_add(records, Ordering::Relaxed);
-        status.unreadable.fetch_add(self.source.dead_letters() - before.1, Ordering::Relaxed);
-        status.read_permille.store(self.source.read_permille(), Ordering::Relaxed);
-        finish_stretch(&mut self.batches, self.place, self.partition, stretch);
-        failpoint("reader/stretch-read");
-        self.fan_out(permit, switchboard);
-        failpoint("reader/fanned-out");
-        Ok(stretch.to.is_ended)
-    }
-
-    /// Fills the batches whose memory was used last: it is near.
-    fn take_spares(&mut self) {
-        for (shard, mut batch) in self.spares.1.try_iter().flatten() {
-            batch.clear();
-            self.spare[shard as usize].push(batch);
-        }
-        for (batch, spare) in self.batches.shards.iter_mut().zip(&mut self.spare) {
-            if let Some(spare) = spare.pop() {
-                *batch = spare;
-            }
-        }
-    }
-
-    fn fan_out(&mut self, permit: Permit, switchboard: &Switchboard) {
-        let permit = Arc::new(permit);
-        let hosts = switchboard.states.len();
-        let mut shares: Vec<Spares> = (0..hosts).map(|_| Vec::new()).collect();
-        for (shard, batch) in (0..).zip(&mut self.batches.shards) {
-            shares[switchboard.host_of(shard)].push((shard, std::mem::take(batch)));
-        }
-        for (host, batches) in shares.into_iter().enumerate() {
-            let share = Share { batches, spares: self.spares.0.clone(), _permit: Arc::clone(&permit) };
-            switchboard.post(host, vec![Event::Input(share)]);
-            failpoint("reader/share-posted");
-        }
-    }
-}
-
-/// What a reader reads, of any kind.
-type AnySource = dyn Source<Error = SourceError>;
-
 /// How much hosts read at a time.
 fn stretch_of(shards: u32) -> ReadLimit {
     let records = (u64::from(shards) * RECORDS_PER_SHARD).clamp(*RECORDS.start(), *RECORDS.end());
@@ -336,9 +493,9 @@ fn stretch_of(shards: u32) -> ReadLimit {
 }
 
 /// Opens what an ingress reads.
-fn open(place: &InputPlace, position: Position) -> Result<Box<AnySource>, SourceError> {
+fn open(place: &InputPlace, position: Position) -> Result<AnySource, SourceError> {
     Ok(match place {
-        InputPlace::File(path, format) => Box::new(FileSource::open(path, *format, position)?),
-        InputPlace::Generator => Box::new(GeneratorSource::new(position)),
+        InputPlace::File(path, format) => AnySource::File(Box::new(FileSource::open(path, *format, position)?), 0),
+        InputPlace::Generator => AnySource::Generator(GeneratorSource::new(position)),
     })
 }

@@ -243,16 +243,14 @@ impl ShardHost {
         if !self.waiting.is_empty() || !self.takes_input() {
             return;
         }
-        match self.readers.read(&self.switchboard) {
-            Ok(Attempt::Later(wait)) if !self.is_woken => {
-                self.is_woken = true;
-                ctx.run_later(wait, |host, ctx| {
-                    host.is_woken = false;
-                    host.turn(ctx, |_| ());
-                });
-            }
-            Ok(_) => {}
-            Err(error) => self.switchboard.notify(Notice::SourceFailed(error)),
+        if let Attempt::Later(wait) = self.readers.read(&self.switchboard)
+            && !self.is_woken
+        {
+            self.is_woken = true;
+            ctx.run_later(wait, |host, ctx| {
+                host.is_woken = false;
+                host.turn(ctx, |_| ());
+            });
         }
     }
 

@@ -20,7 +20,7 @@ impl Delimited {
     pub(super) fn next<'a>(&mut self, window: &'a mut Window) -> Result<Found<'a>, SourceError> {
         let Some((prefix, length)) = read_prefix(window)? else { return Ok(Found::End) };
         if length > MESSAGE_BYTES_MAX as u64 {
-            return skip_long(window, prefix, length).map(|bad| Found::Bad(0, bad));
+            return skip_long(window, prefix, length).map(Found::Bad);
         }
         let end = prefix + length as usize;
         while window.bytes().len() < end {
@@ -28,7 +28,7 @@ impl Delimited {
                 return Err(window.truncated("a record"));
             }
         }
-        Ok(Found::Bytes(0, &window.take(end)[prefix..]))
+        Ok(Found::Bytes(&window.take(end)[prefix..]))
     }
 }
 

@@ -3,14 +3,17 @@
 //! An offset is a place in the file behind the decompression. A plain file is opened again by
 //! seeking; a compressed one is decompressed up to the position.
 
-use std::{path::Path, str::Utf8Error};
+use std::{
+    path::Path,
+    str::Utf8Error,
+    sync::{Arc, OnceLock},
+};
 
 use serde::{Deserialize, Serialize};
 use statefn_core::{
     dead_letter::DeadLetter,
-    ingress::{Batches, ErasedIngress, RawRecord},
+    ingress::{Batches, ErasedIngress},
     limits::{DEAD_LETTER_BYTES_MAX, MESSAGE_BYTES_MAX},
-    message::Row,
     ports::ingress::{ReadLimit, Source, Stretch},
     shard::frame::Position,
 };
@@ -18,10 +21,10 @@ use statefn_core::{
 use super::{
     SourceError,
     delimited::Delimited,
-    generator::pass,
     lines::Lines,
+    raw::{Frontier, LinesBefore, Origin, RawStretch},
     rows::Rows,
-    window::{Window, count_line_ends},
+    window::Window,
 };
 
 /// How the records of a file are written down.
@@ -58,15 +61,21 @@ impl Format {
     }
 }
 
-/// What stands next in a file; the numbers count line ends before it.
+/// What stands next in a file.
 pub(super) enum Found<'a> {
-    Bytes(u64, &'a [u8]),
-    Row(u64, Row<'a>, &'a [u8]),
-    Bad(u64, Bad),
+    Bytes(&'a [u8]),
+    /// The values of a row one behind the other, where each ends, and the row as it stands there.
+    Row {
+        text: &'a [u8],
+        ends: &'a [usize],
+        raw: &'a [u8],
+    },
+    Bad(Bad),
     End,
 }
 
 /// A record that is none, whatever the message is.
+#[derive(Debug, Default)]
 pub(super) struct Bad {
     pub(super) reason: String,
     start: Vec<u8>,
@@ -84,6 +93,11 @@ impl Bad {
         Self { reason, start, bytes_total }
     }
 
+    /// What becomes of it.
+    pub(super) fn letter(&self, ingress: &str, place: &str) -> DeadLetter {
+        DeadLetter::of_start(ingress, place, &self.reason, &self.start, self.bytes_total)
+    }
+
     pub(super) fn no_text(what: &str, error: Utf8Error, bytes: &[u8]) -> Self {
         let at = error.valid_up_to();
         let byte = bytes.get(at).copied().unwrap_or_default();
@@ -98,11 +112,12 @@ enum Framing {
 }
 
 impl Framing {
-    fn next<'a>(&'a mut self, window: &'a mut Window) -> Result<Found<'a>, SourceError> {
+    /// The next record, and the line ends before it.
+    fn next<'a>(&'a mut self, window: &'a mut Window) -> Result<(u64, Found<'a>), SourceError> {
         match self {
-            Self::Csv(rows) => rows.next(window, false),
+            Self::Csv(rows) => rows.next(window),
             Self::JsonLines(lines) => lines.next(window),
-            Self::Protobuf(delimited) => delimited.next(window),
+            Self::Protobuf(delimited) => Ok((0, delimited.next(window)?)),
         }
     }
 }
@@ -117,27 +132,20 @@ impl Framing {
 /// assert!(matches!(error, SourceError::Unreadable { .. }));
 /// ```
 pub struct FileSource {
+    origin: Arc<Origin>,
     /// None of a file that was read to its end before.
-    file: Option<Reading>,
-    at: Position,
-    dead_letters: u64,
+    file: Option<Cutter>,
+    /// The offset of the next record that is to be cut, and how many there were before it.
+    cut: (u64, u64),
+    frontier: Frontier,
+    /// What was cut and is routed by [`Source::read`].
+    pending: RawStretch,
     failed: Option<SourceError>,
 }
 
-struct Reading {
+struct Cutter {
     window: Window,
     framing: Framing,
-    lines: LinesBefore,
-    /// Whether a record was routed: then no column is missing.
-    is_proven: bool,
-}
-
-/// The line ends before those that the framing counts.
-#[derive(Clone, Copy)]
-enum LinesBefore {
-    Known(u64),
-    /// Those before this offset; they are counted when a dead letter needs it.
-    BeforeOffset(u64),
 }
 
 impl FileSource {
@@ -149,38 +157,66 @@ impl FileSource {
     /// If the file cannot be read, is no regular file, is shorter than the position, or is a CSV
     /// file without header, or if its name and its content disagree about `.gz`.
     pub fn open(path: &Path, format: Format, from: Position) -> Result<Self, SourceError> {
-        let file = if from.is_ended { None } else { Some(Reading::open(path, format, from.offset)?) };
-        Ok(Self { file, at: from, dead_letters: 0, failed: None })
+        let (origin, file) = match from.is_ended {
+            true => (Origin { path: path.to_owned(), columns: None, lines: LinesBefore::None }, None),
+            false => Cutter::open(path, format, from.offset).map(|(origin, cutter)| (origin, Some(cutter)))?,
+        };
+        let (cut, frontier) = ((from.offset, from.records), Frontier::new(from));
+        Ok(Self { origin: Arc::new(origin), file, cut, frontier, pending: RawStretch::default(), failed: None })
     }
 
-    /// Reads until the limit or an error; what was read before an error is kept.
-    fn read_until(
-        &mut self,
-        ingress: &dyn ErasedIngress,
-        batches: &mut Batches,
-        limit: ReadLimit,
-    ) -> Result<(), SourceError> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        let (from, records, written) = (self.at.offset, self.at.records, batches.written());
-        while self.at.records - records < limit.records {
-            match file.step(&mut self.at, ingress, batches)? {
-                Step::Routed => {}
-                Step::DeadLetter => self.dead_letters += 1,
-                Step::End => {
-                    self.at.is_ended = true;
-                    self.file = None;
-                    return Ok(());
-                }
-            }
-            if self.at.offset - from >= limit.bytes || batches.written() - written >= limit.bytes {
-                break;
+    /// Cuts the next records into `raw`, in place of what it has, up to the limit.
+    ///
+    /// The last stretch says so, and behind it there are none. What was cut is no longer given by
+    /// [`Source::read`]: a caller does the one or the other.
+    ///
+    /// # Errors
+    /// If the input cannot be read on; what could be read before that place was cut. It stays.
+    pub fn cut(&mut self, raw: &mut RawStretch, limit: ReadLimit) -> Result<(), SourceError> {
+        raw.begin(&self.origin, self.cut.0, self.cut.1);
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if let Err(error) = self.cut_until(raw, limit) {
+            self.failed = Some(error.clone());
+            if raw.records() == 0 {
+                return Err(error);
             }
         }
-        if file.window.is_at_end()? {
-            self.at.is_ended = true;
+        if raw.is_last() {
             self.file = None;
         }
         Ok(())
+    }
+
+    fn cut_until(&mut self, raw: &mut RawStretch, limit: ReadLimit) -> Result<(), SourceError> {
+        let Some(Cutter { window, framing }) = &mut self.file else {
+            raw.end();
+            return Ok(());
+        };
+        let from = self.cut.0;
+        while raw.records() < limit.records && self.cut.0 - from < limit.bytes {
+            let (line, found) = framing.next(window)?;
+            if let Found::End = found {
+                raw.end();
+                return Ok(());
+            }
+            // What was found is copied before the window is asked again.
+            raw.push(line, found);
+            let end = window.offset();
+            assert!(end > self.cut.0, "a record has at least one byte");
+            raw.set_end(end);
+            self.cut = (end, self.cut.1 + 1);
+        }
+        if window.is_at_end()? {
+            raw.end();
+        }
+        Ok(())
+    }
+
+    /// How much of the file was cut, in thousandths.
+    fn cut_permille(&self) -> u64 {
+        self.file.as_ref().map_or(1000, |file| file.window.read_permille())
     }
 }
 
@@ -193,137 +229,74 @@ impl Source for FileSource {
         batches: &mut Batches,
         limit: ReadLimit,
     ) -> Result<Stretch, SourceError> {
-        if let Some(error) = &self.failed {
-            return Err(error.clone());
+        if self.pending.is_done() {
+            let mut pending = std::mem::take(&mut self.pending);
+            let cut = self.cut(&mut pending, limit);
+            self.pending = pending;
+            cut?;
         }
-        let before = self.at;
-        if let Err(error) = self.read_until(ingress, batches, limit) {
+        if self.frontier.is_proven() {
+            self.pending.prove();
+        }
+        let routed = self.pending.route(ingress, batches, limit);
+        let is_empty = routed.records() == 0;
+        let (stretch, error) = self.frontier.pass(routed);
+        if let Some(error) = error {
+            self.pending = RawStretch::default();
             self.failed = Some(error.clone());
-            if self.at == before {
+            if is_empty {
                 return Err(error);
             }
         }
-        Ok(Stretch { from: before.offset, to: self.at })
+        Ok(stretch)
     }
 
     fn position(&self) -> Position {
-        self.at
+        self.frontier.position()
     }
 
     fn dead_letters(&self) -> u64 {
-        self.dead_letters
+        self.frontier.dead_letters()
     }
 
     fn read_permille(&self) -> u64 {
-        self.file.as_ref().map_or(1000, |file| file.window.read_permille())
+        if self.pending.is_done() { self.cut_permille() } else { self.cut_permille().min(999) }
     }
 }
 
 impl std::fmt::Debug for FileSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let path = self.file.as_ref().map(|file| file.window.path());
-        f.debug_struct("FileSource").field("path", &path).field("at", &self.at).finish_non_exhaustive()
+        let debug = &mut f.debug_struct("FileSource");
+        debug.field("path", &self.origin.path).field("at", &self.frontier.position()).finish_non_exhaustive()
     }
 }
 
-enum Step {
-    Routed,
-    DeadLetter,
-    End,
-}
-
-impl Reading {
-    fn open(path: &Path, format: Format, offset: u64) -> Result<Self, SourceError> {
+impl Cutter {
+    fn open(path: &Path, format: Format, offset: u64) -> Result<(Origin, Self), SourceError> {
         let mut window = Window::open(path, format != Format::Protobuf)?;
+        let mut columns = None;
         let mut framing = match format {
-            Format::Csv => Framing::Csv(Box::new(Rows::open(&mut window)?)),
+            Format::Csv => {
+                let (rows, header) = Rows::open(&mut window)?;
+                columns = Some(header);
+                Framing::Csv(Box::new(rows))
+            }
             Format::JsonLines => Framing::JsonLines(Lines::default()),
             Format::Protobuf => Framing::Protobuf(Delimited),
         };
-        let mut lines = LinesBefore::Known(0);
+        let mut lines = if format == Format::Protobuf { LinesBefore::None } else { LinesBefore::Known(0) };
         if offset > window.offset() {
-            lines = match window.go_to(offset)? {
-                Some(line_ends) => LinesBefore::Known(line_ends),
-                None => LinesBefore::BeforeOffset(offset),
-            };
-            if let (Framing::Csv(rows), LinesBefore::BeforeOffset(_)) = (&mut framing, lines) {
+            let passed = window.go_to(offset)?;
+            if let (Framing::Csv(rows), None) = (&mut framing, passed) {
                 rows.forget_line_ends();
             }
-        }
-        Ok(Self { window, framing, lines, is_proven: false })
-    }
-
-    /// Routes the next record, or makes it a dead letter, and moves the position past it.
-    fn step(
-        &mut self,
-        at: &mut Position,
-        ingress: &dyn ErasedIngress,
-        batches: &mut Batches,
-    ) -> Result<Step, SourceError> {
-        let offset = at.offset;
-        let found = self.framing.next(&mut self.window)?;
-        let (line, bad) = match found {
-            Found::End => return Ok(Step::End),
-            Found::Bad(line, bad) => (line, bad),
-            Found::Bytes(line, bytes) => match ingress.route(offset, RawRecord::Bytes(bytes), batches) {
-                Ok(time) => return Ok(self.routed(at, time)),
-                Err(reason) => (line, Bad::new(reason, bytes)),
-            },
-            Found::Row(line, row, raw) => match ingress.route(offset, RawRecord::Row(row), batches) {
-                Ok(time) => return Ok(self.routed(at, time)),
-                Err(reason) => (line, Bad::new(reason, raw)),
-            },
-        };
-        self.check_columns(ingress, &bad.reason)?;
-        let place = self.place(at, line);
-        let letter = DeadLetter::of_start(ingress.name(), &place, &bad.reason, &bad.start, bad.bytes_total);
-        batches.dead_letter(offset, letter);
-        self.move_on(at);
-        Ok(Step::DeadLetter)
-    }
-
-    fn routed(&mut self, at: &mut Position, time: statefn_core::EventTime) -> Step {
-        self.is_proven = true;
-        pass(at, time);
-        self.move_on(at);
-        Step::Routed
-    }
-
-    fn move_on(&self, at: &mut Position) {
-        assert!(self.window.offset() > at.offset, "a record has at least one byte");
-        at.offset = self.window.offset();
-        at.records += 1;
-    }
-
-    /// Before the first good record: a column that the header lacks makes every record bad.
-    fn check_columns(&self, ingress: &dyn ErasedIngress, reason: &str) -> Result<(), SourceError> {
-        let (Framing::Csv(rows), false) = (&self.framing, self.is_proven) else { return Ok(()) };
-        let columns = rows.columns();
-        let named = |prefix| reason.strip_prefix(prefix).and_then(|rest: &str| rest.strip_suffix('`'));
-        let missing = named("missing field `").filter(|name| !columns.iter().any(|column| column == name));
-        let (column, doubled) = match (missing, named("duplicate field `")) {
-            (Some(column), _) => (column.to_owned(), false),
-            (None, Some(column)) => (column.to_owned(), true),
-            (None, None) => return Ok(()),
-        };
-        let (path, ingress) = (self.window.path().to_owned(), ingress.name().to_owned());
-        Err(SourceError::Column { path, ingress, column, doubled, columns })
-    }
-
-    /// Where the record behind `at` stands, for a person.
-    fn place(&mut self, at: &Position, line: u64) -> String {
-        let path = self.window.path().display();
-        if let Framing::Protobuf(_) = self.framing {
-            return format!("{path}:record {} at byte {}", at.records + 1, at.offset);
-        }
-        if let LinesBefore::BeforeOffset(offset) = self.lines {
-            match count_line_ends(self.window.path(), offset) {
-                Ok(line_ends) => self.lines = LinesBefore::Known(line_ends),
-                // The record is what matters; its line is only a help to find it.
-                Err(_) => return format!("{path}:byte {}", at.offset),
+            if format != Format::Protobuf {
+                lines = match passed {
+                    Some(line_ends) => LinesBefore::Known(line_ends),
+                    None => LinesBefore::BeforeOffset(offset, OnceLock::new()),
+                };
             }
         }
-        let LinesBefore::Known(before) = self.lines else { return format!("{path}:byte {}", at.offset) };
-        format!("{path}:line {}", before + line + 1)
+        Ok((Origin { path: path.to_owned(), columns, lines }, Self { window, framing }))
     }
 }

@@ -18,13 +18,13 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn next<'a>(&mut self, window: &'a mut Window) -> Result<Found<'a>, SourceError> {
+    pub(super) fn next<'a>(&mut self, window: &'a mut Window) -> Result<(u64, Found<'a>), SourceError> {
         // The lines that are skipped are looked at first: a loop cannot hand out what it borrows.
         let (length, line) = loop {
-            let Some(length) = find_line(window)? else { return Ok(Found::End) };
             let line = self.line_ends;
+            let Some(length) = find_line(window)? else { return Ok((line, Found::End)) };
             if length > MESSAGE_BYTES_MAX {
-                return self.skip_long(window).map(|bad| Found::Bad(line, bad));
+                return self.skip_long(window).map(|bad| (line, Found::Bad(bad)));
             }
             self.line_ends += 1;
             if !is_blank(text_of(&window.bytes()[..length])) {
@@ -35,10 +35,11 @@ impl Lines {
         let begins_file = window.offset() == 0;
         let text = text_of(window.take(length));
         let text = if begins_file { text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text) } else { text };
-        match std::str::from_utf8(text) {
-            Ok(_) => Ok(Found::Bytes(line, text)),
-            Err(error) => Ok(Found::Bad(line, Bad::no_text("line", error, text))),
-        }
+        let found = match std::str::from_utf8(text) {
+            Ok(_) => Found::Bytes(text),
+            Err(error) => Found::Bad(Bad::no_text("line", error, text)),
+        };
+        Ok((line, found))
     }
 
     /// Passes a line that is too long, holding only its beginning.

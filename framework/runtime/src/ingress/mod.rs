@@ -17,10 +17,12 @@ mod window;
 
 mod delimited;
 mod lines;
+mod raw;
 mod rows;
 
 pub use self::{
     error::SourceError,
     file::{FileSource, Format},
     generator::GeneratorSource,
+    raw::{Frontier, RawStretch, Routed},
 };

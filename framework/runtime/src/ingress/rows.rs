@@ -5,10 +5,7 @@
 
 use csv::StringRecord;
 use csv_core::ReadRecordResult;
-use statefn_core::{
-    limits::{DEAD_LETTER_BYTES_MAX, MESSAGE_BYTES_MAX},
-    message::Row,
-};
+use statefn_core::limits::{DEAD_LETTER_BYTES_MAX, MESSAGE_BYTES_MAX};
 
 use super::{
     SourceError,
@@ -21,8 +18,6 @@ const TEXT_BYTES_AT_FIRST: usize = 4096;
 
 pub(super) struct Rows {
     parser: csv_core::Reader,
-    columns: StringRecord,
-    fields: StringRecord,
     /// The values of a row, one behind the other, without quotes.
     text: Vec<u8>,
     /// Where each value ends in it.
@@ -38,29 +33,27 @@ enum Parsed {
 }
 
 impl Rows {
-    /// Reads the header.
-    pub(super) fn open(window: &mut Window) -> Result<Self, SourceError> {
+    /// Reads the header; returns the names of the columns too.
+    pub(super) fn open(window: &mut Window) -> Result<(Self, StringRecord), SourceError> {
         let mut rows = Self {
             parser: csv_core::Reader::new(),
-            columns: StringRecord::new(),
-            fields: StringRecord::new(),
             text: vec![0; TEXT_BYTES_AT_FIRST],
             ends: vec![0; FIELDS_AT_FIRST],
         };
         let path = window.path().to_owned();
-        match rows.next(window, true)? {
-            Found::Row(_, row, _) if row.fields.is_empty() => return Err(SourceError::NoHeader { path }),
-            Found::Row(..) => {}
-            Found::Bad(_, bad) => return Err(SourceError::BadHeader { path, reason: bad.reason }),
-            Found::End | Found::Bytes(..) => return Err(SourceError::NoHeader { path }),
+        let mut columns = StringRecord::new();
+        let split = match rows.next(window)?.1 {
+            Found::Row { text, ends, raw } => split(text, ends, raw, ends.len(), &mut columns),
+            Found::Bad(bad) => Err(bad),
+            Found::End | Found::Bytes(_) => return Err(SourceError::NoHeader { path }),
+        };
+        if let Err(bad) = split {
+            return Err(SourceError::BadHeader { path, reason: bad.reason });
         }
-        rows.columns = std::mem::take(&mut rows.fields);
-        Ok(rows)
-    }
-
-    /// The names of the columns.
-    pub(super) fn columns(&self) -> Vec<String> {
-        self.columns.iter().map(str::to_owned).collect()
+        if columns.is_empty() {
+            return Err(SourceError::NoHeader { path });
+        }
+        Ok((rows, columns))
     }
 
     /// How many line ends were passed.
@@ -72,27 +65,27 @@ impl Rows {
         self.parser.set_line(1);
     }
 
-    /// The next row; as many fields as the header has, but in the header itself.
-    pub(super) fn next<'a>(&'a mut self, window: &'a mut Window, is_header: bool) -> Result<Found<'a>, SourceError> {
-        if !self.skip_line_ends(window)? {
-            return Ok(Found::End);
-        }
+    /// The next row, and the line ends before it.
+    pub(super) fn next<'a>(&'a mut self, window: &'a mut Window) -> Result<(u64, Found<'a>), SourceError> {
+        let is_there = self.skip_line_ends(window)?;
         let line = self.line_ends();
+        if !is_there {
+            return Ok((line, Found::End));
+        }
         let (length, fields, at_end) = match self.parse(window)? {
             Parsed::Row { length, fields, at_end } => (length, fields, at_end),
             Parsed::TooLong { length, is_whole } => {
-                return self.skip_long(window, length, is_whole).map(|bad| Found::Bad(line, bad));
+                return self.skip_long(window, length, is_whole).map(|bad| (line, Found::Bad(bad)));
             }
         };
         let raw = window.take(length);
         if at_end && is_quote_open(raw) {
             let reason = "a quote of the row is never closed, so the row ends where the file ends";
-            return Ok(Found::Bad(line, Bad::new(reason.to_owned(), row_of(raw))));
+            return Ok((line, Found::Bad(Bad::new(reason.to_owned(), row_of(raw)))));
         }
-        if let Err(bad) = self.split(fields, raw, is_header) {
-            return Ok(Found::Bad(line, bad));
-        }
-        Ok(Found::Row(line, Row { fields: &self.fields, columns: &self.columns }, row_of(raw)))
+        let ends = &self.ends[..fields];
+        let text = &self.text[..ends.last().copied().unwrap_or(0)];
+        Ok((line, Found::Row { text, ends, raw: row_of(raw) }))
     }
 
     /// Passes empty lines and the second half of `\r\n`; false at the end of the file.
@@ -152,31 +145,34 @@ impl Rows {
         }
         Ok(Bad::too_long("row", start, bytes_total))
     }
+}
 
-    /// Makes the values of what was parsed.
-    fn split(&mut self, fields: usize, raw: &[u8], is_header: bool) -> Result<(), Bad> {
-        let expected = if is_header { fields } else { self.columns.len() };
-        if fields != expected {
-            let reason =
-                format!("the row has {fields} fields, the header has {expected}; quote a value that holds a comma");
-            return Err(Bad::new(reason, row_of(raw)));
-        }
-        let ends = &self.ends[..fields];
-        let text = &self.text[..ends.last().copied().unwrap_or(0)];
-        let text = std::str::from_utf8(text).map_err(|_| match std::str::from_utf8(raw) {
-            Err(error) => Bad::no_text("row", error, row_of(raw)),
-            Ok(_) => Bad::new("a value of the row is no UTF-8 text".to_owned(), row_of(raw)),
-        })?;
-        self.fields.clear();
-        let mut start = 0;
-        for &end in ends {
-            let field = text.get(start..end);
-            let field = field.ok_or_else(|| Bad::new("a value of the row is no UTF-8 text".to_owned(), row_of(raw)))?;
-            self.fields.push_field(field);
-            start = end;
-        }
-        Ok(())
+/// Makes the values of a row, of which there are to be so many.
+pub(super) fn split(
+    text: &[u8],
+    ends: &[usize],
+    raw: &[u8],
+    columns: usize,
+    fields: &mut StringRecord,
+) -> Result<(), Bad> {
+    if ends.len() != columns {
+        let reason =
+            format!("the row has {} fields, the header has {columns}; quote a value that holds a comma", ends.len());
+        return Err(Bad::new(reason, raw));
     }
+    let text = std::str::from_utf8(text).map_err(|_| match std::str::from_utf8(raw) {
+        Err(error) => Bad::no_text("row", error, raw),
+        Ok(_) => Bad::new("a value of the row is no UTF-8 text".to_owned(), raw),
+    })?;
+    fields.clear();
+    let mut start = 0;
+    for &end in ends {
+        let field = text.get(start..end);
+        let field = field.ok_or_else(|| Bad::new("a value of the row is no UTF-8 text".to_owned(), raw))?;
+        fields.push_field(field);
+        start = end;
+    }
+    Ok(())
 }
 
 /// Whether a quote has no second one; a quote that stands for itself has.

@@ -334,7 +334,5 @@ impl Peers {
 }
 
 fn shard(key: u64, shards: u32) -> usize {
-    let mut bytes = Vec::with_capacity(8);
-    key.write(&mut bytes);
-    shard_of(murmur2(&bytes), shards) as usize
+    shard_of(murmur2(Node::at(key).key()), shards) as usize
 }

@@ -8,7 +8,7 @@ mod bank_api {
     pub struct AccountId(pub u64);
 
     impl Key for AccountId {
-        fn write(&self, out: &mut Vec<u8>) {
+        fn write(&self, out: &mut statefn::KeyBytes) {
             self.0.write(out);
         }
         fn read(bytes: &[u8]) -> Result<Self, statefn::DecodeError> {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 struct AccountId(u64);
 
 impl Key for AccountId {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut statefn::KeyBytes) {
         self.0.write(out);
     }
     fn read(bytes: &[u8]) -> Result<Self, DecodeError> {

@@ -108,7 +108,11 @@ macro_rules! case {
                     self.count += 1;
                     self.sum += msg.amount;
                     audit::note(self.count, self.sum);
-                    ctx.emit(&SUMS, &Sum { user: ctx.key().clone(), count: self.count, sum: self.sum });
+                    let key = ctx.key();
+                    ctx.emit_with(&SUMS, |sum| {
+                        sum.user.clone_from(key);
+                        (sum.count, sum.sum) = (self.count, self.sum);
+                    });
                 }
             }
 
