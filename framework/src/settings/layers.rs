@@ -138,7 +138,8 @@ impl Names {
     fn of(&self, group: &str) -> &[String] {
         match group {
             "ingress" => &self.ingresses,
-            _ => &self.egresses,
+            "egress" => &self.egresses,
+            _ => panic!("`{group}` has groups by names: say here which names an app has for them"),
         }
     }
 
@@ -230,7 +231,7 @@ impl<S: Field> Layers<S> {
                     self.problems.push(format!("the variable `{variable}` means `{names}`: set them in the file"));
                 }
                 None => {
-                    let nearest = nearest(variable, known.keys()).map_or_else(String::new, |nearest| nearest.clone());
+                    let nearest = nearest(variable, known.keys()).map_or("", String::as_str);
                     self.problems.push(format!(
                         "the variable `{variable}` is no setting: the nearest is `{nearest}`, `--help-settings` lists all; unset it if it is not meant for this app"
                     ));
@@ -414,6 +415,9 @@ mod tests {
     use super::*;
     use crate::settings::{Settings, table::table};
 
+    /// Adds a layer.
+    type Add<'a, S> = &'a dyn Fn(&mut Layers<S>);
+
     fn names() -> Names {
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         Names { ingresses: names(&["sales", "more.sales"]), egresses: names(&["dead-letters", "a-b", "a_b"]) }
@@ -448,7 +452,7 @@ mod tests {
             let program =
                 Settings { commit_interval: (count > 0).then_some(Duration::from_secs(1)), ..Settings::new() };
             let mut layers = Layers::new(program, names());
-            let add: [&dyn Fn(&mut Layers<Settings>); 4] = [
+            let add: [Add<'_, Settings>; 4] = [
                 &|layers| file(layers, "\ncommit_interval = \"2s\""),
                 &|layers| variable(layers, "STATEFN_COMMIT_INTERVAL", "3s"),
                 &|layers| layers.assignment("commit_interval=4s"),
@@ -621,7 +625,7 @@ mod tests {
     #[test]
     fn secrets_are_read_as_they_stand_and_never_shown() {
         let token = ["admin".to_owned(), "token".to_owned()];
-        let layers: [&dyn Fn(&mut Layers<WithSecret>); 3] = [
+        let layers: [Add<'_, WithSecret>; 3] = [
             &|layers| file(layers, "admin.token = \"[s3cret\""),
             &|layers| variable(layers, "STATEFN_ADMIN__TOKEN", "[s3cret"),
             &|layers| layers.assignment("admin.token=[s3cret"),

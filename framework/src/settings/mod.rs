@@ -88,8 +88,8 @@ table! {
 table! {
     /// Where an egress writes.
     pub struct EgressSettings {
-        /// The kind of place: a file, which has each record exactly once; standard output; or nowhere, where records are counted.
-        pub to: Option<EgressKind> = "a file; standard output if there is no `data`, nor a setting of the egress",
+        /// The kind of place: a file, which has each record exactly once, the console, or nowhere, where records are counted.
+        pub to: Option<EgressKind> = "`file`; `console` if there is neither `data` nor a `path`",
         /// The file, for that kind.
         pub path: Option<PathBuf> = "`NAME.jsonl` in `data`",
     }

@@ -34,7 +34,7 @@ pub(crate) fn help(names: &Names) -> Vec<String> {
         lines.push(String::new());
         lines.push(written(&name));
         lines.push(format!("    {}", row.meaning));
-        lines.push(format!("    a {}; default: {}", row.kind, row.default));
+        lines.push(format!("    value: {}; default: {}", row.kind, row.default));
         lines.push(format!("    {}, {option}", variable_of(&name)));
     }
     lines.push(String::new());
@@ -83,13 +83,20 @@ pub(crate) fn effective(settings: &Settings, origins: &Origins, names: &Names) -
     settings.list(&[], &mut said);
     settings.filled(names).list(&[], &mut filled);
     let rows = rows();
-    let known = rows.iter().flat_map(|row| names.settings_of(row));
-    let setting = |name: Vec<String>| Effective {
+    let group = |row: &Row| rows.iter().position(|first| first.name[0] == row.name[0]);
+    let of_row = |row| {
+        let settings = names.settings_of(row).into_iter();
+        settings.map(move |name| ((group(row), row.name.contains(&ANY).then(|| name[1].clone())), name))
+    };
+    let mut known: Vec<_> = rows.iter().flat_map(of_row).collect();
+    // What an app has a name for stands together.
+    known.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let mut setting = |name: Vec<String>| Effective {
         origin: origins.of(&name, said.contains_key(&name)),
         value: filled.remove(&name),
         name: written(&name),
     };
-    known.map(setting).collect()
+    known.into_iter().map(|(_, name)| setting(name)).collect()
 }
 
 /// The settings as a table, line by line.
@@ -209,8 +216,8 @@ mod tests {
                 "ingress.sales.format csv the default",
                 "ingress.sales.records_per_second - the default",
                 "egress.dead-letters.to console the option `--set egress.dead-letters.to`",
-                "egress.sums.to file the default",
                 "egress.dead-letters.path - the default",
+                "egress.sums.to file the default",
                 "egress.sums.path data/shop/sums.jsonl the default",
             ]
         );

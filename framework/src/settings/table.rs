@@ -143,7 +143,7 @@ impl<G: Field + Default> Field for BTreeMap<String, G> {
 
     fn list(&self, name: &[String], listed: &mut BTreeMap<Vec<String>, toml::Value>) {
         for (part, group) in self {
-            group.list(&[name, &[part.clone()]].concat(), listed);
+            group.list(&[name, std::slice::from_ref(part)].concat(), listed);
         }
     }
 }
