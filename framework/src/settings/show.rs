@@ -130,7 +130,7 @@ mod tests {
     use crate::settings::{IngressSettings, layers::Layers};
 
     /// What stands around the table in the docs.
-    const MARKS: [&str; 2] = ["<!-- the table of framework/src/settings/mod.rs -->\n", "<!-- its end -->\n"];
+    const MARKS: [&str; 2] = ["<!-- the table of settings -->\n", "<!-- its end -->\n"];
 
     fn names() -> Names {
         Names { ingresses: vec!["sales".into()], egresses: vec!["dead-letters".into(), "sums".into()] }
