@@ -357,6 +357,11 @@ fn settings_that_there_are_not_are_named() {
     ] {
         assert_eq!(place.run(&input, &["--set", assignment]).error(), expected);
     }
+    place.write("statefn.toml", "shards = 4\n[ingress.fligths]\n");
+    assert_eq!(
+        place.run(&input, &[]).error(),
+        "the app has no ingress `fligths`, which is named by `statefn.toml`, line 2: the nearest that it has is `flights`, all are `flights`"
+    );
     // The mistakes of all layers are told at once.
     place.write("statefn.toml", "data = \"data\"\nshard = 3\n");
     let output = place.command(&input, &["--shards=few"]).env("STATEFN_THREAD", "1").output().unwrap();

@@ -29,7 +29,6 @@ pub(crate) const PREFIX: &str = "STATEFN_";
 
 /// The variables that begin like those of settings and are none: the tests and tools of statefn read
 /// them.
-#[doc(hidden)]
 pub const OTHER_VARIABLES: [&str; 12] = [
     "STATEFN_BENCH_BEGUN_US",
     "STATEFN_DISK_FLIPS",
@@ -207,7 +206,11 @@ impl<S: Field> Layers<S> {
                 DeValue::Table(within) if !within.is_empty() => self.lines(name, within, origin_at),
                 value => match Value::deserialize(ValueDeserializer::from(toml::Spanned::new(span, value))) {
                     Ok(value) => self.put(name, value, &origin),
-                    Err(error) => self.problems.push(format!("{origin}: {}", error.message())),
+                    // TOML has no larger numbers; the message would tell it, and it may be a secret.
+                    Err(_) => self.problems.push(format!(
+                        "`{}`, from {origin}, holds a number that is too large: write a smaller one, or a text in quotes",
+                        shortened(&written(name))
+                    )),
                 },
             }
             name.pop();
@@ -298,8 +301,6 @@ impl<S: Field> Layers<S> {
                     self.put(&[name, &[part]].concat(), value, origin);
                 }
             }
-            // A group that says nothing.
-            Value::Table(_) if self.rows.iter().any(|row| row.has_prefix(name) && !row.is_of(name)) => {}
             value => match self.settings.put(name, &value) {
                 Ok(()) => _ = self.origins.0.insert(name.to_vec(), origin.clone()),
                 Err(wrong) => self.refuse(name, &value, origin, wrong),
@@ -500,6 +501,14 @@ mod tests {
             (
                 "[ingress.sales]\n\nfile = 'x'",
                 "there is no setting `ingress.sales.file`, from `statefn.toml`, line 3: the nearest is `ingress.sales.path`",
+            ),
+            (
+                "egress.a-b = {}\n[ingres.sales]",
+                "there is no setting `ingres.sales`, from `statefn.toml`, line 2: the nearest is",
+            ),
+            (
+                "shards = 99999999999999999999",
+                "`shards`, from `statefn.toml`, line 1, holds a number that is too large: write",
             ),
             (
                 "[ingres.sales]\npath = 'x'",

@@ -128,7 +128,7 @@ impl<G: Field + Default> Field for BTreeMap<String, G> {
     }
 
     fn put(&mut self, name: &[String], value: &toml::Value) -> Result<(), Wrong> {
-        let (first, rest) = name.split_first().ok_or(Wrong::Unknown)?;
+        let Some((first, rest)) = name.split_first() else { return nothing(value) };
         let mut group = self.remove(first).unwrap_or_default();
         group.put(rest, value)?;
         self.insert(first.clone(), group);
@@ -146,6 +146,11 @@ impl<G: Field + Default> Field for BTreeMap<String, G> {
             group.list(&[name, std::slice::from_ref(part)].concat(), listed);
         }
     }
+}
+
+/// What may stand for a group instead of its settings: a table without any.
+pub(crate) fn nothing(value: &toml::Value) -> Result<(), Wrong> {
+    value.as_table().filter(|table| table.is_empty()).map(drop).ok_or(Wrong::Unknown)
 }
 
 /// Declares a structure of settings: the comment of a field is the meaning of the setting, what
@@ -171,7 +176,7 @@ macro_rules! table {
             }
 
             fn put(&mut self, name: &[String], value: &toml::Value) -> Result<(), $crate::settings::value::Wrong> {
-                let (first, rest) = name.split_first().ok_or($crate::settings::value::Wrong::Unknown)?;
+                let Some((first, rest)) = name.split_first() else { return $crate::settings::table::nothing(value) };
                 match first.as_str() {
                     $(stringify!($field) => self.$field.put(rest, value),)+
                     _ => Err($crate::settings::value::Wrong::Unknown),
