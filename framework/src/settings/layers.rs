@@ -635,15 +635,15 @@ mod tests {
     fn secrets_are_read_as_they_stand_and_never_shown() {
         let token = ["admin".to_owned(), "token".to_owned()];
         let layers: [Add<'_, WithSecret>; 3] = [
-            &|layers| file(layers, "admin.token = \"[s3cret\""),
-            &|layers| variable(layers, "STATEFN_ADMIN__TOKEN", "[s3cret"),
-            &|layers| layers.assignment("admin.token=[s3cret"),
+            &|layers| file(layers, "admin.token = \"['s3cret']\""),
+            &|layers| variable(layers, "STATEFN_ADMIN__TOKEN", "['s3cret']"),
+            &|layers| layers.assignment("admin.token=['s3cret']"),
         ];
         for add in layers {
             let mut layers = Layers::new(WithSecret::default(), Names::default());
             add(&mut layers);
             let (settings, origins) = layers.finish().expect("is right");
-            assert_eq!(settings.admin.token.as_ref().map(Secret::reveal), Some("[s3cret"));
+            assert_eq!(settings.admin.token.as_ref().map(Secret::reveal), Some("['s3cret']"));
             let mut listed = BTreeMap::new();
             settings.list(&[], &mut listed);
             assert_eq!(listed, [(token.to_vec(), Value::from("***"))].into());
