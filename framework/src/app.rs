@@ -4,12 +4,17 @@ use std::{fmt, sync::Arc};
 
 use statefn_core::{
     Egress, LinkError, Message,
+    egress::DEAD_LETTERS,
     function::Function,
     ingress::{self, ErasedIngress, Ingress, Router},
     program::{FunctionSpec, Program, ProgramSpec},
 };
 
-use crate::{Error, Settings, run::Summary};
+use crate::{
+    Settings,
+    run::Summary,
+    settings::{Names, Origins},
+};
 
 /// Links an ingress and its router to a program.
 pub(crate) type Binding = Box<dyn FnOnce(&Program) -> Arc<dyn ErasedIngress> + Send>;
@@ -48,6 +53,7 @@ pub struct App {
     spec: ProgramSpec,
     bindings: Vec<Binding>,
     settings: Settings,
+    origins: Origins,
     at_end: Option<AtEnd>,
 }
 
@@ -56,7 +62,7 @@ impl App {
     #[must_use]
     pub fn new(name: &str) -> Self {
         let spec = ProgramSpec { app: name.to_owned(), ..ProgramSpec::default() };
-        Self { spec, bindings: Vec::new(), settings: Settings::default(), at_end: None }
+        Self { spec, bindings: Vec::new(), settings: Settings::default(), origins: Origins::default(), at_end: None }
     }
 
     /// Registers a function.
@@ -113,10 +119,10 @@ impl App {
         self
     }
 
-    /// Gives the settings that hold where neither file nor command line say otherwise.
+    /// Gives the settings that hold where neither file nor environment nor command line say otherwise.
     #[must_use]
     pub fn settings(self, settings: Settings) -> Self {
-        Self { settings, ..self }
+        Self { settings, origins: Origins::default(), ..self }
     }
 
     /// Calls `at_end` when a run has ended because its input has.
@@ -131,9 +137,23 @@ impl App {
         &self.spec.app
     }
 
-    pub(crate) fn with_settings(self, change: impl FnOnce(Settings) -> Result<Settings, Error>) -> Result<Self, Error> {
-        let settings = change(self.settings)?;
-        Ok(Self { settings, ..self })
+    /// The settings of the app itself, which are taken out of it.
+    pub(crate) fn take_settings(&mut self) -> Settings {
+        std::mem::take(&mut self.settings)
+    }
+
+    /// Gives settings that did not all come from the app itself.
+    pub(crate) fn settings_from(self, settings: Settings, origins: Origins) -> Self {
+        Self { settings, origins, ..self }
+    }
+
+    /// The names that settings may speak of.
+    pub(crate) fn names(&self) -> Names {
+        let ingresses = self.spec.ingresses.iter().map(|ingress| ingress.name.to_owned()).collect();
+        let egresses = self.spec.egresses.iter().map(|egress| egress.name).chain([DEAD_LETTERS]);
+        let mut egresses: Vec<String> = egresses.map(str::to_owned).collect();
+        egresses.sort();
+        Names { ingresses, egresses }
     }
 
     /// What a simulated world links itself.
@@ -141,12 +161,13 @@ impl App {
         (self.spec, self.bindings)
     }
 
-    pub(crate) fn take_parts(self) -> (Result<Linked, LinkError>, Settings, Option<AtEnd>) {
+    pub(crate) fn take_parts(self) -> Parts {
+        let names = self.names();
         let linked = Program::link(self.spec).map(|program| Linked {
             ingresses: self.bindings.into_iter().map(|bind| bind(&program)).collect(),
             program,
         });
-        (linked, self.settings, self.at_end)
+        Parts { linked, names, settings: self.settings, origins: self.origins, at_end: self.at_end }
     }
 }
 
@@ -196,6 +217,15 @@ impl Default for Module {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What an app is made of.
+pub(crate) struct Parts {
+    pub(crate) linked: Result<Linked, LinkError>,
+    pub(crate) names: Names,
+    pub(crate) settings: Settings,
+    pub(crate) origins: Origins,
+    pub(crate) at_end: Option<AtEnd>,
 }
 
 /// A program and its ingresses, in the program's order.

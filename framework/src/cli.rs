@@ -3,19 +3,24 @@
 //! Deliberately absent: what needs a running app; that comes with its admin interface.
 
 use std::{
+    ffi::OsString,
     io::{IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{
+    Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::OsStringValueParser,
+};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::{
-    App, Error, Settings,
+    App, Error,
+    app::Parts,
     inspect::Inspection,
     run::{End, Running, Stop, Summary},
+    settings::{self, Layers},
 };
 
 /// How often the progress of a run is shown.
@@ -51,6 +56,18 @@ enum Command {
     Check,
     /// Print the functions, what they take, and what they send to
     Functions,
+    /// Print every setting that holds, and where it came from
+    Settings {
+        /// As a table, or as one JSON document
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    Table,
+    Json,
 }
 
 #[derive(Args)]
@@ -58,21 +75,12 @@ struct Given {
     /// The settings file [default: statefn.toml, if it is there]
     #[arg(long, global = true, value_name = "FILE")]
     settings: Option<PathBuf>,
-    /// The data directory
-    #[arg(long, global = true, value_name = "DIRECTORY")]
-    data: Option<PathBuf>,
-    /// How many shards the app has
-    #[arg(long, global = true)]
-    shards: Option<u32>,
-    /// How many threads run the shards
-    #[arg(long, global = true)]
-    threads: Option<usize>,
-    /// The shortest time between two commits, such as 10ms
-    #[arg(long, global = true, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    commit_interval: Option<Duration>,
     /// Any setting by its name, such as ingress.sales.path=sales.csv
     #[arg(long = "set", global = true, value_name = "NAME=VALUE")]
     set: Vec<String>,
+    /// Print every setting that there is: its name, value, default, variable and option
+    #[arg(long, global = true)]
+    help_settings: bool,
 }
 
 impl App {
@@ -82,14 +90,14 @@ impl App {
     /// and stops cleanly on ctrl-C and SIGTERM.
     #[must_use]
     pub fn main(self) -> ExitCode {
-        let name = self.name().to_owned();
-        let matches = CommandLine::command().name(name).about("a statefn app").get_matches();
+        let command = CommandLine::command().name(self.name().to_owned()).about("a statefn app").args(options());
+        let matches = command.get_matches();
         let command_line = match CommandLine::from_arg_matches(&matches) {
             Ok(command_line) => command_line,
             Err(error) => error.exit(),
         };
         start_logs();
-        match execute(self, command_line) {
+        match execute(self, command_line, &matches) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 // The reader of standard error may be gone; there is nobody else to tell.
@@ -100,8 +108,26 @@ impl App {
     }
 }
 
-fn execute(app: App, command_line: CommandLine) -> Result<(), Error> {
-    let app = app.with_settings(|settings| settings_of(settings, command_line.given))?;
+/// The options that are called like their settings: one for each setting with a name of one part.
+fn options() -> Vec<Arg> {
+    let rows = settings::rows().into_iter().filter(|row| row.name.len() == 1);
+    let option = |row: settings::Row| {
+        let kind = row.kind.split(',').next().unwrap_or_default();
+        Arg::new(row.name[0])
+            .long(row.name[0].replace('_', "-"))
+            .help(format!("{} [default: {}]", row.meaning.trim_end_matches('.'), row.default.replace('`', "")))
+            .value_name(kind.to_uppercase().replace(' ', "_"))
+            .value_parser(OsStringValueParser::new())
+            .global(true)
+    };
+    rows.map(option).collect()
+}
+
+fn execute(app: App, command_line: CommandLine, matches: &ArgMatches) -> Result<(), Error> {
+    if command_line.given.help_settings {
+        return print(settings::help(&app.names()));
+    }
+    let app = with_layers(app, &command_line.given, matches)?;
     match command_line.command.unwrap_or(Command::Run) {
         Command::Run => run(app),
         Command::State { function } => print(Inspection::open(app)?.states(function.as_deref())?),
@@ -109,21 +135,40 @@ fn execute(app: App, command_line: CommandLine) -> Result<(), Error> {
         Command::Positions => print(Inspection::open(app)?.positions()?),
         Command::Check => print(Inspection::open(app)?.check()?),
         Command::Functions => print(crate::inspect::functions(app)?),
+        Command::Settings { output } => show_settings(app, output),
     }
 }
 
-fn settings_of(settings: Settings, given: Given) -> Result<Settings, Error> {
-    let file = match given.settings {
-        Some(path) => Settings::from_file(&path)?,
-        None if PathBuf::from(SETTINGS_FILE).exists() => Settings::from_file(SETTINGS_FILE.as_ref())?,
-        None => Settings::default(),
-    };
-    let mut settings = settings.overlaid(&file)?;
-    for assignment in &given.set {
-        settings = settings.with(assignment)?;
+/// Puts file, environment and command line over what the app itself says.
+fn with_layers(mut app: App, given: &Given, matches: &ArgMatches) -> Result<App, Error> {
+    let mut layers = Layers::new(app.take_settings(), app.names());
+    match &given.settings {
+        Some(path) => layers.file(path),
+        None if Path::new(SETTINGS_FILE).exists() => layers.file(SETTINGS_FILE.as_ref()),
+        None => {}
     }
-    let Given { data, shards, threads, commit_interval, .. } = given;
-    settings.overlaid(&Settings { data, shards, threads, commit_interval, ..Settings::default() })
+    layers.environment(std::env::vars_os());
+    for assignment in &given.set {
+        layers.assignment(assignment);
+    }
+    for row in settings::rows().iter().filter(|row| row.name.len() == 1) {
+        if let Some(value) = matches.get_one::<OsString>(row.name[0]) {
+            layers.option(row.name[0], value.clone());
+        }
+    }
+    let (settings, origins) = layers.finish()?;
+    Ok(app.settings_from(settings, origins))
+}
+
+/// Shows the settings, also those that are not right, and then says what is not.
+fn show_settings(app: App, output: Output) -> Result<(), Error> {
+    let Parts { linked, names, settings, origins, .. } = app.take_parts();
+    let shown = settings::effective(&settings, &origins, &names);
+    print(match output {
+        Output::Table => settings::lines(&shown),
+        Output::Json => vec![format!("{:#}", settings::document(&shown))],
+    })?;
+    crate::run::plan(linked?, &names, &settings, &origins).map(drop)
 }
 
 fn start_logs() {

@@ -16,7 +16,7 @@ use statefn_core::{
 };
 use statefn_runtime::embedded::{EmbeddedLog, FileSnapshots, Options as LogOptions};
 
-use crate::{App, Error};
+use crate::{App, Error, app::Parts};
 
 /// The opened data of an app that is not running.
 ///
@@ -57,10 +57,12 @@ impl Inspection {
     /// [`Error::Settings`] if they name none, [`Error::Open`] if a process uses them or they are
     /// damaged.
     pub fn open(app: App) -> Result<Self, Error> {
-        let (linked, settings, _) = app.take_parts();
+        let Parts { linked, settings, .. } = app.take_parts();
         let program = linked?.program;
         let Some(data) = &settings.data else {
-            return Err(Error::Settings("`data` is not set: say which data directory to look into".into()));
+            return Err(Error::Settings(
+                "`data` is not set: say which data directory to look into, such as by `--data data/bank`".into(),
+            ));
         };
         if !data.join("log").exists() {
             return Err(Error::Settings(format!("the data directory `{}` holds no data of an app", data.display())));
@@ -179,8 +181,7 @@ impl std::fmt::Debug for Inspection {
 
 /// The functions of an app and what they have to do with each other.
 pub(crate) fn functions(app: App) -> Result<Vec<String>, Error> {
-    let (linked, ..) = app.take_parts();
-    let program = linked?.program;
+    let program = app.take_parts().linked?.program;
     let mut lines = Vec::new();
     for ingress in &program.ingresses {
         let targets: Vec<&str> = ingress.targets.iter().map(|target| target.name).collect();

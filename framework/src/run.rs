@@ -1,25 +1,22 @@
 //! Running an app in this process.
 
 use std::{
-    collections::BTreeSet,
-    path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use statefn_core::{limits::SHARDS_MAX, program::Program};
+use statefn_core::limits::SHARDS_MAX;
 pub use statefn_runtime::engine::{End, Latency, Status, Stop, Totals};
 use statefn_runtime::{
     egress::{Place, SinkSpec},
     engine::{self, Input, InputPlace, Plan, Storage},
-    ingress::Format,
 };
 
 use crate::{
     App, Error, Settings,
-    app::Linked,
-    settings::{EgressKind, EgressSettings, IngressSettings},
+    app::{Linked, Parts},
+    settings::{EgressKind, EgressSettings, IngressSettings, Names, Origins, written},
 };
 
 /// What a run did.
@@ -88,8 +85,8 @@ impl App {
     /// # Errors
     /// [`Error::Link`] and [`Error::Settings`]; the others come from [`Running::wait`].
     pub fn start(self) -> Result<Running, Error> {
-        let (linked, settings, at_end) = self.take_parts();
-        let plan = plan(linked?, &settings)?;
+        let Parts { linked, names, settings, origins, at_end } = self.take_parts();
+        let plan = plan(linked?, &names, &settings, &origins)?;
         let (status, stop) = (Arc::new(Status::new()), Stop::default());
         let (seen, stopped) = (Arc::clone(&status), stop.clone());
         let run = move || {
@@ -114,27 +111,28 @@ impl App {
 }
 
 /// Checks the settings against the program and says what is to run.
-pub(crate) fn plan(linked: Linked, settings: &Settings) -> Result<Plan, Error> {
-    let Linked { program, ingresses } = linked;
-    check(&program, settings)?;
+pub(crate) fn plan(parts: Linked, names: &Names, settings: &Settings, origins: &Origins) -> Result<Plan, Error> {
+    let Linked { program, ingresses } = parts;
+    check(names, settings, origins)?;
+    let settings = settings.filled(names);
     let mut inputs = Vec::new();
     for ingress in &ingresses {
-        let given = settings.ingress.get(ingress.name());
-        inputs.push(input(ingress.name(), ingress.is_generator(), given)?);
+        let given = settings.ingress.get(ingress.name()).cloned().unwrap_or_default();
+        inputs.push(input(ingress.name(), ingress.is_generator(), &given, origins)?);
     }
     let outputs = program.egresses.iter().map(|(name, encoding)| {
         let name = program.name(*name).to_owned();
-        let place = place(&name, settings)?;
+        let place = place(&name, &settings, origins)?;
         Ok(SinkSpec { name, encoding: *encoding, place })
     });
     let outputs = outputs.collect::<Result<_, Error>>()?;
     Ok(Plan {
         storage: settings.data.clone().map_or(Storage::Memory, Storage::Directory),
         shards: settings.shards(),
-        threads: settings.threads().max(1),
-        commit_interval: settings.commit_interval.unwrap_or_default(),
-        snapshot_tail_bytes: settings.snapshot_tail_bytes.unwrap_or(statefn_core::limits::SNAPSHOT_TAIL_BYTES_MIN),
-        segment_bytes: settings.segment_bytes.unwrap_or(64 << 20),
+        threads: settings.threads(),
+        commit_interval: settings.commit_interval(),
+        snapshot_tail_bytes: settings.snapshot_tail_bytes(),
+        segment_bytes: settings.segment_bytes(),
         program,
         ingresses,
         inputs,
@@ -142,75 +140,70 @@ pub(crate) fn plan(linked: Linked, settings: &Settings) -> Result<Plan, Error> {
     })
 }
 
-fn check(program: &Program, settings: &Settings) -> Result<(), Error> {
+fn check(names: &Names, settings: &Settings, origins: &Origins) -> Result<(), Error> {
     let shards = settings.shards();
     if !(1..=SHARDS_MAX).contains(&shards) {
-        return Err(Error::Settings(format!("`shards` is {shards}: it must be 1 to {SHARDS_MAX}")));
+        return Err(origins.wrong(&["shards"], shards, &format!("it must be 1 to {SHARDS_MAX}")));
     }
-    let ingresses: BTreeSet<&str> = program.ingresses.iter().map(|ingress| ingress.name).collect();
-    let egresses: BTreeSet<&str> = program.egresses.keys().map(|name| program.name(*name)).collect();
-    for (kind, given, known) in [
-        ("ingress", settings.ingress.keys().collect::<Vec<_>>(), ingresses),
-        ("egress", settings.egress.keys().collect(), egresses),
-    ] {
-        for name in given {
-            if !known.contains(name.as_str()) {
-                let known = Vec::from_iter(known).join("`, `");
-                return Err(Error::Settings(format!(
-                    "the settings name the {kind} `{name}`, which the app does not have; it has `{known}`"
-                )));
-            }
-        }
+    let unknown = |given: &str, known: &[String]| !known.iter().any(|known| known == given);
+    if let Some(name) = settings.ingress.keys().find(|name| unknown(name, &names.ingresses)) {
+        return Err(origins.unknown("ingress", name, &names.ingresses));
+    }
+    if let Some(name) = settings.egress.keys().find(|name| unknown(name, &names.egresses)) {
+        return Err(origins.unknown("egress", name, &names.egresses));
     }
     Ok(())
 }
 
-fn input(name: &str, is_generator: bool, given: Option<&IngressSettings>) -> Result<Input, Error> {
-    let records_per_second = given.and_then(|given| given.records_per_second);
-    if records_per_second.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
-        return Err(Error::Settings(format!("`records_per_second` of the ingress `{name}` must be more than 0")));
-    }
-    let paths: Vec<PathBuf> =
-        given.map(|given| given.path.iter().chain(&given.paths).cloned().collect()).unwrap_or_default();
-    if is_generator && paths.is_empty() {
-        return Ok(Input { places: vec![InputPlace::Generator], records_per_second });
-    }
-    if paths.is_empty() {
-        return Err(Error::Settings(format!(
-            "the settings do not say where the ingress `{name}` reads: add `[ingress.{name}]` with `path = \"..\"`"
-        )));
+fn input(name: &str, is_generator: bool, given: &IngressSettings, origins: &Origins) -> Result<Input, Error> {
+    let records_per_second = given.records_per_second;
+    if let Some(rate) = records_per_second.filter(|rate| !rate.is_finite() || *rate <= 0.0) {
+        let name = ["ingress", name, "records_per_second"];
+        return Err(origins.wrong(&name, rate, "it must be more than 0, and finite"));
     }
     let mut places = Vec::new();
-    for path in paths {
-        let format = given.and_then(|given| given.format).or_else(|| Format::of_path(&path));
-        let format = format.ok_or_else(|| {
-            Error::Settings(format!(
-                "the name `{}` does not say its format: add `format = \"csv\"`, `\"json-lines\"` or `\"protobuf\"` to `[ingress.{name}]`",
-                path.display()
-            ))
+    for path in given.files() {
+        let format = given.format_of(path).ok_or_else(|| {
+            let setting = if given.path.as_ref() == Some(path) { "path" } else { "paths" };
+            let fix = format!(
+                "that name does not say how the records are written down: set `{}` to `csv`, `json-lines` or `protobuf`",
+                written(&["ingress", name, "format"])
+            );
+            origins.wrong(&["ingress", name, setting], path.display(), &fix)
         })?;
-        places.push(InputPlace::File(path, format));
+        places.push(InputPlace::File(path.clone(), format));
+    }
+    if places.is_empty() && is_generator {
+        places.push(InputPlace::Generator);
+    }
+    if places.is_empty() {
+        let setting = written(&["ingress", name, "path"]);
+        return Err(Error::Settings(format!(
+            "`{setting}` is not set: say which file the ingress reads, such as by `--set {setting}=input.csv`, or by `path = \"input.csv\"` below `[{}]` in `statefn.toml`",
+            written(&["ingress", name])
+        )));
     }
     Ok(Input { places, records_per_second })
 }
 
-fn place(name: &str, settings: &Settings) -> Result<Place, Error> {
-    let given = settings.egress.get(name).cloned();
-    let is_given = given.is_some();
-    let EgressSettings { to, path } = given.unwrap_or_default();
-    match (to.unwrap_or(EgressKind::File), path, &settings.data) {
-        (EgressKind::Console, None, _) => Ok(Place::Console),
-        (EgressKind::Count, None, _) => Ok(Place::Counter),
-        (EgressKind::Console | EgressKind::Count, Some(path), _) => Err(Error::Settings(format!(
-            "the egress `{name}` has the path `{}` but writes no file: remove `path` or set `to = \"file\"`",
-            path.display()
-        ))),
-        (EgressKind::File, Some(path), Some(_)) => Ok(Place::File(path)),
-        (EgressKind::File, None, Some(data)) => Ok(Place::File(data.join(format!("{name}.jsonl")))),
-        // Without data the dead letters are shown, so that they are not lost unseen.
-        (EgressKind::File, None, None) if !is_given => Ok(Place::Console),
-        (EgressKind::File, ..) => Err(Error::Settings(format!(
-            "the egress `{name}` writes a file, which needs `data`, the directory that says what stands in it: set `data`"
-        ))),
+fn place(name: &str, settings: &Settings, origins: &Origins) -> Result<Place, Error> {
+    let EgressSettings { to, path } = settings.egress.get(name).cloned().unwrap_or_default();
+    match (to.unwrap_or(EgressKind::File), path) {
+        (EgressKind::Console, None) => Ok(Place::Console),
+        (EgressKind::Count, None) => Ok(Place::Counter),
+        (EgressKind::File, Some(path)) if settings.data.is_some() => Ok(Place::File(path)),
+        (EgressKind::Console | EgressKind::Count, Some(path)) => {
+            let fix = format!(
+                "this egress writes no file: remove it, or set `{}` to `file`",
+                written(&["egress", name, "to"])
+            );
+            Err(origins.wrong(&["egress", name, "path"], path.display(), &fix))
+        }
+        (EgressKind::File, path) => {
+            let fix = "a file needs the directory that says what stands in it: set `data`, such as by `--data data`";
+            let setting = if path.is_some() { "path" } else { "to" };
+            let value = path.map_or_else(|| "file".to_owned(), |path| path.display().to_string());
+            Err(origins.wrong(&["egress", name, setting], value, fix))
+        }
     }
 }

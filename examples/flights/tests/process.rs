@@ -329,39 +329,124 @@ fn another_number_of_shards_is_refused_and_the_old_one_goes_on() {
 fn settings_that_there_are_not_are_named() {
     let place = Place::new();
     let input = place.write("flights.csv", text(&first_rows(10)));
-    let of_app = "expected one of `data`, `shards`, `threads`, `commit_interval`, `snapshot_tail_bytes`, `segment_bytes`, `ingress`, `egress`";
+    let lists_all = "`--help-settings` lists all";
     for (assignment, expected) in [
-        ("shard=3", format!("unknown field `shard`, {of_app}")),
         (
-            "ingress.flights.file=x",
-            "unknown field `file`, expected one of `path`, `paths`, `format`, `records_per_second`".into(),
+            "shard=3",
+            format!("there is no setting `shard`, from the option `--set shard`: the nearest is `shards`, {lists_all}"),
         ),
-    ] {
-        let ended = place.run(&input, &["--set", assignment]);
-        let expected = format!("`--set {assignment}`: {expected}");
-        assert_eq!(ended.error().lines().next(), Some(&*expected));
-    }
-    let file = place.write("statefn.toml", "shard = 3\n");
-    let ended = place.run(&input, &[]);
-    let error = ended.error();
-    // With `--set` on the command line the file is still the first to be read.
-    assert!(error.starts_with("in `statefn.toml`: TOML parse error at line 1, column 1"), "{error}");
-    assert!(error.ends_with(&format!("unknown field `shard`, {of_app}")), "{error}");
-    fs::remove_file(file).unwrap();
-    for (assignment, expected) in [
+        (
+            "ingress.flights.pat=x",
+            format!(
+                "there is no setting `ingress.flights.pat`, from the option `--set ingress.flights.pat`: the nearest is `ingress.flights.path`, {lists_all}"
+            ),
+        ),
         (
             "ingress.planes.path=x.csv",
-            "the settings name the ingress `planes`, which the app does not have; it has `flights`",
+            "the app has no ingress `planes`, which is named by the option `--set ingress.planes.path`: the nearest that it has is `flights`, all are `flights`".into(),
         ),
         (
-            "egress.planes.path=x.jsonl",
-            "the settings name the egress `planes`, which the app does not have; it has `airports`, `carriers`, `dead-letters`, `knock_on`, `unseen`",
+            "egress.carrier.path=x.jsonl",
+            "the app has no egress `carrier`, which is named by the option `--set egress.carrier.path`: the nearest that it has is `carriers`, all are `airports`, `carriers`, `dead-letters`, `knock_on`, `unseen`".into(),
         ),
-        ("shards=0", "`shards` is 0: it must be 1 to 4096"),
+        ("shards=0", "`shards` is `0`, from the option `--set shards`: it must be 1 to 4096".into()),
+        (
+            "segment_bytes=64",
+            "`segment_bytes` is `64`, from the option `--set segment_bytes`: a size needs a unit: write such as `64B`, `64KiB` or `64MiB`".into(),
+        ),
     ] {
         assert_eq!(place.run(&input, &["--set", assignment]).error(), expected);
     }
+    place.write("statefn.toml", "shards = 4\n[ingress.fligths]\n");
+    assert_eq!(
+        place.run(&input, &[]).error(),
+        "the app has no ingress `fligths`, which is named by `statefn.toml`, line 2: the nearest that it has is `flights`, all are `flights`"
+    );
+    // The mistakes of all layers are told at once.
+    place.write("statefn.toml", "data = \"data\"\nshard = 3\n");
+    let output = place.command(&input, &["--shards=few"]).env("STATEFN_THREAD", "1").output().unwrap();
+    let ended = Ended { is_success: output.status.success(), errors: String::from_utf8(output.stderr).unwrap() };
+    assert_eq!(
+        ended.error().lines().collect::<Vec<_>>(),
+        [
+            &*format!("there is no setting `shard`, from `statefn.toml`, line 2: the nearest is `shards`, {lists_all}"),
+            &format!(
+                "the variable `STATEFN_THREAD` is no setting: the nearest is `STATEFN_THREADS`, {lists_all}; unset it if it is not meant for this app"
+            ),
+            "`shards` is `few`, from the option `--shards`: it must be a whole number, such as `8`, and at most 4294967295",
+        ]
+    );
     assert!(!place.data().exists(), "a run with wrong settings makes no data");
+}
+
+/// What each layer says reaches the run, and is told with where it came from.
+#[test]
+fn settings_come_from_the_file_the_environment_and_the_command_line() {
+    let place = Place::new();
+    let input = place.write("flights.csv", text(&first_rows(ROWS)));
+    place.write(
+        "statefn.toml",
+        "shards = 4\nthreads = 1\ncommit_interval = \"1s\"\n[egress.carriers]\npath = \"from-file.jsonl\"\n",
+    );
+    let run = |arguments: &[&str]| {
+        let mut command = place.command(&input, arguments);
+        command.env("STATEFN_SHARDS", "8").env("STATEFN_COMMIT_INTERVAL", "2ms");
+        command.env("STATEFN_EGRESS__AIRPORTS__PATH", "from-environment.jsonl");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown: Value = serde_json::from_str(&run(&["settings", "--output=json", "--commit-interval=1ms"])).unwrap();
+    let of = |name: &str| {
+        let setting = shown.as_array().unwrap().iter().find(|setting| setting["name"] == name).expect(name);
+        format!("{} {} {}", setting["value"], setting["layer"].as_str().unwrap(), setting["origin"].as_str().unwrap())
+    };
+    for (name, expected) in [
+        ("shards", "8 environment the variable `STATEFN_SHARDS`"),
+        ("threads", "1 file `statefn.toml`, line 2"),
+        ("commit_interval", "\"1ms\" command line the option `--commit-interval`"),
+        ("segment_bytes", "\"64MiB\" default the default"),
+        ("ingress.flights.path", &format!("{input:?} command line the option `--set ingress.flights.path`")),
+        ("egress.carriers.path", "\"from-file.jsonl\" file `statefn.toml`, line 5"),
+        (
+            "egress.airports.path",
+            "\"from-environment.jsonl\" environment the variable `STATEFN_EGRESS__AIRPORTS__PATH`",
+        ),
+        ("egress.unseen.to", "\"file\" default the default"),
+    ] {
+        assert_eq!(of(name), expected, "{name}");
+    }
+    assert!(!place.data().exists(), "showing settings makes no data");
+    let table = run(&["settings"]);
+    assert_eq!(table.lines().count(), 1 + shown.as_array().unwrap().len());
+    assert!(table.lines().any(|line| line.split_whitespace().eq("shards 8 the variable `STATEFN_SHARDS`".split(' '))));
+
+    run(&[]);
+    assert!(run(&["check"]).ends_with("8 shards are whole\n"));
+    for (file, other) in [("from-file.jsonl", "data/carriers.jsonl"), ("from-environment.jsonl", "data/airports.jsonl")]
+    {
+        assert!(fs::metadata(place.path(file)).unwrap().len() > 0, "`{file}` is written");
+        assert!(!place.path(other).exists(), "`{other}` is not where it is written");
+    }
+}
+
+#[test]
+fn every_setting_is_listed() {
+    let place = Place::new();
+    let output = place.command(&place.path("none.csv"), &["--help-settings"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    let shown = place.command(&place.path("none.csv"), &["settings", "--output=json"]).output().unwrap();
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert!(shown.as_array().unwrap().len() >= 6);
+    for setting in shown.as_array().unwrap() {
+        let mut parts: Vec<&str> = setting["name"].as_str().unwrap().split('.').collect();
+        if parts.len() == 3 {
+            parts[1] = "NAME";
+        }
+        assert!(help.lines().any(|line| line == parts.join(".")), "{parts:?} is not in {help}");
+    }
+    assert!(help.contains("NAME of an ingress of this app: flights\n"), "{help}");
 }
 
 #[test]

@@ -165,8 +165,7 @@ impl TestApp {
     /// If `shards` is 0.
     pub fn try_with_shards(app: App, shards: u32) -> Result<Self, LinkError> {
         assert!(shards > 0, "an app has at least one shard");
-        let (linked, ..) = app.take_parts();
-        let linked = linked?;
+        let linked = app.take_parts().linked?;
         let options = Arc::new(Options::new(shards, &linked.program));
         let pipeline = Pipeline::new(Arc::clone(&linked.program), &options, 0);
         let inputs = linked.ingresses.iter().map(|_| Input::default()).collect();

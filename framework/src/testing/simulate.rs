@@ -293,7 +293,7 @@ impl Simulation {
 
     /// What no seed can make right is said at once; returns what generators make.
     fn verify(&self) -> Vec<Input> {
-        let linked = (self.app)().take_parts().0.unwrap_or_else(|error| panic!("{error}"));
+        let linked = (self.app)().take_parts().linked.unwrap_or_else(|error| panic!("{error}"));
         let named = self.inputs.iter().map(|(ingress, _)| ingress);
         for ingress in named.chain(self.generated.iter().map(|(ingress, _)| ingress)) {
             let is_known = linked.ingresses.iter().any(|known| known.name() == ingress);

@@ -13,6 +13,7 @@ mod manifests;
 mod purity;
 mod sources;
 mod tokens;
+mod variables;
 mod workspace;
 
 /// Fails with one line for each problem.

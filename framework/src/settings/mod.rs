@@ -1,0 +1,336 @@
+//! Settings: where an app runs, reads and writes; plain values with documented defaults.
+//!
+//! They come from, each over the one before: the defaults; the app itself
+//! ([`App::settings`](crate::App::settings)); the file `statefn.toml` or the one given by
+//! `--settings`; the environment (`STATEFN_COMMIT_INTERVAL=10ms`); and the command line. Every app
+//! lists them by `--help-settings`, and shows by its command `settings` which hold, and why.
+//!
+//! Invariant: the structures here are the one source of what there is; `table.rs` makes names, kinds,
+//! help and docs of them, `value.rs` reads values, `layers.rs` puts the layers over each other,
+//! `show.rs` tells people.
+
+mod layers;
+mod show;
+mod table;
+mod value;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize, Serializer};
+use statefn_core::limits::SNAPSHOT_TAIL_BYTES_MIN;
+use statefn_runtime::ingress::Format;
+
+pub(crate) use self::table::Row;
+use self::table::{Field, table};
+pub use self::{layers::OTHER_VARIABLES, value::Secret};
+pub(crate) use self::{
+    layers::{Layers, Names, Origin, Origins, written},
+    show::{document, effective, help, lines, rows},
+};
+use crate::Error;
+
+table! {
+    /// Where an app runs, reads and writes.
+    ///
+    /// ```
+    /// use statefn::Settings;
+    /// let settings = Settings::from_toml(r#"
+    ///     data = "data/bank"
+    ///     shards = 16
+    ///     commit_interval = "10ms"
+    ///     [ingress.transfers]
+    ///     path = "transfers.jsonl"
+    ///     [egress.statements]
+    ///     path = "out/statements.jsonl"
+    /// "#).unwrap();
+    /// assert_eq!(settings.shards(), 16);
+    /// let error = Settings::from_toml("shard = 16").unwrap_err();
+    /// assert!(error.to_string().contains("there is no setting `shard`, from line 1: the nearest is `shards`"));
+    /// ```
+    pub struct Settings {
+        /// The directory for journal, snapshots and marks; without it nothing survives a stop.
+        pub data: Option<PathBuf> = "none",
+        /// How many shards the app has, 1 to 4,096. Fixed once there are data.
+        pub shards: Option<u32> = "`64`",
+        /// How many threads run the shards.
+        pub threads: Option<usize> = "one for each core",
+        /// The shortest time between two commits; 0 commits as soon as possible.
+        pub commit_interval: Option<Duration> = "`0s`",
+        /// How much the journal of a shard grows before its next snapshot, at least.
+        pub snapshot_tail_bytes: Option<u64> = "`1MiB`",
+        /// How large a segment file of the log is.
+        pub segment_bytes: Option<u64> = "`64MiB`",
+        /// Where each ingress reads, by its name; a generator needs none.
+        pub ingress: BTreeMap<String, IngressSettings>,
+        /// Where each egress writes, by its name.
+        pub egress: BTreeMap<String, EgressSettings>,
+    }
+}
+
+table! {
+    /// Where an ingress reads.
+    pub struct IngressSettings {
+        /// The file that the ingress reads; it may end in `.gz`.
+        pub path: Option<PathBuf> = "none; only a generator needs none",
+        /// Several files; each is a partition of its own, and they are read side by side.
+        pub paths: Vec<PathBuf> = "none",
+        /// How the records are written down.
+        pub format: Option<Format> = "what the name of the file says",
+        /// The most records a second.
+        pub records_per_second: Option<f64> = "as many as possible",
+    }
+}
+
+table! {
+    /// Where an egress writes.
+    pub struct EgressSettings {
+        /// The kind of place: a file, which has each record exactly once, the console, or nowhere, where records are counted.
+        pub to: Option<EgressKind> = "`file`; `console` if there is neither `data` nor a `path`",
+        /// The file, for that kind.
+        pub path: Option<PathBuf> = "`NAME.jsonl` in `data`",
+    }
+}
+
+/// The kinds of places that an egress can write to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EgressKind {
+    /// A file: each record stands in it exactly once.
+    File,
+    /// Standard output: at least once.
+    Console,
+    /// Nowhere; records are counted.
+    Count,
+}
+
+impl Settings {
+    /// The default settings.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the data directory.
+    #[must_use]
+    pub fn data(self, directory: impl Into<PathBuf>) -> Self {
+        Self { data: Some(directory.into()), ..self }
+    }
+
+    /// Sets the file that an ingress reads.
+    #[must_use]
+    pub fn input(mut self, ingress: &str, path: impl Into<PathBuf>) -> Self {
+        self.ingress.entry(ingress.to_owned()).or_default().path = Some(path.into());
+        self
+    }
+
+    /// Sets the file that an egress writes.
+    #[must_use]
+    pub fn output(mut self, egress: &str, path: impl Into<PathBuf>) -> Self {
+        let settings = EgressSettings { to: Some(EgressKind::File), path: Some(path.into()) };
+        self.egress.insert(egress.to_owned(), settings);
+        self
+    }
+
+    /// Lets an egress write to standard output.
+    #[must_use]
+    pub fn console(mut self, egress: &str) -> Self {
+        self.egress.insert(egress.to_owned(), EgressSettings { to: Some(EgressKind::Console), path: None });
+        self
+    }
+
+    /// Reads settings from TOML.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] with a line for each mistake: the setting, its value, where it stands, and
+    /// what to write.
+    pub fn from_toml(text: &str) -> Result<Self, Error> {
+        Self::default().and(|layers| layers.toml(text, |line| Origin::Text { line }))
+    }
+
+    /// Reads settings from a file.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] that names the file, if it cannot be read or is not right.
+    pub fn from_file(path: &Path) -> Result<Self, Error> {
+        Self::default().and(|layers| layers.file(path))
+    }
+
+    /// These settings, but where `over` says something.
+    #[must_use]
+    pub fn overlaid(&self, over: &Self) -> Self {
+        let mut settings = self.clone();
+        settings.overlay(over.clone());
+        settings
+    }
+
+    /// These settings with one of them set, as `name=value` says: `ingress.sales.path=sales.csv`.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] that names the setting, its value, and what to write.
+    ///
+    /// ```
+    /// use statefn::Settings;
+    /// let settings = Settings::new().with("ingress.sales.path=sales.csv").unwrap().with("shards=8").unwrap();
+    /// assert_eq!(settings.shards(), 8);
+    /// ```
+    pub fn with(&self, assignment: &str) -> Result<Self, Error> {
+        self.clone().and(|layers| layers.assignment(assignment))
+    }
+
+    /// These settings with a layer over them.
+    fn and(self, add: impl FnOnce(&mut Layers<Self>)) -> Result<Self, Error> {
+        let mut layers = Layers::new(self, Names::default());
+        add(&mut layers);
+        layers.finish().map(|(settings, _)| settings)
+    }
+
+    /// What holds in an app of these names, what nobody has said included.
+    pub(crate) fn filled(&self, names: &Names) -> Self {
+        let mut filled = Self {
+            shards: Some(self.shards()),
+            threads: Some(self.threads()),
+            commit_interval: Some(self.commit_interval()),
+            snapshot_tail_bytes: Some(self.snapshot_tail_bytes()),
+            segment_bytes: Some(self.segment_bytes()),
+            ..self.clone()
+        };
+        for name in &names.ingresses {
+            filled.ingress.entry(name.clone()).or_default().fill();
+        }
+        for name in &names.egresses {
+            filled.egress.entry(name.clone()).or_default().fill(name, self.data.as_deref());
+        }
+        filled
+    }
+
+    /// How many shards the app has.
+    #[must_use]
+    pub fn shards(&self) -> u32 {
+        self.shards.unwrap_or(64)
+    }
+
+    /// How many threads run the shards.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1)
+    }
+
+    /// The shortest time between two commits.
+    pub(crate) fn commit_interval(&self) -> Duration {
+        self.commit_interval.unwrap_or_default()
+    }
+
+    /// How much the journal of a shard grows before its next snapshot.
+    pub(crate) fn snapshot_tail_bytes(&self) -> u64 {
+        self.snapshot_tail_bytes.unwrap_or(SNAPSHOT_TAIL_BYTES_MIN)
+    }
+
+    /// How large a segment file of the log is.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.segment_bytes.unwrap_or(64 << 20)
+    }
+}
+
+impl IngressSettings {
+    /// Every file that it reads.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.path.iter().chain(&self.paths)
+    }
+
+    /// The format of one of its files.
+    pub(crate) fn format_of(&self, path: &Path) -> Option<Format> {
+        self.format.or_else(|| Format::of_path(path))
+    }
+
+    /// Fills in what nobody has said, where it is the same for all files.
+    fn fill(&mut self) {
+        let formats: Vec<_> = self.files().map(|path| self.format_of(path)).collect();
+        let first = formats.first().copied().flatten();
+        self.format = first.filter(|_| formats.iter().all(|format| *format == first));
+    }
+}
+
+impl EgressSettings {
+    /// Fills in what nobody has said.
+    fn fill(&mut self, name: &str, data: Option<&Path>) {
+        // Without data the dead letters are shown, so that they are not lost unseen.
+        let is_shown = data.is_none() && self.path.is_none();
+        let to = *self.to.get_or_insert(if is_shown { EgressKind::Console } else { EgressKind::File });
+        if to == EgressKind::File && self.path.is_none() {
+            self.path = data.map(|data| data.join(format!("{name}.jsonl")));
+        }
+    }
+}
+
+/// As a file has them; what is secret is not shown.
+impl Serialize for Settings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut listed = BTreeMap::new();
+        self.list(&[], &mut listed);
+        let mut table = toml::Table::new();
+        for (name, value) in listed {
+            put_within(&mut table, &name, value);
+        }
+        table.serialize(serializer)
+    }
+}
+
+fn put_within(table: &mut toml::Table, name: &[String], value: toml::Value) {
+    match name {
+        [] => {}
+        [last] => _ = table.insert(last.clone(), value),
+        [first, rest @ ..] => {
+            let within = table.entry(first.clone()).or_insert_with(|| toml::Table::new().into());
+            if let toml::Value::Table(within) = within {
+                put_within(within, rest, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_settings_win() {
+        let app = Settings::new().data("a").input("sales", "sales.csv");
+        let file = Settings::from_toml("data = \"b\"\ncommit_interval = \"1s\"").expect("is right");
+        let both = app.overlaid(&file).with("ingress.sales.records_per_second=10.0").expect("is right");
+        assert_eq!(both.data, Some("b".into()));
+        assert_eq!(both.commit_interval, Some(Duration::from_secs(1)));
+        assert_eq!(both.ingress["sales"].path, Some("sales.csv".into()));
+        assert_eq!(Settings::from_toml(&toml::to_string(&both).expect("writes")).expect("reads"), both);
+    }
+
+    #[test]
+    fn an_egress_without_settings_is_shown_where_there_is_no_data() {
+        let names = Names { egresses: vec!["sums".into()], ..Names::default() };
+        let place = |settings: Settings| settings.filled(&names).egress.remove("sums").expect("is filled in");
+        let (file, console) = (Some(EgressKind::File), Some(EgressKind::Console));
+        assert_eq!(place(Settings::new()), EgressSettings { to: console, path: None });
+        assert_eq!(place(Settings::new().data("d")), EgressSettings { to: file, path: Some("d/sums.jsonl".into()) });
+        let given = Settings::new().with("egress.sums.path=s").expect("is right");
+        assert_eq!(place(given), EgressSettings { to: file, path: Some("s".into()) });
+        let given = Settings::new().with("egress.sums.to=file").expect("is right");
+        assert_eq!(place(given), EgressSettings { to: file, path: None });
+    }
+
+    #[test]
+    fn the_format_that_holds_is_that_of_every_file() {
+        let names = Names { ingresses: vec!["sales".into()], ..Names::default() };
+        for (given, expected) in [
+            ("ingress.sales.paths=[\"a.csv\", \"b.csv.gz\"]", Some(Format::Csv)),
+            ("ingress.sales.paths=[\"a.csv\", \"b.pb\"]", None),
+            ("ingress.sales.path=a.txt", None),
+            ("ingress.sales={ path = \"a.csv\", format = \"json-lines\" }", Some(Format::JsonLines)),
+        ] {
+            let settings = Settings::new().with(given).expect("is right");
+            assert_eq!(settings.filled(&names).ingress["sales"].format, expected, "{given}");
+        }
+    }
+}
