@@ -136,10 +136,8 @@ pub struct Emitted {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sent {
     pub(crate) target: ShardId,
-    pub(crate) function: FunctionId,
-    pub(crate) time: EventTime,
-    /// The encoded message, behind the shard of its `Op::Send`.
-    pub(crate) message: Span,
+    /// What its target is to call: what is known here is not to be found out again there.
+    pub(crate) call: Call,
 }
 
 /// A change of the pending timers that the shard makes once the run is over.
@@ -284,7 +282,7 @@ impl Effects {
         let length = if self.local_delivery && shard == self.shard {
             self.send_local(target, message, hash, msg, time)
         } else {
-            self.send_remote(shard, target, message, msg, time)
+            self.send_remote(shard, target, message, hash, msg, time)
         };
         if length > MESSAGE_BYTES_MAX {
             self.fail(too_long("a message", length, MESSAGE_BYTES_MAX, target.name));
@@ -323,21 +321,29 @@ impl Effects {
         shard: ShardId,
         target: &TargetLink,
         message: u16,
+        hash: u32,
         msg: &M,
         time: EventTime,
     ) -> usize {
         let body = &mut self.body;
         body.push(Op::Send as u8);
         put_varint(body, u64::from(shard));
-        let start = body.len();
         put_varint(body, u64::from(target.function_name));
         put_varint(body, u64::from(target.messages[usize::from(message)]));
         put_signed(body, time.0);
         put_bytes(body, &self.key);
-        put_with(body, |body| msg.encode(body));
-        let message = Span::between(start, body.len());
-        self.sent.push(Sent { target: shard, function: target.function, time, message });
-        message.length as usize
+        let key = Span::between(body.len() - self.key.len(), body.len());
+        let mut length = 0;
+        put_with(body, |body| {
+            let start = body.len();
+            msg.encode(body);
+            length = body.len() - start;
+        });
+        let payload = Span::between(body.len() - length, body.len());
+        let handler = target.handlers[usize::from(message)];
+        let call = Call { key, payload, ..Call::message(target.function, handler, hash, time) };
+        self.sent.push(Sent { target: shard, call });
+        length
     }
 
     pub(crate) fn emit<T: Message>(&mut self, egress: NameId, record: &T) {

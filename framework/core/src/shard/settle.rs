@@ -7,13 +7,19 @@ use crate::{
     address::ShardId,
     effect::{Call, Calls},
     program::{Stage, StageId},
-    time::EventTime,
+    time::{EventTime, ProcessingTime},
 };
 
 impl Shard {
     /// Lets time pass after inputs were applied: takes in the progress of other shards, fires what
     /// is due, and delivers what that sends, up to the limit of the epoch.
-    pub fn settle(&mut self, board: &Board) {
+    ///
+    /// Nothing happens if nothing has happened to the shard since it last came to an end.
+    pub fn settle(&mut self, board: &Board, now: ProcessingTime) {
+        self.now = self.now.max(now);
+        if self.is_settled && self.heard_version == Some(board.version()) && !self.is_processing_timer_due() {
+            return;
+        }
         self.hear(board);
         self.drain();
         self.fire_processing_timers();
@@ -25,6 +31,12 @@ impl Shard {
             // The stages behind it see at once how far this one lets them.
             self.let_out(stage);
         }
+        // What a full epoch leaves goes on once it is sealed.
+        self.is_settled = self.is_drained() && !self.is_full();
+    }
+
+    fn is_processing_timer_due(&self) -> bool {
+        self.pending.earliest(self.pending.processing_wheel()).is_some_and(|earliest| earliest <= self.now.0)
     }
 
     /// Whether no message to this shard waits within the epoch.
@@ -210,12 +222,10 @@ impl Shard {
     /// The hold of a stage that is a cycle: before its earliest message that is on its way.
     pub(super) fn hold(&self, stage: usize) -> EventTime {
         let is_in = |function: u16| usize::from(self.program.functions[usize::from(function)].stage) == stage;
-        let outboxes = self.outboxes.iter().flat_map(super::outbox::Outbox::unacknowledged);
-        let sent = outboxes.filter(|(_, posted, _)| is_in(posted.function)).map(|(_, posted, _)| posted.time);
         let carried = self.holding().filter(|call| is_in(call.function)).map(|call| call.time);
         let buffered = self.pending.earliest_buffered(stage).map(EventTime);
-        let earliest = sent.chain(carried).chain(buffered).min();
-        earliest.map_or(EventTime::MAX, EventTime::just_before)
+        let held_here = carried.chain(buffered).min().map_or(EventTime::MAX, EventTime::just_before);
+        held_here.min(self.outboxes.hold(stage))
     }
 }
 

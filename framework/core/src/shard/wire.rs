@@ -14,8 +14,8 @@
 //! Invariants: bytes from outside never panic, and what they hold is checked before it is believed.
 //! Losing a record, reading it twice, late, or behind a later one does no harm: mail is numbered and
 //! comes again until it is acknowledged, progress counts by its epoch and is repeated. So a record
-//! that cannot be read is passed over. A mail with a name that the reader's program lacks is as
-//! good as lost too: its source keeps it until an owner with that name takes it.
+//! that cannot be read is passed over. A mail with a name or handler that the reader's program lacks
+//! is as good as lost too: its source keeps it until an owner with that handler takes it.
 //!
 //! Deliberately absent: positions of readers. A new owner reads its mailbox from the start, because
 //! its frames say what it has seen. A message larger than a record of the log may be is not split.
@@ -24,13 +24,13 @@ use std::sync::Arc;
 
 use super::{
     frame::{MessageRef, put_names, read_names},
-    outbox::{Mail, Posted},
+    outbox::{Mail, handler_of},
     progress::Progress,
 };
 use crate::{
-    address::ShardId,
+    address::{ShardId, murmur2},
     codec::{Reader, Truncated, put_signed, put_varint},
-    effect::Span,
+    effect::{Call, Calls},
     error::Corrupt,
     ports::log::Partition,
     program::{FunctionId, NameId, Program},
@@ -62,9 +62,7 @@ pub fn progress_partition(shards: u32) -> Partition {
 pub fn encode_mail(program: &Program, mail: &Mail, record_bytes_max: usize) -> Vec<Vec<u8>> {
     let mut records = Vec::new();
     let mut part = Part::new(mail.first);
-    for posted in &mail.messages {
-        let message = MessageRef::read(&mut Reader::new(posted.span.of(&mail.frame)));
-        let message = message.expect("a mail of this process holds what it has written");
+    for message in mail.messages(program) {
         if part.count > 0 && part.bytes_with(program, &message) > record_bytes_max {
             let next = part.first + part.count;
             records.push(std::mem::replace(&mut part, Part::new(next)).finish(program, mail));
@@ -142,29 +140,23 @@ pub fn decode_mail(program: &Program, shards: u32, record: &[u8]) -> Result<Mail
     if source == target || first == 0 || count == 0 || first.checked_add(count).is_none() {
         return Err(Corrupt(format!("no mail has {count} messages from {first} on of shard {source} for {target}")));
     }
-    let (mut frame, mut messages) = (Vec::new(), Vec::new());
+    let mut calls = Calls::default();
     for _ in 0..count {
         let message = MessageRef::read(&mut reader)?;
         let name = |place: NameId| names.get(usize::from(place)).copied().ok_or(Truncated);
         let message = MessageRef { function: name(message.function)?, message: name(message.message)?, ..message };
-        let function = function_of(program, message.function)?;
-        let start = frame.len();
-        message.put(&mut frame);
-        messages.push(Posted { function, time: message.time, span: Span::between(start, frame.len()) });
+        let (function, handler) = handler_of(program, &message)?;
+        let call = Call::message(function, handler, murmur2(message.key), message.time);
+        calls.push(call, message.key, message.payload);
     }
     is_read(&reader)?;
-    Ok(Mail { source, target, first, frame: Arc::new(frame), messages })
+    Ok(Mail::new(source, target, first, calls))
 }
 
 fn id_of(program: &Program, name: &str) -> Result<NameId, Corrupt> {
     let place = program.names.binary_search_by(|known| known.as_str().cmp(name)).ok();
     let id = place.and_then(|place| NameId::try_from(place).ok());
     id.ok_or_else(|| Corrupt(format!("this program does not have `{name}`")))
-}
-
-fn function_of(program: &Program, name: NameId) -> Result<FunctionId, Corrupt> {
-    let function = program.function_named(name);
-    function.ok_or_else(|| Corrupt(format!("`{}` is no function of this program", program.name(name))))
 }
 
 /// Encodes progress as records of at most `record_bytes_max` bytes; only one of a single shard may
@@ -351,23 +343,23 @@ mod tests {
     /// A mail of messages with these keys and payloads.
     fn mail(program: &Program, first: u64, contents: &[(Vec<u8>, Vec<u8>, i64)]) -> Mail {
         let id = |name: &str| id_of(program, name).expect("a name of the program");
-        let (mut frame, mut messages) = (b"what else a frame holds".to_vec(), Vec::new());
+        let mut calls = Calls::default();
         for (place, (key, payload, time)) in contents.iter().enumerate() {
-            let (function, time) = (id("test/counter"), EventTime(*time));
-            let message = id(["add", "pass"][place % 2]);
-            let start = frame.len();
-            MessageRef { function, message, time, key, payload }.put(&mut frame);
-            messages.push(Posted { function: 0, time, span: Span::between(start, frame.len()) });
+            let handler = program.message_handler(0, id(["add", "pass"][place % 2])).expect("a handler");
+            calls.push(Call::message(0, handler, murmur2(key), EventTime(*time)), key, payload);
         }
-        Mail { source: 1, target: 0, first, frame: Arc::new(frame), messages }
+        Mail::new(1, 0, first, calls)
     }
 
-    /// Number, function, time and bytes of each message.
-    fn contents(mail: &Mail) -> Vec<(u64, FunctionId, EventTime, Vec<u8>)> {
-        let messages = (mail.first..).zip(&mail.messages);
-        messages
-            .map(|(number, posted)| (number, posted.function, posted.time, posted.span.of(&mail.frame).to_vec()))
-            .collect()
+    /// Number and bytes of each message, and the hash of its key.
+    fn contents(program: &Program, mail: &Mail) -> Vec<(u64, Vec<u8>, u32)> {
+        let messages = (mail.first..).zip(mail.messages(program).zip(mail.calls()));
+        let content = |(number, (message, call)): (u64, (MessageRef<'_>, &Call))| {
+            let mut bytes = Vec::new();
+            message.put(&mut bytes);
+            (number, bytes, call.hash)
+        };
+        messages.map(content).collect()
     }
 
     fn progress(shard: ShardId, numbers: [u64; 6], times: [i64; 3]) -> Arc<Progress> {
@@ -418,10 +410,10 @@ mod tests {
             for record in &records {
                 let part = decode_mail(&program, SHARDS, record).expect("whole");
                 prop_assert_eq!((part.source, part.target), (1, 0));
-                prop_assert!(record.len() <= limit || part.messages.len() == 1);
-                read.extend(contents(&part));
+                prop_assert!(record.len() <= limit || part.calls().len() == 1);
+                read.extend(contents(&program, &part));
             }
-            prop_assert_eq!(read, contents(&mail));
+            prop_assert_eq!(read, contents(&program, &mail));
         }
 
         #[test]
