@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 
 use crate::{
     address::{ShardId, murmur2, shard_of},
-    codec::{put_bytes, put_signed, put_varint, put_with},
+    codec::{Short, put_bytes, put_signed, put_varint, put_with},
     decoded::Decoded,
     error::Fault,
     key::Key,
@@ -79,6 +79,13 @@ impl Call {
         let (key, payload) = (Span::default(), Span::default());
         Self { function, handler, is_timer: false, hash, time, key, payload, decoded: None }
     }
+
+    /// The same call, the bytes from its key on copied to `place` of another buffer.
+    pub(crate) fn moved(self, place: u32) -> Self {
+        let key = Span { start: place, ..self.key };
+        let payload = Span { start: place + (self.payload.start - self.key.start), ..self.payload };
+        Self { key, payload, ..self }
+    }
 }
 
 /// Calls and the bytes they refer to.
@@ -107,6 +114,14 @@ impl Calls {
     /// Appends `call`, whose bytes stand in `other`.
     pub fn push_from(&mut self, call: &Call, other: &[u8]) {
         self.push(*call, call.key.of(other), call.payload.of(other));
+    }
+
+    /// Appends a message whose payload stands behind its key in `other`, as in a mail.
+    pub(crate) fn push_message(&mut self, call: &Call, other: &[u8]) {
+        let place = offset(self.bytes.len());
+        let (from, to) = (call.key.start, call.payload.start + call.payload.length);
+        self.bytes.extend_from_slice(&other[from as usize..to as usize]);
+        self.calls.push(call.moved(place));
     }
 
     /// Forgets all calls, keeps the memory.
@@ -271,68 +286,59 @@ impl Effects {
         msg: &M,
         time: EventTime,
     ) {
-        self.key.clear();
-        key.write(&mut self.key);
-        if self.key.len() > KEY_BYTES_MAX {
-            let length = self.key.len();
+        // Most messages find their key where it stays; else it is copied from there.
+        let start = self.local.bytes.len();
+        key.write(&mut self.local.bytes);
+        let key = &self.local.bytes[start..];
+        if key.len() > KEY_BYTES_MAX {
+            let length = key.len();
+            self.local.bytes.truncate(start);
             return self.fail(too_long("a key", length, KEY_BYTES_MAX, target.name));
         }
-        let hash = murmur2(&self.key);
+        let hash = murmur2(key);
         let shard = shard_of(hash, self.shards);
+        let call = Call::message(target.function, target.handlers[usize::from(message)], hash, time);
         let length = if self.local_delivery && shard == self.shard {
-            self.send_local(target, message, hash, msg, time)
+            self.send_local(call, start, msg)
         } else {
-            self.send_remote(shard, target, message, hash, msg, time)
+            self.send_remote(call, start, shard, [target.function_name, target.messages[usize::from(message)]], msg)
         };
         if length > MESSAGE_BYTES_MAX {
             self.fail(too_long("a message", length, MESSAGE_BYTES_MAX, target.name));
         }
     }
 
-    fn send_local<M: Message>(
-        &mut self,
-        target: &TargetLink,
-        message: u16,
-        hash: u32,
-        msg: &M,
-        time: EventTime,
-    ) -> usize {
+    /// Sends to the own shard; the key stands at the end of the local bytes, from `start` on.
+    fn send_local<M: Message>(&mut self, call: Call, start: usize, msg: &M) -> usize {
         let bytes = &mut self.local.bytes;
-        let start = bytes.len();
-        bytes.extend_from_slice(&self.key);
         let middle = bytes.len();
         msg.encode(bytes);
-        let end = bytes.len();
-        self.local.calls.push(Call {
-            function: target.function,
-            handler: target.handlers[usize::from(message)],
-            is_timer: false,
-            hash,
-            time,
-            key: Span::between(start, middle),
-            payload: Span::between(middle, end),
-            decoded: None,
-        });
-        end - middle
+        let (key, payload) = (Span::between(start, middle), Span::between(middle, bytes.len()));
+        self.local.calls.push(Call { key, payload, ..call });
+        payload.length as usize
     }
 
+    /// Sends to another shard; the key stands at the end of the local bytes, from `start` on.
     fn send_remote<M: Message>(
         &mut self,
+        call: Call,
+        start: usize,
         shard: ShardId,
-        target: &TargetLink,
-        message: u16,
-        hash: u32,
+        names: [NameId; 2],
         msg: &M,
-        time: EventTime,
     ) -> usize {
+        let key = &self.local.bytes[start..];
+        let mut head = Short::new();
+        head.byte(Op::Send as u8);
+        head.varint(u64::from(shard));
+        names.into_iter().for_each(|name| head.varint(u64::from(name)));
+        head.signed(call.time.0);
+        head.varint(key.len() as u64);
         let body = &mut self.body;
-        body.push(Op::Send as u8);
-        put_varint(body, u64::from(shard));
-        put_varint(body, u64::from(target.function_name));
-        put_varint(body, u64::from(target.messages[usize::from(message)]));
-        put_signed(body, time.0);
-        put_bytes(body, &self.key);
-        let key = Span::between(body.len() - self.key.len(), body.len());
+        body.extend_from_slice(head.bytes());
+        body.extend_from_slice(key);
+        let key = Span::between(body.len() - key.len(), body.len());
+        self.local.bytes.truncate(start);
         let mut length = 0;
         put_with(body, |body| {
             let start = body.len();
@@ -340,9 +346,7 @@ impl Effects {
             length = body.len() - start;
         });
         let payload = Span::between(body.len() - length, body.len());
-        let handler = target.handlers[usize::from(message)];
-        let call = Call { key, payload, ..Call::message(target.function, handler, hash, time) };
-        self.sent.push(Sent { target: shard, call });
+        self.sent.push(Sent { target: shard, call: Call { key, payload, ..call } });
         length
     }
 

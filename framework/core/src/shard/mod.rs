@@ -226,8 +226,8 @@ pub struct Shard {
     parked: BTreeMap<(NameId, Vec<u8>), Parked>,
 
     stages: Vec<StageTime>,
-    /// By shard, by stage: the highest out-watermark that counts.
-    heard: Vec<Vec<EventTime>>,
+    /// By shard, by stage, one behind the other: the highest out-watermark that counts.
+    heard: Vec<EventTime>,
     /// By stage: the least of `heard` over all other shards.
     heard_least: Vec<EventTime>,
     heard_version: Option<u64>,
@@ -379,14 +379,16 @@ impl Shard {
     pub fn take_mail(&mut self, queue: &mut VecDeque<Mail>, now: ProcessingTime) {
         /// How many messages a mail has at least for a run of its own.
         const LARGE: usize = 64;
-        /// How many messages are gathered before they are delivered.
+        /// How many messages, and bytes of them, are gathered before they are delivered.
         const GATHERED_MAX: usize = 1_024;
+        const GATHERED_BYTES_MAX: usize = 256 * 1024;
         self.now = self.now.max(now);
         self.is_settled = false;
         let mut gathered = std::mem::take(&mut self.scratch);
         while !self.is_full() {
             let room = self.options.epoch_calls_max - self.calls;
-            let is_enough = gathered.calls.len() >= GATHERED_MAX.min(room);
+            let is_enough =
+                gathered.calls.len() >= GATHERED_MAX.min(room) || gathered.bytes.len() >= GATHERED_BYTES_MAX;
             let mail = if is_enough { None } else { queue.pop_front() };
             let Some(mail) = mail else {
                 if gathered.is_empty() {
@@ -401,7 +403,7 @@ impl Shard {
                 self.deliver_gathered(&mut gathered);
                 self.deliver(messages, mail.buffer(), &mut Decoded::default());
             } else {
-                messages.iter().for_each(|call| gathered.push_from(call, mail.buffer()));
+                messages.iter().for_each(|call| gathered.push_message(call, mail.buffer()));
             }
         }
         self.scratch = gathered;
@@ -550,7 +552,7 @@ impl Shard {
     /// Order is promised for each pair of sending and receiving key only, so functions may be
     /// taken one after the other.
     fn run_all(&mut self, calls: &[Call], bytes: &[u8], decoded: &mut Decoded) {
-        let is_mixed = calls.windows(2).any(|pair| pair[0].function != pair[1].function);
+        let is_mixed = self.hosts.len() > 1 && calls.windows(2).any(|pair| pair[0].function != pair[1].function);
         let mut sorted = Vec::new();
         let calls = if is_mixed {
             sorted.extend_from_slice(calls);
@@ -710,7 +712,7 @@ impl Shard {
             pending: Pending::new(&program),
             parked: image.parked.clone(),
             stages: vec![UNKNOWN; program.stages.len()],
-            heard: vec![vec![EventTime::MIN; program.stages.len()]; shards],
+            heard: vec![EventTime::MIN; shards * program.stages.len()],
             heard_least: vec![if shards > 1 { EventTime::MIN } else { EventTime::MAX }; program.stages.len()],
             heard_version: None,
             is_settled: false,
@@ -859,7 +861,7 @@ impl Shard {
             if !self.options.rules.holds(Rule::ResendsAtTakeOver) {
                 outbox.keep_to_itself();
             }
-            self.outboxes.restore(&self.program, target, outbox);
+            self.outboxes.restore(target, outbox);
             self.acknowledged_sealed[target as usize] = numbers[1];
         }
     }

@@ -22,7 +22,7 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 use crate::{
     address::{ShardId, murmur2},
     codec::Reader,
-    effect::{Call, Calls, Sent, Span},
+    effect::{Call, Calls, Sent},
     error::Corrupt,
     limits::{MAIL_IN_FLIGHT_BYTES_MAX, RESEND_INTERVAL_MS},
     program::{FunctionId, NameId, Program, StageId},
@@ -117,6 +117,8 @@ pub(crate) struct Outboxes {
     by_target: Vec<Outbox>,
     /// By stage: what holds it, if it is a cycle.
     holds: Vec<Option<Holds>>,
+    /// By function.
+    stages: Vec<StageId>,
     /// How many bytes are not acknowledged.
     bytes: usize,
     /// How many mails are not acknowledged.
@@ -145,6 +147,7 @@ impl Outboxes {
         Self {
             by_target: std::iter::repeat_with(Outbox::default).take(shards).collect(),
             holds: program.stages.iter().map(|stage| stage.is_cycle.then(|| Holds::new(shards))).collect(),
+            stages: program.functions.iter().map(|function| function.stage).collect(),
             bytes: 0,
             mails: 0,
             has_unsealed: false,
@@ -161,17 +164,17 @@ impl Outboxes {
     }
 
     /// Puts what a journal says in place of an outbox that is empty.
-    pub(crate) fn restore(&mut self, program: &Program, target: ShardId, outbox: Outbox) {
+    pub(crate) fn restore(&mut self, target: ShardId, outbox: Outbox) {
         self.bytes += outbox.bytes;
         self.mails += outbox.mails.len();
-        outbox.mails.iter().for_each(|mail| hold(&mut self.holds, program, mail));
+        outbox.mails.iter().for_each(|mail| hold(&mut self.holds, &self.stages, mail));
         self.by_target[target as usize] = outbox;
         self.to_publish.push(target);
     }
 
     /// Takes the messages of a sealed frame, whose bytes stand in its body; they may be published
     /// once it is confirmed.
-    pub(crate) fn post(&mut self, program: &Program, source: ShardId, sent: &mut Vec<Sent>, body: &[u8]) {
+    pub(crate) fn post(&mut self, source: ShardId, sent: &mut Vec<Sent>, body: &[u8]) {
         if sent.is_empty() {
             return;
         }
@@ -189,7 +192,7 @@ impl Outboxes {
                 let bytes = size_of_messages((end.calls - start.calls) as usize, (end.bytes - start.bytes) as usize);
                 let (first, post) = (self.by_target[target].sent + 1, Arc::clone(&post));
                 let target = target as ShardId;
-                self.push(program, Mail { source, target, first, post, from: start.calls, to: end.calls, bytes });
+                self.push(Mail { source, target, first, post, from: start.calls, to: end.calls, bytes });
             }
             start = end;
         }
@@ -210,20 +213,18 @@ impl Outboxes {
             let share = &mut self.shares[target as usize];
             let (from, to, length) = (call.key.start as usize, share.bytes as usize, length_of(&call) as usize);
             post.bytes[to..to + length].copy_from_slice(&body[from..from + length]);
-            let key = Span { start: share.bytes, ..call.key };
-            let payload = Span { start: share.bytes + (call.payload.start - call.key.start), ..call.payload };
-            post.calls[share.calls as usize] = Call { key, payload, ..call };
+            post.calls[share.calls as usize] = call.moved(share.bytes);
             share.calls += 1;
             share.bytes += length as u32;
         }
         post
     }
 
-    fn push(&mut self, program: &Program, mail: Mail) {
+    fn push(&mut self, mail: Mail) {
         let target = mail.target;
         self.mails += 1;
         self.bytes += mail.bytes;
-        hold(&mut self.holds, program, &mail);
+        hold(&mut self.holds, &self.stages, &mail);
         self.unconfirmed.push(target);
         self.by_target[target as usize].push(mail);
     }
@@ -307,11 +308,10 @@ fn length_of(call: &Call) -> u32 {
 }
 
 /// Notes what a mail holds.
-fn hold(holds: &mut [Option<Holds>], program: &Program, mail: &Mail) {
-    let stage_of = |call: &&Call| program.functions[usize::from(call.function)].stage;
+fn hold(holds: &mut [Option<Holds>], stages: &[StageId], mail: &Mail) {
     for (stage, holds) in holds.iter_mut().enumerate() {
         let Some(holds) = holds else { continue };
-        let calls = mail.calls().iter().filter(|call| stage_of(call) == stage as StageId);
+        let calls = mail.calls().iter().filter(|call| stages[usize::from(call.function)] == stage as StageId);
         if let Some(earliest) = calls.map(|call| call.time).min() {
             holds.push(mail.target, mail.last(), earliest.just_before());
         }
@@ -481,10 +481,115 @@ impl Outbox {
 pub(super) fn handler_of(program: &Program, message: &MessageRef<'_>) -> Result<(FunctionId, u16), Corrupt> {
     let name = |id: NameId| program.names.get(usize::from(id)).map_or("?", String::as_str);
     let function = program.function_named(message.function);
-    let function = function.ok_or_else(|| Corrupt(format!("`{}` is no function of this program", name(message.function))))?;
+    let function =
+        function.ok_or_else(|| Corrupt(format!("`{}` is no function of this program", name(message.function))))?;
     let handler = program.message_handler(function, message.message);
     let handler = handler.ok_or_else(|| {
         Corrupt(format!("`{}` has no handler for `{}`", name(message.function), name(message.message)))
     })?;
     Ok((function, handler))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::trial::program;
+
+    const SHARDS: u32 = 3;
+
+    /// What happens to the outboxes of a shard.
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// A frame is sealed with messages, each with its target, key, payload and time.
+        Post(Vec<(ShardId, Vec<u8>, Vec<u8>, i64)>),
+        /// The frames so far are confirmed, and what may be published is.
+        Publish,
+        /// A target tells how many more messages it has, in permille of those it was sent.
+        Acknowledge(ShardId, u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let bytes = || prop::collection::vec(any::<u8>(), 0..9);
+        let time = prop_oneof![-5..20_i64, Just(i64::MIN), Just(i64::MAX)];
+        let message = (0..SHARDS, bytes(), bytes(), time);
+        prop_oneof![
+            3 => prop::collection::vec(message, 0..12).prop_map(Step::Post),
+            2 => Just(Step::Publish),
+            3 => (0..SHARDS, 0..=1_000_u64).prop_map(|(target, permille)| Step::Acknowledge(target, permille)),
+        ]
+    }
+
+    /// A frame whose body holds the messages, each behind something else.
+    fn frame(messages: &[(ShardId, Vec<u8>, Vec<u8>, i64)]) -> (Vec<u8>, Vec<Sent>) {
+        let mut calls = Calls::default();
+        let sent = messages.iter().map(|(target, key, payload, time)| {
+            calls.bytes.extend_from_slice(b"op");
+            calls.push(Call::message(0, 1, murmur2(key), EventTime(*time)), key, payload);
+            Sent { target: *target, call: *calls.calls.last().expect("it was pushed") }
+        });
+        let sent = sent.collect();
+        (calls.bytes, sent)
+    }
+
+    type Message = (Vec<u8>, Vec<u8>, i64);
+
+    proptest! {
+        #[test]
+        fn each_target_gets_its_messages_in_order_and_what_it_lacks_holds(
+            steps in prop::collection::vec(step(), 1..30),
+        ) {
+            let program = program();
+            let mut outboxes = Outboxes::new(SHARDS, &program);
+            let mut sent: Vec<Vec<Message>> = vec![Vec::new(); SHARDS as usize];
+            let mut got = sent.clone();
+            // By mail: its target, the number of its last message, and what it holds.
+            let mut held: Vec<(ShardId, u64, EventTime)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Post(messages) => {
+                        let (body, mut calls) = frame(&messages);
+                        outboxes.post(9, &mut calls, &body);
+                        for target in 0..SHARDS {
+                            let new = messages.iter().filter(|message| message.0 == target);
+                            let new: Vec<Message> = new.map(|(_, key, payload, time)| (key.clone(), payload.clone(), *time)).collect();
+                            let all = &mut sent[target as usize];
+                            all.extend_from_slice(&new);
+                            let earliest = new.iter().map(|message| EventTime(message.2)).min();
+                            held.extend(earliest.map(|time| (target, all.len() as u64, time.just_before())));
+                        }
+                    }
+                    Step::Publish => {
+                        outboxes.confirm();
+                        outboxes.publish(Rules::default(), ProcessingTime(0), |mail| {
+                            let got = &mut got[mail.target as usize];
+                            assert_eq!(mail.first, got.len() as u64 + 1, "each is published once");
+                            let message = |message: MessageRef<'_>| (message.key.to_vec(), message.payload.to_vec(), message.time.0);
+                            got.extend(mail.messages(&program).map(message));
+                        });
+                        prop_assert_eq!(&got, &sent);
+                    }
+                    Step::Acknowledge(target, permille) => {
+                        let upto = got[target as usize].len() as u64 * permille / 1_000;
+                        outboxes.acknowledge(target, upto, ProcessingTime(0));
+                        held.retain(|(to, last, _)| *to != target || *last > outboxes.by_target[target as usize].acknowledged);
+                    }
+                }
+                let hold = held.iter().map(|(_, _, hold)| *hold).min().unwrap_or(EventTime::MAX);
+                prop_assert_eq!(outboxes.hold(0), hold);
+                prop_assert_eq!(outboxes.mails, held.len());
+                prop_assert_eq!(outboxes.is_empty(), outboxes.bytes() == 0);
+            }
+            let left = outboxes.iter().zip(&sent).flat_map(|(outbox, sent)| {
+                let left = outbox.unacknowledged(&program).map(|(number, message)| (number, message.payload.to_vec()));
+                let numbered = (1..).zip(sent).map(|(number, message)| (number, message.1.clone()));
+                let expected = numbered.filter(|(number, _)| *number > outbox.acknowledged);
+                left.zip(expected.collect::<Vec<_>>()).collect::<Vec<_>>()
+            });
+            for (left, expected) in left {
+                prop_assert_eq!(left, expected);
+            }
+        }
+    }
 }

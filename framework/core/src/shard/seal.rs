@@ -7,7 +7,7 @@ use super::{
     frame::{self, Header, Kind, MessageRef, Op, Position, SnapshotMark},
     image::{SnapshotHead, SnapshotWriter, put_pair, put_parked, put_state, put_watermark, snapshot_crc},
     outbox::Mail,
-    progress::Progress,
+    progress::{Progress, StageProgress, Traffic},
     rules::Rule,
     settle::carried,
 };
@@ -194,7 +194,7 @@ impl Shard {
             parts if parts.is_empty() => records.push(Arc::clone(&frame)),
             parts => records.extend(parts.into_iter().map(Arc::new)),
         }
-        self.outboxes.post(&self.program, self.id, &mut self.effects.sent, &frame);
+        self.outboxes.post(self.id, &mut self.effects.sent, &frame);
         self.calls = 0;
         let next_offset = self.next_offset + records.len() as u64;
         let rules = self.options.rules;
@@ -274,19 +274,18 @@ impl Shard {
 
     /// What the other shards will know once the last sealed epoch is confirmed.
     pub(crate) fn progress(&self) -> Progress {
-        let stages = 0..self.stages.len();
-        Progress {
-            shard: self.id,
-            epoch: self.epoch,
-            out: self.stages.iter().map(|stage| stage.sealed.1).collect(),
-            outer: self.stages.iter().map(|stage| stage.outer_sealed).collect(),
-            hold: stages
-                .map(|stage| if self.holds_itself(stage) { self.hold(stage) } else { EventTime::MAX })
-                .collect(),
-            sent: self.outboxes.iter().map(|outbox| outbox.sent).collect(),
-            seen: self.seen_sealed.clone(),
-            acknowledged: self.acknowledged_sealed.clone(),
-        }
+        let stages = self.stages.iter().enumerate().map(|(stage, time)| StageProgress {
+            out: time.sealed.1,
+            outer: time.outer_sealed,
+            hold: if self.holds_itself(stage) { self.hold(stage) } else { EventTime::MAX },
+        });
+        let numbers = self.outboxes.iter().zip(&self.seen_sealed).zip(&self.acknowledged_sealed);
+        let traffic = numbers.map(|((outbox, seen), acknowledged)| Traffic {
+            sent: outbox.sent,
+            seen: *seen,
+            acknowledged: *acknowledged,
+        });
+        Progress { shard: self.id, epoch: self.epoch, stages: stages.collect(), traffic: traffic.collect() }
     }
 
     /// Whether messages within a stage hold its watermark.

@@ -50,25 +50,28 @@ impl Shard {
             return;
         }
         self.heard_version = Some(board.version());
-        let own = self.id;
-        let mut known = std::mem::take(&mut self.heard_versions);
+        let own = self.id as usize;
+        let stages = self.stages.len();
         let mut is_news = false;
-        let news: Vec<_> = board.newer_than(&known).filter(|(source, _)| *source != own).collect();
-        for (source, version) in news {
-            let Some(record) = board.get(source) else { continue };
-            self.outboxes.acknowledge(source, record.seen[own as usize], self.now);
-            let is_complete = self.seen[source as usize] >= record.sent[own as usize];
+        for (source, version) in board.versions().iter().enumerate() {
+            if *version <= self.heard_versions[source] || source == own {
+                continue;
+            }
+            let Some(record) = board.get(source as ShardId) else { continue };
+            let traffic = &record.traffic[own];
+            self.outboxes.acknowledge(source as ShardId, traffic.seen, self.now);
+            let is_complete = self.seen[source] >= traffic.sent;
             if !is_complete && self.options.rules.holds(Rule::WatermarkAfterMessages) {
                 // It is looked at again until the messages before it have come.
                 continue;
             }
-            known[source as usize] = version;
-            for (heard, out) in self.heard[source as usize].iter_mut().zip(&record.out) {
-                is_news |= *out > *heard;
-                *heard = (*heard).max(*out);
+            self.heard_versions[source] = *version;
+            let heard = &mut self.heard[source * stages..][..stages];
+            for (heard, stage) in heard.iter_mut().zip(&record.stages) {
+                is_news |= stage.out > *heard;
+                *heard = (*heard).max(stage.out);
             }
         }
-        self.heard_versions = known;
         if is_news {
             self.add_up_heard();
         }
@@ -76,9 +79,13 @@ impl Shard {
 
     /// Brings the minimum over all other shards up to date, by stage.
     fn add_up_heard(&mut self) {
-        for (stage, least) in self.heard_least.iter_mut().enumerate() {
-            let others = (0..).zip(&self.heard).filter(|(shard, _)| *shard != self.id);
-            *least = others.map(|(_, heard): (ShardId, _)| heard[stage]).min().unwrap_or(EventTime::MAX);
+        self.heard_least.fill(EventTime::MAX);
+        let (own, stages) = (self.id as usize, self.stages.len());
+        let others = self.heard.chunks_exact(stages).enumerate().filter(|(shard, _)| *shard != own);
+        for (_, heard) in others {
+            for (least, heard) in self.heard_least.iter_mut().zip(heard) {
+                *least = (*least).min(*heard);
+            }
         }
     }
 

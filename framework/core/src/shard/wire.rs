@@ -25,7 +25,7 @@ use std::sync::Arc;
 use super::{
     frame::{MessageRef, put_names, read_names},
     outbox::{Mail, handler_of},
-    progress::Progress,
+    progress::{Progress, StageProgress, Traffic},
 };
 use crate::{
     address::{ShardId, murmur2},
@@ -199,14 +199,16 @@ pub fn encode_progress(program: &Program, news: &[Arc<Progress>], record_bytes_m
 fn put_progress(progress: &Progress, out: &mut Vec<u8>) {
     put_varint(out, u64::from(progress.shard));
     put_varint(out, progress.epoch);
-    for ((lets_out, outer), hold) in progress.out.iter().zip(&progress.outer).zip(&progress.hold) {
+    for StageProgress { out: lets_out, outer, hold } in &progress.stages {
         [lets_out, outer, hold].into_iter().for_each(|time| put_signed(out, time.0));
     }
-    for numbers in [&progress.sent, &progress.seen, &progress.acknowledged] {
-        put_varint(out, numbers.iter().filter(|number| **number > 0).count() as u64);
-        for (shard, number) in numbers.iter().enumerate().filter(|(_, number)| **number > 0) {
+    let numbers: [fn(&Traffic) -> u64; 3] = [|to| to.sent, |to| to.seen, |to| to.acknowledged];
+    for number in numbers {
+        let numbers = progress.traffic.iter().map(number);
+        put_varint(out, numbers.clone().filter(|number| *number > 0).count() as u64);
+        for (shard, number) in numbers.enumerate().filter(|(_, number)| *number > 0) {
             put_varint(out, shard as u64);
-            put_varint(out, *number);
+            put_varint(out, number);
         }
     }
 }
@@ -255,33 +257,23 @@ fn read_progress(
         let read = [EventTime(reader.signed()?), EventTime(reader.signed()?), EventTime(reader.signed()?)];
         functions.iter().for_each(|function| times[usize::from(*function)] = read);
     }
-    let by_stage = |which: usize| {
-        let lowest = program.stages.iter().map(|stage| {
-            let times = stage.functions.iter().map(|function| times[usize::from(*function)][which]);
-            times.min().unwrap_or(EventTime::MIN)
-        });
-        lowest.collect()
-    };
-    Ok(Progress {
-        shard,
-        epoch,
-        out: by_stage(0),
-        outer: by_stage(1),
-        hold: by_stage(2),
-        sent: read_numbers(reader, shards)?,
-        seen: read_numbers(reader, shards)?,
-        acknowledged: read_numbers(reader, shards)?,
-    })
-}
-
-fn read_numbers(reader: &mut Reader<'_>, shards: u32) -> Result<Vec<u64>, Corrupt> {
-    let mut numbers = vec![0; shards as usize];
-    let count = reader.varint()?;
-    for _ in 0..count {
-        let shard = read_shard(reader, shards)?;
-        numbers[shard as usize] = reader.varint()?;
+    let stages = program.stages.iter().map(|stage| {
+        let by_function = stage.functions.iter().map(|function| times[usize::from(*function)]);
+        let lowest = by_function.reduce(|one, other| std::array::from_fn(|which| one[which].min(other[which])));
+        let [out, outer, hold] = lowest.unwrap_or([EventTime::MIN; 3]);
+        StageProgress { out, outer, hold }
+    });
+    let stages = stages.collect();
+    let mut traffic = vec![Traffic::default(); shards as usize];
+    let numbers: [fn(&mut Traffic) -> &mut u64; 3] = [|to| &mut to.sent, |to| &mut to.seen, |to| &mut to.acknowledged];
+    for number in numbers {
+        let count = reader.varint()?;
+        for _ in 0..count {
+            let shard = read_shard(reader, shards)?;
+            *number(&mut traffic[shard as usize]) = reader.varint()?;
+        }
     }
-    Ok(numbers)
+    Ok(Progress { shard, epoch, stages, traffic })
 }
 
 fn read_shard(reader: &mut Reader<'_>, shards: u32) -> Result<ShardId, Corrupt> {
@@ -363,9 +355,10 @@ mod tests {
     }
 
     fn progress(shard: ShardId, numbers: [u64; 6], times: [i64; 3]) -> Arc<Progress> {
-        let [out, outer, hold] = times.map(|time| vec![EventTime(time)]);
-        let [sent, seen, acknowledged] = [0, 2, 4].map(|at| numbers[at..at + 2].to_vec());
-        Arc::new(Progress { shard, epoch: numbers[0], out, outer, hold, sent, seen, acknowledged })
+        let [out, outer, hold] = times.map(EventTime);
+        let stages = vec![StageProgress { out, outer, hold }];
+        let traffic = |at| Traffic { sent: numbers[at], seen: numbers[at + 2], acknowledged: numbers[at + 4] };
+        Arc::new(Progress { shard, epoch: numbers[0], stages, traffic: [0, 1].map(traffic).to_vec() })
     }
 
     #[test]
@@ -390,7 +383,7 @@ mod tests {
         put_varint(&mut record, 1);
         put_progress(&progress(1, [7, 0, 0, 0, 0, 0], [1, 2, 3]), &mut record);
         let news = decode_progress(&program, SHARDS, &finish(record)).expect("readable");
-        assert_eq!((news[0].epoch, &news[0].out[..]), (7, &[EventTime::MIN][..]));
+        assert_eq!((news[0].epoch, news[0].stages[0].out), (7, EventTime::MIN));
     }
 
     proptest! {
