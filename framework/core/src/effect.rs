@@ -4,7 +4,9 @@
 //! Messages to the own shard do not enter the frame: they stand in a second buffer and are
 //! delivered within the epoch.
 //!
-//! Deliberately absent: a second copy. What a handler emits is encoded once, in its place.
+//! Deliberately absent: a second copy. What a handler emits is encoded once, in its place; only
+//! messages to other shards are copied once more, when the frame is sealed, so that those for one
+//! target stand together (`shard::outbox`).
 
 use std::num::NonZeroU32;
 
