@@ -56,6 +56,47 @@ pub fn put_with(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
     out[at..at + prefix_len].copy_from_slice(&prefix[..prefix_len]);
 }
 
+/// A few numbers, encoded one behind the other before they are appended to a buffer at once: that
+/// looks for room once, not for each byte. It has room for a byte and five numbers.
+#[derive(Debug)]
+pub(crate) struct Short {
+    bytes: [u8; 51],
+    length: usize,
+}
+
+impl Short {
+    pub(crate) fn new() -> Self {
+        Self { bytes: [0; 51], length: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn byte(&mut self, byte: u8) {
+        self.bytes[self.length] = byte;
+        self.length += 1;
+    }
+
+    /// As [`put_varint`].
+    #[inline]
+    pub(crate) fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.byte(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.byte(value as u8);
+    }
+
+    /// As [`put_signed`].
+    #[inline]
+    pub(crate) fn signed(&mut self, value: i64) {
+        self.varint(((value << 1) ^ (value >> 63)) as u64);
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
 /// A place in bytes that are read front to back.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader<'a> {

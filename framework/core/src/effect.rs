@@ -4,7 +4,9 @@
 //! Messages to the own shard do not enter the frame: they stand in a second buffer and are
 //! delivered within the epoch.
 //!
-//! Deliberately absent: a second copy. What a handler emits is encoded once, in its place.
+//! Deliberately absent: a second copy. What a handler emits is encoded once, in its place; only
+//! messages to other shards are copied once more, when the frame is sealed, so that those for one
+//! target stand together (`shard::outbox`).
 
 use std::{
     any::{Any, TypeId},
@@ -13,7 +15,7 @@ use std::{
 
 use crate::{
     address::{ShardId, murmur2, shard_of},
-    codec::{put_bytes, put_signed, put_varint, put_with},
+    codec::{Short, put_bytes, put_signed, put_varint, put_with},
     decoded::Decoded,
     error::Fault,
     key::{Key, KeyBytes},
@@ -82,6 +84,13 @@ impl Call {
         let (key, payload) = (Span::default(), Span::default());
         Self { function, handler, is_timer: false, hash, time, key, payload, decoded: None }
     }
+
+    /// The same call, the bytes from its key on copied to `place` of another buffer.
+    pub(crate) fn moved(self, place: u32) -> Self {
+        let key = Span { start: place, ..self.key };
+        let payload = Span { start: place + (self.payload.start - self.key.start), ..self.payload };
+        Self { key, payload, ..self }
+    }
 }
 
 /// Calls and the bytes they refer to.
@@ -112,6 +121,14 @@ impl Calls {
         self.push(*call, call.key.of(other), call.payload.of(other));
     }
 
+    /// Appends a message whose payload stands behind its key in `other`, as in a mail.
+    pub(crate) fn push_message(&mut self, call: &Call, other: &[u8]) {
+        let place = offset(self.bytes.len());
+        let (from, to) = (call.key.start, call.payload.start + call.payload.length);
+        self.bytes.extend_from_slice(&other[from as usize..to as usize]);
+        self.calls.push(call.moved(place));
+    }
+
     /// Forgets all calls, keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -139,10 +156,8 @@ pub struct Emitted {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sent {
     pub(crate) target: ShardId,
-    pub(crate) function: FunctionId,
-    pub(crate) time: EventTime,
-    /// The encoded message, behind the shard of its `Op::Send`.
-    pub(crate) message: Span,
+    /// What its target is to call: what is known here is not to be found out again there.
+    pub(crate) call: Call,
 }
 
 /// A change of the pending timers that the shard makes once the run is over.
@@ -275,64 +290,55 @@ impl Effects {
         }
         let hash = murmur2(key);
         let shard = shard_of(hash, self.shards);
+        let call = Call::message(target.function, target.handlers[usize::from(message)], hash, time);
         let length = if self.local_delivery && shard == self.shard {
-            self.send_local(target, message, (hash, key), msg, time)
+            self.send_local(call, key, msg)
         } else {
-            self.send_remote(shard, target, message, key, msg, time)
+            self.send_remote(call, key, shard, [target.function_name, target.messages[usize::from(message)]], msg)
         };
         if length > MESSAGE_BYTES_MAX {
             self.fail(too_long("a message", length, MESSAGE_BYTES_MAX, target.name));
         }
     }
 
-    fn send_local<M: Message>(
-        &mut self,
-        target: &TargetLink,
-        message: u16,
-        (hash, key): (u32, &[u8]),
-        msg: &M,
-        time: EventTime,
-    ) -> usize {
+    fn send_local<M: Message>(&mut self, call: Call, key: &[u8], msg: &M) -> usize {
         let bytes = &mut self.local.bytes;
         let start = bytes.len();
         bytes.extend_from_slice(key);
         let middle = bytes.len();
         msg.encode(bytes);
-        let end = bytes.len();
-        self.local.calls.push(Call {
-            function: target.function,
-            handler: target.handlers[usize::from(message)],
-            is_timer: false,
-            hash,
-            time,
-            key: Span::between(start, middle),
-            payload: Span::between(middle, end),
-            decoded: None,
-        });
-        end - middle
+        let (key, payload) = (Span::between(start, middle), Span::between(middle, bytes.len()));
+        self.local.calls.push(Call { key, payload, ..call });
+        payload.length as usize
     }
 
     fn send_remote<M: Message>(
         &mut self,
-        shard: ShardId,
-        target: &TargetLink,
-        message: u16,
+        call: Call,
         key: &[u8],
+        shard: ShardId,
+        names: [NameId; 2],
         msg: &M,
-        time: EventTime,
     ) -> usize {
+        let mut head = Short::new();
+        head.byte(Op::Send as u8);
+        head.varint(u64::from(shard));
+        names.into_iter().for_each(|name| head.varint(u64::from(name)));
+        head.signed(call.time.0);
+        head.varint(key.len() as u64);
         let body = &mut self.body;
-        body.push(Op::Send as u8);
-        put_varint(body, u64::from(shard));
-        let start = body.len();
-        put_varint(body, u64::from(target.function_name));
-        put_varint(body, u64::from(target.messages[usize::from(message)]));
-        put_signed(body, time.0);
-        put_bytes(body, key);
-        put_with(body, |body| msg.encode(body));
-        let message = Span::between(start, body.len());
-        self.sent.push(Sent { target: shard, function: target.function, time, message });
-        message.length as usize
+        body.extend_from_slice(head.bytes());
+        body.extend_from_slice(key);
+        let key = Span::between(body.len() - key.len(), body.len());
+        let mut length = 0;
+        put_with(body, |body| {
+            let start = body.len();
+            msg.encode(body);
+            length = body.len() - start;
+        });
+        let payload = Span::between(body.len() - length, body.len());
+        self.sent.push(Sent { target: shard, call: Call { key, payload, ..call } });
+        length
     }
 
     pub(crate) fn emit<T: Message>(&mut self, egress: NameId, record: &T) {

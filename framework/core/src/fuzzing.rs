@@ -167,7 +167,7 @@ pub fn mail(bytes: &[u8]) {
             Ok(mail) => {
                 let again = wire::encode_mail(&program, &mail, usize::MAX);
                 let again = wire::decode_mail(&program, MAIL_SHARDS, &again[0]).expect("what was written is read");
-                assert_eq!(contents(&again), contents(&mail), "what is read is written again");
+                assert_eq!(contents(&program, &again), contents(&program, &mail), "what is read is written again");
                 assert!(mail.source.max(mail.target) < MAIL_SHARDS, "a mail is between shards of the app");
             }
             Err(error) => assert!(!error.0.is_empty(), "an error says what is wrong"),
@@ -176,10 +176,8 @@ pub fn mail(bytes: &[u8]) {
 }
 
 /// What a mail says, without where it stands in memory.
-fn contents(mail: &Mail) -> impl PartialEq + std::fmt::Debug {
-    let messages = mail.messages.iter();
-    let messages = messages.map(|posted| (posted.function, posted.time, posted.span.of(&mail.frame).to_vec()));
-    (mail.source, mail.target, mail.first, messages.collect::<Vec<_>>())
+fn contents<'a>(program: &'a Program, mail: &'a Mail) -> impl PartialEq + std::fmt::Debug + 'a {
+    (mail.source, mail.target, mail.first, mail.messages(program).collect::<Vec<_>>())
 }
 
 /// A record of the partition of progress.

@@ -9,7 +9,6 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     address::murmur2,
-    codec::Reader,
     context::Resources,
     effect::{Call, Calls, Effects, TimerRequest},
     egress::Egress,
@@ -19,7 +18,7 @@ use crate::{
     key::{IntoKey, Key},
     message::{Message, Wire},
     program::Links,
-    shard::frame::MessageRef,
+    shard::frame::{self, OpRef},
     time::{Due, EventTime, ProcessingTime},
 };
 
@@ -155,11 +154,15 @@ impl<F: Function> Harness<F> {
         let names = self.host.links();
         let target =
             names.target_named(T::NAME).map(|target| (target.function_name, target.messages[usize::from(M::INDEX)]));
-        let messages = self.effects.sent.iter().map(|sent| sent.message.of(self.effects.body()));
-        let messages = messages.filter_map(|bytes| MessageRef::read(&mut Reader::new(bytes)).ok());
-        let wanted = messages.filter(|message| Some((message.function, message.message)) == target);
-        let decoded = wanted.map(|message| Ok((T::Key::read(message.key)?, M::decode(message.payload)?)));
-        expect(decoded.collect())
+        let mut decoded = Vec::new();
+        let read = frame::ops(self.effects.body(), |op| match op {
+            OpRef::Send(_, message, _) if Some((message.function, message.message)) == target => {
+                decoded.push((expect(T::Key::read(message.key)), expect(M::decode(message.payload))));
+            }
+            _ => {}
+        });
+        read.unwrap_or_else(|error| panic!("a body holds only what was written: {error}"));
+        decoded
     }
 
     /// The records that were emitted to an egress, oldest first.

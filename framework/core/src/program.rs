@@ -14,6 +14,7 @@ use std::{
 
 use crate::{
     context::Resources,
+    effect::Call,
     egress::{DEAD_LETTERS, EgressDeclaration},
     error::LinkError,
     function::{Function, TargetDeclaration},
@@ -282,6 +283,14 @@ impl Program {
     #[must_use]
     pub fn timer_handler(&self, function: FunctionId, payload: NameId) -> Option<u16> {
         place(&self.functions[usize::from(function)].timer_names, payload)
+    }
+
+    /// The names of the function and the message or timer of a call.
+    pub(crate) fn names_of(&self, call: &Call) -> (NameId, NameId) {
+        let function = &self.functions[usize::from(call.function)];
+        let message =
+            if call.is_timer { function.timer_name(call.handler) } else { function.message_name(call.handler) };
+        (function.name, message)
     }
 
     /// Resolves a router's target by name: its function, and its handlers by the declaration's order.

@@ -308,9 +308,9 @@ pub(crate) fn answered(actions: &[Action]) -> Vec<u64> {
 }
 
 /// The mail that these actions publish.
-pub(crate) fn published(actions: &[Action]) -> Vec<Arc<Mail>> {
+pub(crate) fn published(actions: &[Action]) -> Vec<Mail> {
     let mails = actions.iter().filter_map(|action| match action {
-        Action::Publish(mail) => Some(Arc::clone(mail)),
+        Action::Publish(mail) => Some(mail.clone()),
         _ => None,
     });
     mails.collect()

@@ -50,7 +50,7 @@ pub enum Action {
     Append(Append),
     /// Bring mail to the pipeline that has its target: in memory if that is of the same process, else
     /// as records ([`wire::encode_mail`]) in the target's mailbox. It may be lost, doubled or late.
-    Publish(Arc<Mail>),
+    Publish(Mail),
     /// Let egresses write the records of a committed epoch.
     Emit(Emission),
     /// Bring progress to every other pipeline: in memory to those of the same process, as records
@@ -120,8 +120,8 @@ pub struct Append {
 
 struct Owned {
     shard: Shard,
-    /// Mail that came in memory while the shard was full.
-    mail: VecDeque<Arc<Mail>>,
+    /// Mail that came in memory and was not taken yet.
+    mail: VecDeque<Mail>,
     mailbox: Mailbox,
     reads: Reads,
     egress_taken: u64,
@@ -159,8 +159,8 @@ pub struct Pipeline {
     news: Vec<Arc<Progress>>,
     /// The number of the last question for the end of a journal.
     question: u64,
-    /// Mail between shards of this thread.
-    local: VecDeque<Arc<Mail>>,
+    /// Mail of one shard on its way to the others.
+    published: Vec<Mail>,
     now: ProcessingTime,
     sealed_at: Option<ProcessingTime>,
     is_draining: bool,
@@ -183,7 +183,7 @@ impl Pipeline {
             actions: VecDeque::new(),
             news: Vec::new(),
             question: 0,
-            local: VecDeque::new(),
+            published: Vec::new(),
             now: ProcessingTime::MIN,
             sealed_at: None,
             is_draining: false,
@@ -224,13 +224,11 @@ impl Pipeline {
         self.apply(shard, Input::Request(request), now);
     }
 
-    /// Takes mail for one of its shards; mail for others is dropped, its source sends it again.
-    pub fn mail(&mut self, mail: Arc<Mail>, now: ProcessingTime) {
-        let Some(owned) = &mut self.shards[mail.target as usize] else { return };
-        if owned.shard.is_full() || !owned.mail.is_empty() {
+    /// Takes mail for one of its shards, which it gets with the next [`Self::pump`]; mail for others
+    /// is dropped, its source sends it again.
+    pub fn mail(&mut self, mail: Mail) {
+        if let Some(owned) = &mut self.shards[mail.target as usize] {
             owned.mail.push_back(mail);
-        } else {
-            owned.shard.apply(Input::Mail(&mail), now);
         }
     }
 
@@ -406,14 +404,12 @@ impl Pipeline {
                 self.board.refresh_cut();
             }
             self.settle();
+            let mut is_mail = false;
             if self.program.has_sends() {
-                (0..self.shards.len() as ShardId).for_each(|shard| self.publish(shard));
+                (0..self.shards.len() as ShardId).for_each(|shard| is_mail |= self.publish(shard));
             }
-            if self.local.is_empty() {
+            if !is_mail {
                 break;
-            }
-            while let Some(mail) = self.local.pop_front() {
-                self.mail(mail, self.now);
             }
         }
         self.seal();
@@ -452,22 +448,30 @@ impl Pipeline {
 
     fn settle(&mut self) {
         for owned in self.shards.iter_mut().flatten() {
-            while !owned.shard.is_full() {
-                let Some(mail) = owned.mail.pop_front() else { break };
-                owned.shard.apply(Input::Mail(&mail), self.now);
+            if !owned.mail.is_empty() {
+                owned.shard.take_mail(&mut owned.mail, self.now);
             }
-            owned.shard.apply(Input::Clock, self.now);
-            owned.shard.settle(&self.board);
+            owned.shard.settle(&self.board, self.now);
         }
     }
 
-    fn publish(&mut self, shard: ShardId) {
-        let Some(mut owned) = self.shards[shard as usize].take() else { return };
-        owned.shard.publish(|mail| match self.shards[mail.target as usize] {
-            Some(_) => self.local.push_back(Arc::clone(mail)),
-            None => self.actions.push_back(Action::Publish(Arc::clone(mail))),
-        });
-        self.shards[shard as usize] = Some(owned);
+    /// Publishes the mail of a shard; returns whether some is for shards of this thread.
+    fn publish(&mut self, shard: ShardId) -> bool {
+        let Some(owned) = &mut self.shards[shard as usize] else { return false };
+        let mut published = std::mem::take(&mut self.published);
+        owned.shard.publish(|mail| published.push(mail.clone()));
+        let mut is_mail = false;
+        for mail in published.drain(..) {
+            match &mut self.shards[mail.target as usize] {
+                Some(target) => {
+                    target.mail.push_back(mail);
+                    is_mail = true;
+                }
+                None => self.actions.push_back(Action::Publish(mail)),
+            }
+        }
+        self.published = published;
+        is_mail
     }
 
     fn repeat_progress(&mut self) {

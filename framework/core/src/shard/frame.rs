@@ -12,8 +12,9 @@
 use crate::{
     address::ShardId,
     codec::{Reader, Truncated, put_bytes, put_signed, put_varint},
+    effect::Call,
     error::Corrupt,
-    program::NameId,
+    program::{NameId, Program},
     time::{EventTime, ProcessingTime},
 };
 
@@ -315,6 +316,12 @@ pub struct MessageRef<'a> {
 }
 
 impl<'a> MessageRef<'a> {
+    /// What a call of a handler says, its bytes in `bytes`.
+    pub(crate) fn of_call(program: &Program, call: &Call, bytes: &'a [u8]) -> Self {
+        let (function, message) = program.names_of(call);
+        Self { function, message, time: call.time, key: call.key.of(bytes), payload: call.payload.of(bytes) }
+    }
+
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
         put_varint(out, u64::from(self.function));
         put_varint(out, u64::from(self.message));

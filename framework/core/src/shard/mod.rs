@@ -26,7 +26,11 @@ mod settle;
 pub mod stored;
 pub mod wire;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    sync::Arc,
+};
 
 use self::{
     frame::{MessageRef, Op, Position, SnapshotMark},
@@ -101,8 +105,6 @@ pub enum Input<'a> {
     Mail(&'a Mail),
     /// Somebody outside calls a handler and waits for the answer.
     Request(&'a Request),
-    /// The clock moved.
-    Clock,
 }
 
 /// A call from outside whose answer is wanted.
@@ -226,11 +228,13 @@ pub struct Shard {
     parked: BTreeMap<(NameId, Vec<u8>), Parked>,
 
     stages: Vec<StageTime>,
-    /// By shard, by stage: the highest out-watermark that counts.
-    heard: Vec<Vec<EventTime>>,
+    /// By shard, by stage, one behind the other: the highest out-watermark that counts.
+    heard: Vec<EventTime>,
     /// By stage: the least of `heard` over all other shards.
     heard_least: Vec<EventTime>,
     heard_version: Option<u64>,
+    /// Whether event time has come as far as it can by what happened to this shard.
+    is_settled: bool,
     /// By shard: the version of the progress record that counts.
     heard_versions: Vec<u64>,
     positions: Vec<Vec<PartitionState>>,
@@ -365,9 +369,52 @@ impl Shard {
             Input::Ingress(batch) => self.apply_ingress(batch),
             Input::Mail(mail) => self.apply_mail(mail),
             Input::Request(request) => self.apply_request(request),
-            Input::Clock => {}
         }
+        self.is_settled = false;
         self.drain();
+    }
+
+    /// Takes mail from the front of a queue until it is empty or the epoch is full.
+    ///
+    /// Many shards may have sent a few messages each: these are gathered, as a run of calls costs
+    /// more than a call.
+    pub fn take_mail(&mut self, queue: &mut VecDeque<Mail>, now: ProcessingTime) {
+        /// How many messages a mail has at least for a run of its own.
+        const LARGE: usize = 64;
+        /// How many messages, and bytes of them, are gathered before they are delivered.
+        const GATHERED_MAX: usize = 1_024;
+        const GATHERED_BYTES_MAX: usize = 256 * 1024;
+        self.now = self.now.max(now);
+        self.is_settled = false;
+        let mut gathered = std::mem::take(&mut self.scratch);
+        while !self.is_full() {
+            let room = self.options.epoch_calls_max - self.calls;
+            let is_enough =
+                gathered.calls.len() >= GATHERED_MAX.min(room) || gathered.bytes.len() >= GATHERED_BYTES_MAX;
+            let mail = if is_enough { None } else { queue.pop_front() };
+            let Some(mail) = mail else {
+                if gathered.is_empty() {
+                    break;
+                }
+                self.deliver_gathered(&mut gathered);
+                continue;
+            };
+            let messages = self.take_in(&mail);
+            if messages.len() >= LARGE {
+                // Those of the same sender that came before it go first.
+                self.deliver_gathered(&mut gathered);
+                self.deliver(messages, mail.buffer(), &mut Decoded::default());
+            } else {
+                messages.iter().for_each(|call| gathered.push_message(call, mail.buffer()));
+            }
+        }
+        self.scratch = gathered;
+        self.drain();
+    }
+
+    fn deliver_gathered(&mut self, gathered: &mut Calls) {
+        self.deliver(&gathered.calls, &gathered.bytes, &mut gathered.decoded);
+        gathered.clear();
     }
 
     fn apply_ingress(&mut self, batch: &mut IngressBatch) {
@@ -391,56 +438,28 @@ impl Shard {
     }
 
     fn apply_mail(&mut self, mail: &Mail) {
+        let messages = self.take_in(mail);
+        self.deliver(messages, mail.buffer(), &mut Decoded::default());
+    }
+
+    /// Notes that a mail has come; returns those of its messages that are new.
+    fn take_in<'a>(&mut self, mail: &'a Mail) -> &'a [Call] {
         let source = mail.source as usize;
         let next = self.seen[source] + 1;
         if mail.first > next && self.options.rules.holds(Rule::SeenRefusesGaps) {
-            return;
+            return &[];
         }
         let mut known = next.saturating_sub(mail.first) as usize;
         if !self.options.rules.holds(Rule::SeenDropsDuplicates) {
             known = 0;
         }
-        if known >= mail.messages.len() {
-            return;
+        let messages = mail.calls().get(known..).unwrap_or_default();
+        if !messages.is_empty() {
+            self.seen[source] = self.seen[source].max(mail.last());
+            // Progress that waited for these messages may count now.
+            self.heard_version = None;
         }
-        self.seen[source] = self.seen[source].max(mail.last());
-        self.heard_version = None;
-        let mut calls = std::mem::take(&mut self.scratch);
-        for posted in &mail.messages[known..] {
-            let bytes = posted.span.of(&mail.frame);
-            match MessageRef::read(&mut Reader::new(bytes)) {
-                Ok(message) => self.address(&message, &mut calls),
-                Err(error) => panic!("a message of shard {} cannot be read: {error}", mail.source),
-            }
-        }
-        self.deliver(&calls.calls, &calls.bytes, &mut calls.decoded);
-        calls.clear();
-        self.scratch = calls;
-    }
-
-    /// Turns a message by name into a call, or into a dead letter if nothing handles it.
-    fn address(&mut self, message: &MessageRef<'_>, calls: &mut Calls) {
-        let function = self.program.function_named(message.function);
-        let handler = function.and_then(|function| self.program.message_handler(function, message.message));
-        match function.zip(handler) {
-            Some((function, handler)) => {
-                let hash = murmur2(message.key);
-                calls.push(Call::message(function, handler, hash, message.time), message.key, message.payload);
-            }
-            None => {
-                let (function, name) = (self.name(message.function), self.name(message.message));
-                let error = format!("`{function}` has no handler for `{name}`");
-                let letter = DeadLetter::of_message(
-                    Reason::UnreadableMessage,
-                    &error,
-                    function,
-                    message.key,
-                    name,
-                    message.payload,
-                );
-                self.dead_letter(&letter);
-            }
-        }
+        messages
     }
 
     fn apply_request(&mut self, request: &Request) {
@@ -535,7 +554,7 @@ impl Shard {
     /// Order is promised for each pair of sending and receiving key only, so functions may be
     /// taken one after the other.
     fn run_all(&mut self, calls: &[Call], bytes: &[u8], decoded: &mut Decoded) {
-        let is_mixed = calls.windows(2).any(|pair| pair[0].function != pair[1].function);
+        let is_mixed = self.hosts.len() > 1 && calls.windows(2).any(|pair| pair[0].function != pair[1].function);
         let mut sorted = Vec::new();
         let calls = if is_mixed {
             sorted.extend_from_slice(calls);
@@ -612,19 +631,17 @@ impl Shard {
 
     /// Stops a key, or lets one more call wait for a key that is stopped.
     fn park(&mut self, call: &Call, bytes: &[u8], reason: &str) {
-        let (function, message) = self.names_of(call);
-        let (key, payload) = (call.key.of(bytes), call.payload.of(bytes));
-        let message = MessageRef { function, message, time: call.time, key, payload };
+        let message = MessageRef::of_call(&self.program, call, bytes);
         let body = &mut self.effects.body;
         body.push(Op::Park as u8);
         body.push(u8::from(call.is_timer));
         message.put(body);
         put_bytes(body, reason.as_bytes());
-        self.parked.entry((function, key.to_vec())).or_default().push(call.is_timer, &message, reason);
+        self.parked.entry((message.function, message.key.to_vec())).or_default().push(call.is_timer, &message, reason);
     }
 
     fn dead_call(&mut self, reason: Reason, error: &str, call: &Call, bytes: &[u8]) {
-        let (function, message) = self.names_of(call);
+        let (function, message) = self.program.names_of(call);
         let (function, message) = (self.name(function), self.name(message));
         let letter =
             DeadLetter::of_message(reason, error, function, call.key.of(bytes), message, call.payload.of(bytes));
@@ -633,14 +650,6 @@ impl Shard {
 
     fn dead_letter(&mut self, letter: &DeadLetter) {
         self.effects.emit_with(self.program.dead_letters, |body| letter.write(body));
-    }
-
-    /// The names of the function and the message or timer of a call.
-    fn names_of(&self, call: &Call) -> (NameId, NameId) {
-        let function = &self.program.functions[usize::from(call.function)];
-        let message =
-            if call.is_timer { function.timer_name(call.handler) } else { function.message_name(call.handler) };
-        (function.name, message)
     }
 
     fn name(&self, id: NameId) -> &str {
@@ -705,9 +714,10 @@ impl Shard {
             pending: Pending::new(&program),
             parked: image.parked.clone(),
             stages: vec![UNKNOWN; program.stages.len()],
-            heard: vec![vec![EventTime::MIN; program.stages.len()]; shards],
+            heard: vec![EventTime::MIN; shards * program.stages.len()],
             heard_least: vec![if shards > 1 { EventTime::MIN } else { EventTime::MAX }; program.stages.len()],
             heard_version: None,
+            is_settled: false,
             heard_versions: vec![0; shards],
             positions: options
                 .partitions
@@ -716,7 +726,7 @@ impl Shard {
                 .collect(),
             seen: vec![0; shards],
             seen_sealed: vec![0; shards],
-            outboxes: Outboxes::new(options.shards),
+            outboxes: Outboxes::new(options.shards, &program),
             acknowledged_sealed: vec![0; shards],
             leftover: Leftover::default(),
             queue: Calls::default(),
@@ -841,9 +851,9 @@ impl Shard {
         self.carries = !image.carry.is_empty();
         for bytes in &image.carry {
             let message = read(MessageRef::read(&mut Reader::new(bytes)));
-            let mut queue = std::mem::take(&mut self.queue);
-            self.address(&message, &mut queue);
-            self.queue = queue;
+            let (function, handler) = read(outbox::handler_of(&self.program, &message));
+            let call = Call::message(function, handler, murmur2(message.key), message.time);
+            self.queue.push(call, message.key, message.payload);
         }
         for target in 0..self.options.shards {
             let upto = |numbers: &BTreeMap<ShardId, u64>| numbers.get(&target).copied().unwrap_or_default();

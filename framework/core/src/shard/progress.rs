@@ -16,27 +16,50 @@ pub struct Progress {
     pub shard: ShardId,
     /// The committed epoch; of two records of a shard the higher one counts.
     pub epoch: u64,
-    /// By stage: no message sent from here on has this event time or an earlier one.
-    pub out: Vec<EventTime>,
-    /// By stage: what the stages before it let through.
-    pub outer: Vec<EventTime>,
-    /// By stage: before the earliest message within the stage that is not acknowledged.
-    pub hold: Vec<EventTime>,
-    /// By target: how many messages were sent.
-    pub sent: Vec<u64>,
-    /// By source: how many messages were accepted.
-    pub seen: Vec<u64>,
-    /// By target: how many messages its committed frames have.
-    pub acknowledged: Vec<u64>,
+    /// By stage: how far event time has come.
+    pub stages: Vec<StageProgress>,
+    /// By other shard: how far the messages to it and from it have come.
+    pub traffic: Vec<Traffic>,
+}
+
+/// How far event time has come in a stage of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StageProgress {
+    /// No message sent from here on has this event time or an earlier one.
+    pub out: EventTime,
+    /// What the stages before it let through.
+    pub outer: EventTime,
+    /// Before the earliest message within the stage that is not acknowledged.
+    pub hold: EventTime,
+}
+
+/// How far messages between a shard and another one have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// How many messages were sent to it.
+    pub sent: u64,
+    /// How many messages of it were accepted.
+    pub seen: u64,
+    /// How many messages to it its committed frames have.
+    pub acknowledged: u64,
 }
 
 /// The newest progress record of each shard.
+///
+/// Invariant: no two records but those in `unchecked` contradict each other, so a look for a
+/// consistent cut costs as much as there is news.
 #[derive(Debug, Clone, Default)]
 pub struct Board {
     records: Vec<Option<Arc<Progress>>>,
     version: u64,
     /// By shard: the version that its record made.
     versions: Vec<u64>,
+    /// How many shards have a record.
+    known: usize,
+    /// Shards whose record may contradict that of another one.
+    unchecked: Vec<ShardId>,
+    /// By shard: whether it is in `unchecked`.
+    is_unchecked: Vec<bool>,
     /// By stage: the watermark of the last consistent cut, for those stages that are cycles.
     cut: Vec<EventTime>,
 }
@@ -45,33 +68,61 @@ impl Board {
     /// A board for `shards` shards and a program of `stages` stages.
     #[must_use]
     pub fn new(shards: u32, stages: usize) -> Self {
-        let records = vec![None; shards as usize];
-        let versions = vec![0; shards as usize];
-        Self { records, version: 0, versions, cut: vec![EventTime::MIN; stages] }
+        let shards = shards as usize;
+        Self {
+            records: vec![None; shards],
+            versions: vec![0; shards],
+            is_unchecked: vec![false; shards],
+            cut: vec![EventTime::MIN; stages],
+            ..Self::default()
+        }
     }
 
     /// Takes a record unless it, or a newer one of its shard, is known; returns whether it was taken.
     pub fn put(&mut self, progress: Arc<Progress>) -> bool {
-        let known = &mut self.records[progress.shard as usize];
+        let shard = progress.shard;
+        let known = &mut self.records[shard as usize];
         if known.as_ref().is_some_and(|known| known.epoch > progress.epoch || *known == progress) {
             return false;
         }
         self.version += 1;
-        self.versions[progress.shard as usize] = self.version;
+        self.versions[shard as usize] = self.version;
+        self.known += usize::from(known.is_none());
         *known = Some(progress);
+        if !std::mem::replace(&mut self.is_unchecked[shard as usize], true) {
+            self.unchecked.push(shard);
+        }
         true
     }
 
     /// Recomputes the watermarks of cycles; call it once after a batch of records.
     pub fn refresh_cut(&mut self) {
-        let known: Vec<&Arc<Progress>> = self.records.iter().flatten().collect();
-        if known.len() < self.records.len() || !is_consistent(&known) {
+        if self.known < self.records.len() {
             return;
         }
+        while let Some(shard) = self.unchecked.last().copied() {
+            if !self.is_consistent(shard) {
+                return;
+            }
+            self.unchecked.pop();
+            self.is_unchecked[shard as usize] = false;
+        }
         for (stage, cut) in self.cut.iter_mut().enumerate() {
-            let lowest = known.iter().map(|record| record.outer[stage].min(record.hold[stage])).min();
+            let records = self.records.iter().flatten().map(|record| &record.stages[stage]);
+            let lowest = records.map(|stage| stage.outer.min(stage.hold)).min();
             *cut = lowest.unwrap_or(*cut).max(*cut);
         }
+    }
+
+    /// Whether the record of a shard and those that are checked do not contradict each other: no
+    /// one knows an acknowledgement that the receiver's record does not know itself.
+    fn is_consistent(&self, shard: ShardId) -> bool {
+        let Some(one) = &self.records[shard as usize] else { return false };
+        let mut others = self.records.iter().flatten().filter(|other| !self.is_unchecked[other.shard as usize]);
+        others.all(|other| {
+            let (to, from) = (&one.traffic[other.shard as usize], &other.traffic[shard as usize]);
+            to.seen >= from.acknowledged && from.seen >= to.acknowledged
+        })
     }
 
     /// A number that changes with every record.
@@ -80,10 +131,9 @@ impl Board {
         self.version
     }
 
-    /// The shards that have a record newer than a version, with the versions that those made.
-    pub(crate) fn newer_than<'a>(&'a self, known: &'a [u64]) -> impl Iterator<Item = (ShardId, u64)> + 'a {
-        let versions = (0..).zip(&self.versions).zip(known);
-        versions.filter(|((_, version), known)| version > known).map(|((shard, version), _)| (shard, *version))
+    /// The versions that the records of the shards made; 0 for a shard without one.
+    pub(crate) fn versions(&self) -> &[u64] {
+        &self.versions
     }
 
     /// The newest record of a shard.
@@ -99,29 +149,18 @@ impl Board {
     }
 }
 
-/// Whether no record knows an acknowledgement that the receiver's record does not know itself.
-fn is_consistent(records: &[&Arc<Progress>]) -> bool {
-    records.iter().all(|sender| {
-        records
-            .iter()
-            .all(|receiver| receiver.seen[sender.shard as usize] >= sender.acknowledged[receiver.shard as usize])
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn record(shard: ShardId, epoch: u64, hold: i64, seen: [u64; 2], acknowledged: [u64; 2]) -> Arc<Progress> {
         Arc::new(Progress {
             shard,
             epoch,
-            out: vec![EventTime::MIN],
-            outer: vec![EventTime(100)],
-            hold: vec![EventTime(hold)],
-            sent: vec![0, 0],
-            seen: seen.to_vec(),
-            acknowledged: acknowledged.to_vec(),
+            stages: vec![StageProgress { out: EventTime::MIN, outer: EventTime(100), hold: EventTime(hold) }],
+            traffic: [0, 1].map(|at| Traffic { sent: 0, seen: seen[at], acknowledged: acknowledged[at] }).to_vec(),
         })
     }
 
@@ -145,5 +184,44 @@ mod tests {
         board.put(record(1, 2, 7, [1, 0], [0, 0]));
         board.refresh_cut();
         assert_eq!(board.cycle_watermark(0), EventTime(7));
+    }
+
+    /// The cut as it is computed from scratch.
+    fn is_cut(records: &[Option<Arc<Progress>>]) -> bool {
+        let known: Vec<&Arc<Progress>> = records.iter().flatten().collect();
+        known.len() == records.len()
+            && known.iter().all(|one| {
+                known.iter().all(|other| {
+                    let (to, from) = (&one.traffic[other.shard as usize], &other.traffic[one.shard as usize]);
+                    to.seen >= from.acknowledged
+                })
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn a_cut_is_found_whenever_there_is_one(
+            news in prop::collection::vec((0_u32..3, [0_u64..2, 0..2, 0..2], [0_u64..2, 0..2, 0..2], 0..9_i64, any::<bool>()), 0..40),
+        ) {
+            let mut board = Board::new(3, 1);
+            let mut expected = EventTime::MIN;
+            for (epoch, (shard, seen, acknowledged, hold, is_last)) in (1..).zip(news) {
+                let traffic = (0..3).map(|at| match at == shard as usize {
+                    true => Traffic::default(),
+                    false => Traffic { sent: 0, seen: seen[at], acknowledged: acknowledged[at] },
+                });
+                let stages = vec![StageProgress { out: EventTime::MIN, outer: EventTime(100), hold: EventTime(hold) }];
+                board.put(Arc::new(Progress { shard, epoch, stages, traffic: traffic.collect() }));
+                if !is_last {
+                    continue;
+                }
+                board.refresh_cut();
+                if is_cut(&board.records) {
+                    let holds = board.records.iter().flatten().map(|record| record.stages[0].hold);
+                    expected = holds.min().unwrap_or(expected).max(expected);
+                }
+                prop_assert_eq!(board.cycle_watermark(0), expected);
+            }
+        }
     }
 }

@@ -6,8 +6,8 @@ use super::{
     Answer, Shard,
     frame::{self, Header, Kind, MessageRef, Op, Position, SnapshotMark},
     image::{SnapshotHead, SnapshotWriter, put_pair, put_parked, put_state, put_watermark, snapshot_crc},
-    outbox::{Mail, Posted},
-    progress::Progress,
+    outbox::Mail,
+    progress::{Progress, StageProgress, Traffic},
     rules::Rule,
     settle::carried,
 };
@@ -198,7 +198,7 @@ impl Shard {
             parts if parts.is_empty() => records.push(Arc::clone(&frame)),
             parts => records.extend(parts.into_iter().map(Arc::new)),
         }
-        self.post(&frame);
+        self.outboxes.post(self.id, &mut self.effects.sent, &frame);
         self.calls = 0;
         let next_offset = self.next_offset + records.len() as u64;
         let rules = self.options.rules;
@@ -278,42 +278,25 @@ impl Shard {
         let queued = carried(&self.queue, self.queue_at).map(|call| (call, &self.queue.bytes));
         let local = self.effects.local.calls.iter().map(|call| (call, &self.effects.local.bytes));
         for (call, bytes) in queued.chain(local) {
-            let (function, message) = self.names_of(call);
-            let (key, payload) = (call.key.of(bytes), call.payload.of(bytes));
-            each(&MessageRef { function, message, time: call.time, key, payload });
+            each(&MessageRef::of_call(&self.program, call, bytes));
         }
         !self.is_drained()
     }
 
-    /// Moves the messages of the frame to the outboxes of their targets.
-    fn post(&mut self, frame: &Arc<Vec<u8>>) {
-        let mut posted: BTreeMap<ShardId, Vec<Posted>> = BTreeMap::new();
-        for sent in self.effects.sent.drain(..) {
-            let message = Posted { function: sent.function, time: sent.time, span: sent.message };
-            posted.entry(sent.target).or_default().push(message);
-        }
-        for (target, messages) in posted {
-            let (source, frame) = (self.id, Arc::clone(frame));
-            // The outbox knows the number.
-            self.outboxes.push(Mail { source, target, first: 0, frame, messages });
-        }
-    }
-
     /// What the other shards will know once the last sealed epoch is confirmed.
     pub(crate) fn progress(&self) -> Progress {
-        let stages = 0..self.stages.len();
-        Progress {
-            shard: self.id,
-            epoch: self.epoch,
-            out: self.stages.iter().map(|stage| stage.sealed.1).collect(),
-            outer: self.stages.iter().map(|stage| stage.outer_sealed).collect(),
-            hold: stages
-                .map(|stage| if self.holds_itself(stage) { self.hold(stage) } else { EventTime::MAX })
-                .collect(),
-            sent: self.outboxes.iter().map(|outbox| outbox.sent).collect(),
-            seen: self.seen_sealed.clone(),
-            acknowledged: self.acknowledged_sealed.clone(),
-        }
+        let stages = self.stages.iter().enumerate().map(|(stage, time)| StageProgress {
+            out: time.sealed.1,
+            outer: time.outer_sealed,
+            hold: if self.holds_itself(stage) { self.hold(stage) } else { EventTime::MAX },
+        });
+        let numbers = self.outboxes.iter().zip(&self.seen_sealed).zip(&self.acknowledged_sealed);
+        let traffic = numbers.map(|((outbox, seen), acknowledged)| Traffic {
+            sent: outbox.sent,
+            seen: *seen,
+            acknowledged: *acknowledged,
+        });
+        Progress { shard: self.id, epoch: self.epoch, stages: stages.collect(), traffic: traffic.collect() }
     }
 
     /// Whether messages within a stage hold its watermark.
@@ -350,7 +333,7 @@ impl Shard {
     }
 
     /// Hands out the mail that may be published now.
-    pub fn publish(&mut self, each: impl FnMut(&Arc<Mail>)) {
+    pub fn publish(&mut self, each: impl FnMut(&Mail)) {
         let (now, rules) = (self.now, self.options.rules);
         self.outboxes.publish(rules, now, each);
     }
@@ -466,11 +449,14 @@ impl Shard {
         }
         let rules = self.options.rules;
         let outboxes = (0_u32..).zip(self.outboxes.iter()).filter(|_| rules.holds(Rule::SnapshotHasOutbox));
-        let messages =
-            outboxes.flat_map(|(target, outbox)| outbox.unacknowledged().map(move |message| (target, message)));
-        writer.list(messages, |(target, (sequence, _, message)), out| {
+        let messages = outboxes
+            .flat_map(|(target, outbox)| outbox.unacknowledged(&self.program).map(move |message| (target, message)));
+        let mut bytes = Vec::new();
+        writer.list(messages, |(target, (sequence, message)), out| {
             put_pair(target, sequence, out);
-            put_bytes(out, message);
+            bytes.clear();
+            message.put(&mut bytes);
+            put_bytes(out, &bytes);
         });
         writer.list(self.sealed_watermarks().iter(), |(function, (reached, lets_out)), out| {
             put_watermark(*function, *reached, *lets_out, out);

@@ -7,13 +7,19 @@ use crate::{
     address::ShardId,
     effect::{Call, Calls},
     program::{Stage, StageId},
-    time::EventTime,
+    time::{EventTime, ProcessingTime},
 };
 
 impl Shard {
     /// Lets time pass after inputs were applied: takes in the progress of other shards, fires what
     /// is due, and delivers what that sends, up to the limit of the epoch.
-    pub fn settle(&mut self, board: &Board) {
+    ///
+    /// Nothing happens if nothing has happened to the shard since it last came to an end.
+    pub fn settle(&mut self, board: &Board, now: ProcessingTime) {
+        self.now = self.now.max(now);
+        if self.is_settled && self.heard_version == Some(board.version()) && !self.is_processing_timer_due() {
+            return;
+        }
         self.hear(board);
         self.drain();
         self.fire_processing_timers();
@@ -25,6 +31,12 @@ impl Shard {
             // The stages behind it see at once how far this one lets them.
             self.let_out(stage);
         }
+        // What a full epoch leaves goes on once it is sealed.
+        self.is_settled = self.is_drained() && !self.is_full();
+    }
+
+    fn is_processing_timer_due(&self) -> bool {
+        self.pending.earliest(self.pending.processing_wheel()).is_some_and(|earliest| earliest <= self.now.0)
     }
 
     /// Whether no message to this shard waits within the epoch.
@@ -38,25 +50,28 @@ impl Shard {
             return;
         }
         self.heard_version = Some(board.version());
-        let own = self.id;
-        let mut known = std::mem::take(&mut self.heard_versions);
+        let own = self.id as usize;
+        let stages = self.stages.len();
         let mut is_news = false;
-        let news: Vec<_> = board.newer_than(&known).filter(|(source, _)| *source != own).collect();
-        for (source, version) in news {
-            let Some(record) = board.get(source) else { continue };
-            self.outboxes.acknowledge(source, record.seen[own as usize], self.now);
-            let is_complete = self.seen[source as usize] >= record.sent[own as usize];
+        for (source, version) in board.versions().iter().enumerate() {
+            if *version <= self.heard_versions[source] || source == own {
+                continue;
+            }
+            let Some(record) = board.get(source as ShardId) else { continue };
+            let traffic = &record.traffic[own];
+            self.outboxes.acknowledge(source as ShardId, traffic.seen, self.now);
+            let is_complete = self.seen[source] >= traffic.sent;
             if !is_complete && self.options.rules.holds(Rule::WatermarkAfterMessages) {
                 // It is looked at again until the messages before it have come.
                 continue;
             }
-            known[source as usize] = version;
-            for (heard, out) in self.heard[source as usize].iter_mut().zip(&record.out) {
-                is_news |= *out > *heard;
-                *heard = (*heard).max(*out);
+            self.heard_versions[source] = *version;
+            let heard = &mut self.heard[source * stages..][..stages];
+            for (heard, stage) in heard.iter_mut().zip(&record.stages) {
+                is_news |= stage.out > *heard;
+                *heard = (*heard).max(stage.out);
             }
         }
-        self.heard_versions = known;
         if is_news {
             self.add_up_heard();
         }
@@ -64,9 +79,13 @@ impl Shard {
 
     /// Brings the minimum over all other shards up to date, by stage.
     fn add_up_heard(&mut self) {
-        for (stage, least) in self.heard_least.iter_mut().enumerate() {
-            let others = (0..).zip(&self.heard).filter(|(shard, _)| *shard != self.id);
-            *least = others.map(|(_, heard): (ShardId, _)| heard[stage]).min().unwrap_or(EventTime::MAX);
+        self.heard_least.fill(EventTime::MAX);
+        let (own, stages) = (self.id as usize, self.stages.len());
+        let others = self.heard.chunks_exact(stages).enumerate().filter(|(shard, _)| *shard != own);
+        for (_, heard) in others {
+            for (least, heard) in self.heard_least.iter_mut().zip(heard) {
+                *least = (*least).min(*heard);
+            }
         }
     }
 
@@ -210,12 +229,10 @@ impl Shard {
     /// The hold of a stage that is a cycle: before its earliest message that is on its way.
     pub(super) fn hold(&self, stage: usize) -> EventTime {
         let is_in = |function: u16| usize::from(self.program.functions[usize::from(function)].stage) == stage;
-        let outboxes = self.outboxes.iter().flat_map(super::outbox::Outbox::unacknowledged);
-        let sent = outboxes.filter(|(_, posted, _)| is_in(posted.function)).map(|(_, posted, _)| posted.time);
         let carried = self.holding().filter(|call| is_in(call.function)).map(|call| call.time);
         let buffered = self.pending.earliest_buffered(stage).map(EventTime);
-        let earliest = sent.chain(carried).chain(buffered).min();
-        earliest.map_or(EventTime::MAX, EventTime::just_before)
+        let held_here = carried.chain(buffered).min().map_or(EventTime::MAX, EventTime::just_before);
+        held_here.min(self.outboxes.hold(stage))
     }
 }
 

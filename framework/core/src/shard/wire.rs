@@ -14,8 +14,8 @@
 //! Invariants: bytes from outside never panic, and what they hold is checked before it is believed.
 //! Losing a record, reading it twice, late, or behind a later one does no harm: mail is numbered and
 //! comes again until it is acknowledged, progress counts by its epoch and is repeated. So a record
-//! that cannot be read is passed over. A mail with a name that the reader's program lacks is as
-//! good as lost too: its source keeps it until an owner with that name takes it.
+//! that cannot be read is passed over. A mail with a name or handler that the reader's program lacks
+//! is as good as lost too: its source keeps it until an owner with that handler takes it.
 //!
 //! Deliberately absent: positions of readers. A new owner reads its mailbox from the start, because
 //! its frames say what it has seen. A message larger than a record of the log may be is not split.
@@ -24,13 +24,13 @@ use std::sync::Arc;
 
 use super::{
     frame::{MessageRef, put_names, read_names},
-    outbox::{Mail, Posted},
-    progress::Progress,
+    outbox::{Mail, handler_of},
+    progress::{Progress, StageProgress, Traffic},
 };
 use crate::{
-    address::ShardId,
+    address::{ShardId, murmur2},
     codec::{Reader, Truncated, put_signed, put_varint},
-    effect::Span,
+    effect::{Call, Calls},
     error::Corrupt,
     ports::log::Partition,
     program::{FunctionId, NameId, Program},
@@ -62,9 +62,7 @@ pub fn progress_partition(shards: u32) -> Partition {
 pub fn encode_mail(program: &Program, mail: &Mail, record_bytes_max: usize) -> Vec<Vec<u8>> {
     let mut records = Vec::new();
     let mut part = Part::new(mail.first);
-    for posted in &mail.messages {
-        let message = MessageRef::read(&mut Reader::new(posted.span.of(&mail.frame)));
-        let message = message.expect("a mail of this process holds what it has written");
+    for message in mail.messages(program) {
         if part.count > 0 && part.bytes_with(program, &message) > record_bytes_max {
             let next = part.first + part.count;
             records.push(std::mem::replace(&mut part, Part::new(next)).finish(program, mail));
@@ -142,29 +140,23 @@ pub fn decode_mail(program: &Program, shards: u32, record: &[u8]) -> Result<Mail
     if source == target || first == 0 || count == 0 || first.checked_add(count).is_none() {
         return Err(Corrupt(format!("no mail has {count} messages from {first} on of shard {source} for {target}")));
     }
-    let (mut frame, mut messages) = (Vec::new(), Vec::new());
+    let mut calls = Calls::default();
     for _ in 0..count {
         let message = MessageRef::read(&mut reader)?;
         let name = |place: NameId| names.get(usize::from(place)).copied().ok_or(Truncated);
         let message = MessageRef { function: name(message.function)?, message: name(message.message)?, ..message };
-        let function = function_of(program, message.function)?;
-        let start = frame.len();
-        message.put(&mut frame);
-        messages.push(Posted { function, time: message.time, span: Span::between(start, frame.len()) });
+        let (function, handler) = handler_of(program, &message)?;
+        let call = Call::message(function, handler, murmur2(message.key), message.time);
+        calls.push(call, message.key, message.payload);
     }
     is_read(&reader)?;
-    Ok(Mail { source, target, first, frame: Arc::new(frame), messages })
+    Ok(Mail::new(source, target, first, calls))
 }
 
 fn id_of(program: &Program, name: &str) -> Result<NameId, Corrupt> {
     let place = program.names.binary_search_by(|known| known.as_str().cmp(name)).ok();
     let id = place.and_then(|place| NameId::try_from(place).ok());
     id.ok_or_else(|| Corrupt(format!("this program does not have `{name}`")))
-}
-
-fn function_of(program: &Program, name: NameId) -> Result<FunctionId, Corrupt> {
-    let function = program.function_named(name);
-    function.ok_or_else(|| Corrupt(format!("`{}` is no function of this program", program.name(name))))
 }
 
 /// Encodes progress as records of at most `record_bytes_max` bytes; only one of a single shard may
@@ -207,14 +199,16 @@ pub fn encode_progress(program: &Program, news: &[Arc<Progress>], record_bytes_m
 fn put_progress(progress: &Progress, out: &mut Vec<u8>) {
     put_varint(out, u64::from(progress.shard));
     put_varint(out, progress.epoch);
-    for ((lets_out, outer), hold) in progress.out.iter().zip(&progress.outer).zip(&progress.hold) {
+    for StageProgress { out: lets_out, outer, hold } in &progress.stages {
         [lets_out, outer, hold].into_iter().for_each(|time| put_signed(out, time.0));
     }
-    for numbers in [&progress.sent, &progress.seen, &progress.acknowledged] {
-        put_varint(out, numbers.iter().filter(|number| **number > 0).count() as u64);
-        for (shard, number) in numbers.iter().enumerate().filter(|(_, number)| **number > 0) {
+    let numbers: [fn(&Traffic) -> u64; 3] = [|to| to.sent, |to| to.seen, |to| to.acknowledged];
+    for number in numbers {
+        let numbers = progress.traffic.iter().map(number);
+        put_varint(out, numbers.clone().filter(|number| *number > 0).count() as u64);
+        for (shard, number) in numbers.enumerate().filter(|(_, number)| *number > 0) {
             put_varint(out, shard as u64);
-            put_varint(out, *number);
+            put_varint(out, number);
         }
     }
 }
@@ -263,33 +257,23 @@ fn read_progress(
         let read = [EventTime(reader.signed()?), EventTime(reader.signed()?), EventTime(reader.signed()?)];
         functions.iter().for_each(|function| times[usize::from(*function)] = read);
     }
-    let by_stage = |which: usize| {
-        let lowest = program.stages.iter().map(|stage| {
-            let times = stage.functions.iter().map(|function| times[usize::from(*function)][which]);
-            times.min().unwrap_or(EventTime::MIN)
-        });
-        lowest.collect()
-    };
-    Ok(Progress {
-        shard,
-        epoch,
-        out: by_stage(0),
-        outer: by_stage(1),
-        hold: by_stage(2),
-        sent: read_numbers(reader, shards)?,
-        seen: read_numbers(reader, shards)?,
-        acknowledged: read_numbers(reader, shards)?,
-    })
-}
-
-fn read_numbers(reader: &mut Reader<'_>, shards: u32) -> Result<Vec<u64>, Corrupt> {
-    let mut numbers = vec![0; shards as usize];
-    let count = reader.varint()?;
-    for _ in 0..count {
-        let shard = read_shard(reader, shards)?;
-        numbers[shard as usize] = reader.varint()?;
+    let stages = program.stages.iter().map(|stage| {
+        let by_function = stage.functions.iter().map(|function| times[usize::from(*function)]);
+        let lowest = by_function.reduce(|one, other| std::array::from_fn(|which| one[which].min(other[which])));
+        let [out, outer, hold] = lowest.unwrap_or([EventTime::MIN; 3]);
+        StageProgress { out, outer, hold }
+    });
+    let stages = stages.collect();
+    let mut traffic = vec![Traffic::default(); shards as usize];
+    let numbers: [fn(&mut Traffic) -> &mut u64; 3] = [|to| &mut to.sent, |to| &mut to.seen, |to| &mut to.acknowledged];
+    for number in numbers {
+        let count = reader.varint()?;
+        for _ in 0..count {
+            let shard = read_shard(reader, shards)?;
+            *number(&mut traffic[shard as usize]) = reader.varint()?;
+        }
     }
-    Ok(numbers)
+    Ok(Progress { shard, epoch, stages, traffic })
 }
 
 fn read_shard(reader: &mut Reader<'_>, shards: u32) -> Result<ShardId, Corrupt> {
@@ -351,29 +335,30 @@ mod tests {
     /// A mail of messages with these keys and payloads.
     fn mail(program: &Program, first: u64, contents: &[(Vec<u8>, Vec<u8>, i64)]) -> Mail {
         let id = |name: &str| id_of(program, name).expect("a name of the program");
-        let (mut frame, mut messages) = (b"what else a frame holds".to_vec(), Vec::new());
+        let mut calls = Calls::default();
         for (place, (key, payload, time)) in contents.iter().enumerate() {
-            let (function, time) = (id("test/counter"), EventTime(*time));
-            let message = id(["add", "pass"][place % 2]);
-            let start = frame.len();
-            MessageRef { function, message, time, key, payload }.put(&mut frame);
-            messages.push(Posted { function: 0, time, span: Span::between(start, frame.len()) });
+            let handler = program.message_handler(0, id(["add", "pass"][place % 2])).expect("a handler");
+            calls.push(Call::message(0, handler, murmur2(key), EventTime(*time)), key, payload);
         }
-        Mail { source: 1, target: 0, first, frame: Arc::new(frame), messages }
+        Mail::new(1, 0, first, calls)
     }
 
-    /// Number, function, time and bytes of each message.
-    fn contents(mail: &Mail) -> Vec<(u64, FunctionId, EventTime, Vec<u8>)> {
-        let messages = (mail.first..).zip(&mail.messages);
-        messages
-            .map(|(number, posted)| (number, posted.function, posted.time, posted.span.of(&mail.frame).to_vec()))
-            .collect()
+    /// Number and bytes of each message, and the hash of its key.
+    fn contents(program: &Program, mail: &Mail) -> Vec<(u64, Vec<u8>, u32)> {
+        let messages = (mail.first..).zip(mail.messages(program).zip(mail.calls()));
+        let content = |(number, (message, call)): (u64, (MessageRef<'_>, &Call))| {
+            let mut bytes = Vec::new();
+            message.put(&mut bytes);
+            (number, bytes, call.hash)
+        };
+        messages.map(content).collect()
     }
 
     fn progress(shard: ShardId, numbers: [u64; 6], times: [i64; 3]) -> Arc<Progress> {
-        let [out, outer, hold] = times.map(|time| vec![EventTime(time)]);
-        let [sent, seen, acknowledged] = [0, 2, 4].map(|at| numbers[at..at + 2].to_vec());
-        Arc::new(Progress { shard, epoch: numbers[0], out, outer, hold, sent, seen, acknowledged })
+        let [out, outer, hold] = times.map(EventTime);
+        let stages = vec![StageProgress { out, outer, hold }];
+        let traffic = |at| Traffic { sent: numbers[at], seen: numbers[at + 2], acknowledged: numbers[at + 4] };
+        Arc::new(Progress { shard, epoch: numbers[0], stages, traffic: [0, 1].map(traffic).to_vec() })
     }
 
     #[test]
@@ -398,7 +383,7 @@ mod tests {
         put_varint(&mut record, 1);
         put_progress(&progress(1, [7, 0, 0, 0, 0, 0], [1, 2, 3]), &mut record);
         let news = decode_progress(&program, SHARDS, &finish(record)).expect("readable");
-        assert_eq!((news[0].epoch, &news[0].out[..]), (7, &[EventTime::MIN][..]));
+        assert_eq!((news[0].epoch, news[0].stages[0].out), (7, EventTime::MIN));
     }
 
     proptest! {
@@ -418,10 +403,10 @@ mod tests {
             for record in &records {
                 let part = decode_mail(&program, SHARDS, record).expect("whole");
                 prop_assert_eq!((part.source, part.target), (1, 0));
-                prop_assert!(record.len() <= limit || part.messages.len() == 1);
-                read.extend(contents(&part));
+                prop_assert!(record.len() <= limit || part.calls().len() == 1);
+                read.extend(contents(&program, &part));
             }
-            prop_assert_eq!(read, contents(&mail));
+            prop_assert_eq!(read, contents(&program, &mail));
         }
 
         #[test]

@@ -41,7 +41,7 @@ pub(crate) struct Events(pub(crate) Vec<Event>);
 
 pub(crate) enum Event {
     Input(Share),
-    Mail(Arc<Mail>),
+    Mail(Mail),
     Progress(Vec<Arc<Progress>>),
     Appended(Vec<(ShardId, u64)>),
     SnapshotStored(ShardId, Option<SnapshotMark>),
@@ -186,10 +186,9 @@ impl ShardHost {
     }
 
     fn take(&mut self, event: Event) {
-        let now = MachineClock.now();
         match event {
             Event::Input(share) => self.waiting.push_back(share),
-            Event::Mail(mail) => self.pipeline.mail(mail, now),
+            Event::Mail(mail) => self.pipeline.mail(mail),
             Event::Progress(news) => self.pipeline.progress(&news),
             Event::Appended(offsets) => {
                 for (shard, offset) in offsets {
