@@ -1,14 +1,17 @@
 //! Event time in a shard: what has been reached, and what fires then.
 
-use std::collections::BTreeSet;
+use hashbrown::HashTable;
 
-use super::{Shard, progress::Board, rules::Rule};
+use super::{Shard, pending::Waiting, progress::Board, rules::Rule};
 use crate::{
     address::ShardId,
     effect::{Call, Calls},
     program::{Stage, StageId},
     time::EventTime,
 };
+
+/// How many timers fire at once: side by side they wait for memory together.
+const GROUP_CALLS_MAX: usize = 256;
 
 impl Shard {
     /// Lets time pass after inputs were applied: takes in the progress of other shards, fires what
@@ -123,7 +126,7 @@ impl Shard {
         positions.filter_map(|position| position.event_time_max).max().unwrap_or(EventTime::MIN)
     }
 
-    /// Fires what is due in a stage, millisecond by millisecond.
+    /// Fires what is due in a stage, for each key in order.
     fn fire(&mut self, stage: usize) {
         let upto = self.stages[stage].reached;
         if upto == EventTime::MIN {
@@ -131,31 +134,69 @@ impl Shard {
         }
         // Behind the end of the input watermarks still rise step by step, by the timers of senders.
         let stays_from = if self.are_sources_ended(stage) { self.last_event(stage) } else { EventTime::MAX };
-        self.fire_wheel(stage, upto.0, stays_from);
+        let is_grouped = !self.program.stages[stage].is_cycle;
+        self.fire_wheel(stage, upto.0, stays_from, is_grouped);
     }
 
     fn fire_processing_timers(&mut self) {
-        self.fire_wheel(self.pending.processing_wheel(), self.now.0, EventTime::MAX);
+        // What one function sends, another one has before its later timers.
+        let is_grouped = !self.program.has_sends();
+        self.fire_wheel(self.pending.processing_wheel(), self.now.0, EventTime::MAX, is_grouped);
     }
 
     /// Fires what a wheel gives out up to `upto`; a re-armed timer behind `stays_from` stays.
-    fn fire_wheel(&mut self, wheel: usize, upto: i64, stays_from: EventTime) {
+    ///
+    /// If `is_grouped`, nothing that is called can send to what is in the same wheel.
+    fn fire_wheel(&mut self, wheel: usize, upto: i64, stays_from: EventTime, is_grouped: bool) {
         let mut due = std::mem::take(&mut self.due);
         while !self.is_full() && self.is_drained() && self.pending.pop(wheel, upto, &mut due).is_some() {
-            self.fire_earliest(&mut due, stays_from);
+            self.keep_independent(&mut due);
+            if is_grouped {
+                self.add_later(wheel, upto, &mut due);
+            }
+            self.fire_all(&mut due, stays_from);
             self.drain();
         }
         self.due = due;
     }
 
-    /// Fires those of `due` that have the earliest time and can be called together.
-    fn fire_earliest(&mut self, due: &mut Vec<u32>, stays_from: EventTime) {
-        let count = self.count_of_earliest(due);
+    /// Keeps of what is due in one millisecond what has the earliest time and does not depend on
+    /// each other: a named timer comes after every other call of its key is over, because that may
+    /// cancel or replace it.
+    fn keep_independent(&mut self, due: &mut Vec<Waiting>) {
+        let time = due[0].due;
+        let mut count = due.partition_point(|waiting| waiting.due == time);
+        self.called.clear();
+        if due[..count].iter().any(Waiting::is_named) {
+            let called = &mut self.called;
+            let depends = due[..count].iter().position(|waiting| !called.insert(&waiting.call) && waiting.is_named());
+            count = depends.unwrap_or(count);
+        }
         // The others go back into the wheel: a call may cancel them, or set timers that come before.
-        due.drain(count..).for_each(|place| self.pending.put_back(place));
+        due.drain(count..).for_each(|waiting| self.pending.put_back(&waiting));
+    }
+
+    /// Adds what is due in the milliseconds behind `due`, as long as none of it is for a key that
+    /// is called already: that may set timers that come before, or cancel.
+    fn add_later(&mut self, wheel: usize, upto: i64, due: &mut Vec<Waiting>) {
+        let room = self.options.epoch_calls_max.saturating_sub(self.calls).min(GROUP_CALLS_MAX);
+        due.iter().for_each(|waiting| _ = self.called.insert(&waiting.call));
+        while due.len() < room {
+            let from = due.len();
+            if self.pending.pop(wheel, upto, due).is_none() {
+                return;
+            }
+            let called = &mut self.called;
+            if !due[from..].iter().all(|waiting| called.insert(&waiting.call)) {
+                due.drain(from..).for_each(|waiting| self.pending.put_back(&waiting));
+                return;
+            }
+        }
+    }
+
+    fn fire_all(&mut self, due: &mut Vec<Waiting>, stays_from: EventTime) {
         let mut calls = std::mem::take(&mut self.scratch);
-        for place in due.drain(..) {
-            let waiting = self.pending.waiting(place);
+        for waiting in due.drain(..) {
             if waiting.is_rearmed() && waiting.due > stays_from.0 {
                 continue;
             }
@@ -164,31 +205,11 @@ impl Shard {
             } else {
                 self.removed_late.push(waiting.id);
             }
-            let call = Call {
-                is_timer: waiting.is_timer(),
-                ..Call::message(waiting.function, waiting.handler, waiting.hash, waiting.time)
-            };
-            self.pending.take(place, |_, key, payload| calls.push(call, key, payload));
+            self.pending.take(&waiting, |key, payload| calls.push(waiting.call, key, payload));
         }
         self.run_all(&calls.calls, &calls.bytes, &mut calls.decoded);
         calls.clear();
         self.scratch = calls;
-    }
-
-    /// How many of `due` have the earliest time and do not depend on each other: a named timer
-    /// comes after every other call of its key is over, because that may cancel or replace it.
-    fn count_of_earliest(&self, due: &[u32]) -> usize {
-        let time = self.pending.waiting(due[0]).due;
-        let count = due.partition_point(|place| self.pending.waiting(*place).due == time);
-        if !due[..count].iter().any(|place| self.pending.is_named(*place)) {
-            return count;
-        }
-        let mut called = BTreeSet::new();
-        let depends = due[..count].iter().position(|place| {
-            let waiting = self.pending.waiting(*place);
-            !called.insert((waiting.function, waiting.hash)) && self.pending.is_named(*place)
-        });
-        depends.unwrap_or(count)
     }
 
     /// Moves the out-watermark of a stage as far as nothing holds it.
@@ -230,4 +251,31 @@ impl Shard {
 
 pub(super) fn carried(queue: &Calls, from: usize) -> std::slice::Iter<'_, Call> {
     queue.calls[from..].iter()
+}
+
+/// The keys that are called at once, by function and hash: two that are equal in these count as one.
+#[derive(Debug, Default)]
+pub(super) struct Called(HashTable<u64>);
+
+impl Called {
+    /// Notes the key of a call; returns whether it is new.
+    fn insert(&mut self, call: &Call) -> bool {
+        let key = u64::from(call.function) << 32 | u64::from(call.hash);
+        // Keys of one shard share the low bits of their hash.
+        let spread = |key: &u64| {
+            let spread = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            spread ^ spread >> 32
+        };
+        match self.0.entry(spread(&key), |known| *known == key, spread) {
+            hashbrown::hash_table::Entry::Occupied(_) => false,
+            hashbrown::hash_table::Entry::Vacant(free) => {
+                free.insert(key);
+                true
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
 }
