@@ -240,7 +240,8 @@ impl<F: Function> Harness<F> {
                 TimerRequest::Cancel { name, .. } => self.waiting.retain(|waiting| waiting.name != name.as_bytes()),
                 TimerRequest::Set(timer) => {
                     let mut entry = Reader::new(timer.entry.of(self.effects.body()));
-                    let PendingRef { id, name, message, .. } = PendingRef::read(&mut entry).expect("it was just written");
+                    let PendingRef { id, name, message, .. } =
+                        PendingRef::read(&mut entry).expect("it was just written");
                     let (name, payload) = (name.to_vec(), message.payload.to_vec());
                     if !name.is_empty() {
                         self.waiting.retain(|waiting| waiting.name != name);

@@ -37,7 +37,7 @@ use self::{
     retain::ReadBack,
     rules::{Rule, Rules},
     seal::Sealed,
-    settle::Called,
+    settle::{Called, GROUP_CALLS_MAX},
 };
 pub use self::{
     recovery::{Accepted, Checked, Replica, TakeOver, TakeOverError},
@@ -252,6 +252,8 @@ pub struct Shard {
     counters: Counters,
     failures: Vec<(usize, Failure)>,
     due: Vec<Waiting>,
+    /// How many timers are to fire at once; fewer while those of one key follow each other.
+    grouped_max: usize,
     called: Called,
     scratch: Calls,
 
@@ -705,6 +707,7 @@ impl Shard {
             failures: Vec::new(),
             due: Vec::new(),
             called: Called::default(),
+            grouped_max: GROUP_CALLS_MAX,
             scratch: Calls::default(),
             snapshots: Vec::new(),
             snapshot_bytes: 0,

@@ -63,6 +63,15 @@ impl Waiting {
     }
 }
 
+/// How much [`Pending::pop`] takes out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wanted {
+    /// All of one time of the wheel.
+    OneTime,
+    /// So many, of several times.
+    Some(usize),
+}
+
 pub(super) fn is_timer(kind: u8) -> bool {
     kind & !PENDING_REARMED != PENDING_MESSAGE
 }
@@ -140,23 +149,28 @@ impl Pending {
         Some(id)
     }
 
-    /// Takes the entries that are due next, at or before `upto`, out of their wheel and appends
-    /// them, in order, to `due`; returns the time of the wheel. They stay entries until
-    /// [`Self::take`] or [`Self::put_back`].
-    pub(crate) fn pop(&mut self, wheel: usize, upto: i64, due: &mut Vec<Waiting>) -> Option<i64> {
+    /// Takes the entries that are due next, at or before `upto`, out of their wheel and puts them, in
+    /// order, into the empty `due`: all of one millisecond, or of as many as it takes to have
+    /// `wanted`, some more included. They stay entries until [`Self::take`] or [`Self::put_back`].
+    pub(crate) fn pop(&mut self, wheel: usize, upto: i64, wanted: Wanted, due: &mut Vec<Waiting>) {
+        assert!(due.is_empty(), "what was due is called before more is asked for");
         let mut popped = std::mem::take(&mut self.popped);
         let entries = &mut self.entries;
-        let at = self.wheels.pop(wheel, upto, &mut popped, |place, position| set_position(entries, place, position));
-        let from = due.len();
+        let mut moved = |place, position| set_position(entries, place, position);
+        match wanted {
+            Wanted::OneTime => _ = self.wheels.pop(wheel, upto, &mut popped, moved),
+            Wanted::Some(count) => {
+                while popped.len() < count && self.wheels.pop_some(wheel, upto, &mut popped, &mut moved).is_some() {}
+            }
+        }
+        // The processor waits for all of them at once, and not for each when it is read.
+        popped.iter().for_each(|place| _ = std::hint::black_box(slot(&self.entries, *place)[0]));
         for place in popped.drain(..) {
             set_position(&mut self.entries, place, NOWHERE);
             due.push(self.waiting(place));
         }
         self.popped = popped;
-        if due.len() > from + 1 {
-            due[from..].sort_unstable_by_key(Waiting::order);
-        }
-        at
+        due.sort_unstable_by_key(Waiting::order);
     }
 
     fn waiting(&self, place: u32) -> Waiting {
@@ -304,4 +318,251 @@ fn hash_of(function: NameId, key: &[u8], name: &[u8]) -> u64 {
     let mixed = u64::from(murmur2(key)) << 32 | u64::from(murmur2(name) ^ u32::from(function));
     let mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ mixed >> 32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::frame::MessageRef, *};
+    use crate::{
+        program::{FunctionSpec, ProgramSpec},
+        trial::Counter,
+    };
+
+    /// Two functions that have timers, of which the second one is a cycle.
+    fn program() -> Arc<Program> {
+        let mut functions = vec![FunctionSpec::of::<Counter>(), FunctionSpec::of::<Counter>()];
+        functions.iter_mut().for_each(|function| function.timers = vec!["late", "ring"]);
+        (functions[0].name, functions[0].sends) = ("test/alone", &[]);
+        let spec = ProgramSpec { app: "test".into(), functions, ..Default::default() };
+        Program::link(spec).expect("links")
+    }
+
+    #[derive(Debug, Clone)]
+    struct Entry {
+        function: FunctionId,
+        kind: u8,
+        due: i64,
+        key: Vec<u8>,
+        name: Vec<u8>,
+        payload: Vec<u8>,
+    }
+
+    impl Entry {
+        fn message<'a>(&'a self, program: &Program) -> MessageRef<'a> {
+            let function = &program.functions[usize::from(self.function)];
+            let message = if is_timer(self.kind) { function.timer_name(1) } else { function.message_name(0) };
+            let time = EventTime(self.due);
+            MessageRef { function: function.name, message, time, key: &self.key, payload: &self.payload }
+        }
+
+        fn encoded(&self, id: u64, program: &Program) -> Vec<u8> {
+            let message = self.message(program);
+            let mut bytes = Vec::new();
+            PendingRef { id, kind: self.kind, due: self.due, name: &self.name, message }.put(&mut bytes);
+            bytes
+        }
+
+        fn order(&self, id: u64) -> (i64, bool, u64) {
+            (self.due, is_timer(self.kind), id)
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Add(Entry),
+        Cancel(FunctionId, Vec<u8>, Vec<u8>),
+        /// Pops, takes so many, and puts the others back or to sleep.
+        Pop {
+            wheel: usize,
+            upto: i64,
+            wanted: Wanted,
+            taken: usize,
+            puts_back: bool,
+        },
+    }
+
+    fn names() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![Just(b"a".to_vec()), Just(b"b".to_vec())]
+    }
+
+    fn keys() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![Just(b"".to_vec()), Just(b"key".to_vec()), Just(vec![7; 40])]
+    }
+
+    fn entries() -> impl Strategy<Value = Entry> {
+        let due = prop_oneof![4 => 0_i64..20, 4 => 0_i64..20_000, 1 => any::<i64>()];
+        let length = prop_oneof![4 => Just(0_usize), 4 => 1_usize..20, 1 => 100_usize..400];
+        let name = prop_oneof![1 => Just(Vec::new()), 1 => names()];
+        let kind = prop_oneof![Just(0_u8), Just(1), Just(2), Just(1 | PENDING_REARMED)];
+        (0_u16..2, kind, due, keys(), name, length).prop_map(|(function, kind, due, key, name, length)| Entry {
+            function,
+            kind,
+            due,
+            key,
+            name: if is_timer(kind) { name } else { Vec::new() },
+            payload: vec![due as u8; length],
+        })
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let upto = prop_oneof![9 => 0_i64..25, 9 => 0_i64..25_000, 1 => any::<i64>()];
+        let wanted = prop_oneof![Just(Wanted::OneTime), (1_usize..40).prop_map(Wanted::Some)];
+        let taken = prop_oneof![Just(usize::MAX), 0_usize..3];
+        let pop = (0_usize..3, upto, wanted, taken, any::<bool>())
+            .prop_map(|(wheel, upto, wanted, taken, puts_back)| Step::Pop { wheel, upto, wanted, taken, puts_back });
+        let cancel = (0_u16..2, keys(), names()).prop_map(|(function, key, name)| Step::Cancel(function, key, name));
+        prop::collection::vec(prop_oneof![6 => entries().prop_map(Step::Add), 1 => cancel, 2 => pop], 0..300)
+    }
+
+    /// What pending entries are, without any structure that finds them fast.
+    #[derive(Default)]
+    struct Model {
+        entries: BTreeMap<u64, Entry>,
+        sleeping: BTreeMap<u64, Entry>,
+        next: u64,
+        /// How far each wheel was asked: time never goes back.
+        upto: [Option<i64>; 3],
+    }
+
+    impl Model {
+        fn cancel(&mut self, function: FunctionId, key: &[u8], name: &[u8]) -> Option<u64> {
+            let mut all = self.entries.iter().chain(&self.sleeping);
+            let is_it = |entry: &Entry| (entry.function, &*entry.key, &*entry.name) == (function, key, name);
+            let id = *all.find(|(_, entry)| is_it(entry))?.0;
+            self.entries.remove(&id);
+            self.sleeping.remove(&id);
+            Some(id)
+        }
+
+        fn add(&mut self, entry: Entry) -> (u64, Option<u64>) {
+            let named = !entry.name.is_empty();
+            let replaced = if named { self.cancel(entry.function, &entry.key, &entry.name) } else { None };
+            self.next += 1;
+            self.entries.insert(self.next, entry);
+            (self.next, replaced)
+        }
+    }
+
+    fn check_pop(pending: &mut Pending, model: &mut Model, step: &Step) {
+        let &Step::Pop { wheel, upto, wanted, taken, puts_back } = step else { return };
+        let upto = model.upto[wheel].map_or(upto, |before| before.max(upto));
+        model.upto[wheel] = Some(upto);
+        let mut due = Vec::new();
+        pending.pop(wheel, upto, wanted, &mut due);
+        let found: Vec<u64> = due.iter().map(|waiting| waiting.id).collect();
+        let time_of = |entry: &Entry| pending.wheel_time(entry.function, entry.kind, entry.due);
+        let of_wheel = |entry: &Entry| pending.wheel_of(entry.function, entry.kind) == wheel;
+        let all = model.entries.iter().filter(|(_, entry)| of_wheel(entry) && time_of(entry) <= upto);
+        let mut expected: Vec<(u64, &Entry)> = all.map(|(id, entry)| (*id, entry)).collect();
+        expected.sort_by_key(|(_, entry)| time_of(entry));
+        assert_eq!(found.is_empty(), expected.is_empty());
+        // Of those that are due the earliest, and all of each time.
+        let behind = expected.split_off(found.len());
+        let last = expected.last().map(|(_, entry)| time_of(entry));
+        assert!(behind.first().is_none_or(|(_, entry)| Some(time_of(entry)) > last), "a time comes at once");
+        expected.sort_by_key(|(id, entry)| entry.order(*id));
+        assert_eq!(found, expected.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+        if let Wanted::Some(count) = wanted {
+            assert!(found.len() >= count || behind.is_empty(), "as many as are wanted");
+        }
+        for (place, waiting) in due.iter().enumerate() {
+            if place < taken {
+                let entry = model.entries.remove(&waiting.id).expect("it is pending");
+                let hash = murmur2(&entry.key);
+                assert_eq!(
+                    (waiting.call.hash, waiting.call.time, waiting.due),
+                    (hash, EventTime(entry.due), entry.due)
+                );
+                assert_eq!(waiting.call.handler, u16::from(is_timer(entry.kind)));
+                pending.take(waiting, |key, payload| assert_eq!((key, payload), (&*entry.key, &*entry.payload)));
+            } else if puts_back {
+                pending.put_back(waiting);
+            } else {
+                let entry = model.entries.remove(&waiting.id).expect("it is pending");
+                model.sleeping.insert(waiting.id, entry);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_pending_equals_a_model_without_structure(steps in steps()) {
+            let program = program();
+            let (mut pending, mut model) = (Pending::new(&program), Model::default());
+            for step in steps {
+                match step {
+                    Step::Add(entry) => {
+                        let (id, replaced) = model.add(entry.clone());
+                        prop_assert_eq!(pending.add(&entry.encoded(id, &program)), replaced);
+                    }
+                    Step::Cancel(function, key, name) => {
+                        let cancelled = model.cancel(function, &key, &name);
+                        prop_assert_eq!(pending.cancel(function, &key, &name), cancelled);
+                    }
+                    Step::Pop { .. } => check_pop(&mut pending, &mut model, &step),
+                }
+                let mut all = model.entries.clone();
+                all.extend(model.sleeping.clone());
+                prop_assert_eq!(pending.len(), all.len());
+                let encoded: Vec<Vec<u8>> = all.iter().map(|(id, entry)| entry.encoded(*id, &program)).collect();
+                prop_assert_eq!(pending.sorted().map(<[u8]>::to_vec).collect::<Vec<_>>(), encoded);
+                for stage in 0..program.stages.len() {
+                    let is_held = |entry: &&Entry| {
+                        let of_stage = usize::from(program.functions[usize::from(entry.function)].stage) == stage;
+                        of_stage && program.stages[stage].is_cycle && !is_timer(entry.kind)
+                    };
+                    let buffered = all.values().filter(is_held).map(|entry| entry.due).min();
+                    prop_assert_eq!(pending.earliest_buffered(stage), buffered);
+                }
+            }
+        }
+    }
+
+    /// How many bytes there are for a timer beside its key, when so many are set and each that is
+    /// due has been set again.
+    fn bytes_beside_key(span_ms: i64) -> f64 {
+        const TIMERS: i64 = 100_000;
+        // A time of our days: how far it is from 1970 counts.
+        const START: i64 = 1_800_000_000_000;
+        let program = program();
+        let mut pending = Pending::new(&program);
+        let timer = |number: i64, due: i64| Entry {
+            function: 0,
+            kind: 1,
+            due: START + due,
+            key: number.to_be_bytes().to_vec(),
+            name: Vec::new(),
+            payload: Vec::new(),
+        };
+        for number in 0..TIMERS {
+            let due = number * 7_919 % span_ms;
+            pending.add(&timer(number, due).encoded(number as u64, &program));
+        }
+        let mut due = Vec::new();
+        for time in (0..span_ms).step_by(1_000) {
+            loop {
+                pending.pop(0, START + time, Wanted::Some(256), &mut due);
+                if due.is_empty() {
+                    break;
+                }
+                for waiting in due.drain(..) {
+                    pending.take(&waiting, |_, _| {});
+                    let again = timer(waiting.id as i64 % TIMERS, waiting.due - START + span_ms);
+                    pending.add(&again.encoded(waiting.id + TIMERS as u64, &program));
+                }
+            }
+        }
+        assert_eq!(pending.len(), TIMERS as usize);
+        (pending.entries.bytes() + pending.wheels.bytes()) as f64 / TIMERS as f64 - 8.0
+    }
+
+    #[test]
+    fn a_timer_takes_at_most_forty_bytes_beside_its_key() {
+        for span_ms in [10_000, 1_000_000, 100_000_000] {
+            let bytes = bytes_beside_key(span_ms);
+            assert!(bytes <= 40.0, "{bytes} bytes over {span_ms} ms");
+        }
+    }
 }

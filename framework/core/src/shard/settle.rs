@@ -2,7 +2,12 @@
 
 use hashbrown::HashTable;
 
-use super::{Shard, pending::Waiting, progress::Board, rules::Rule};
+use super::{
+    Shard,
+    pending::{Waiting, Wanted},
+    progress::Board,
+    rules::Rule,
+};
 use crate::{
     address::ShardId,
     effect::{Call, Calls},
@@ -11,7 +16,7 @@ use crate::{
 };
 
 /// How many timers fire at once: side by side they wait for memory together.
-const GROUP_CALLS_MAX: usize = 256;
+pub(super) const GROUP_CALLS_MAX: usize = 256;
 
 impl Shard {
     /// Lets time pass after inputs were applied: takes in the progress of other shards, fires what
@@ -149,49 +154,56 @@ impl Shard {
     /// If `is_grouped`, nothing that is called can send to what is in the same wheel.
     fn fire_wheel(&mut self, wheel: usize, upto: i64, stays_from: EventTime, is_grouped: bool) {
         let mut due = std::mem::take(&mut self.due);
-        while !self.is_full() && self.is_drained() && self.pending.pop(wheel, upto, &mut due).is_some() {
-            self.keep_independent(&mut due);
-            if is_grouped {
-                self.add_later(wheel, upto, &mut due);
+        while !self.is_full() && self.is_drained() {
+            let room = self.options.epoch_calls_max.saturating_sub(self.calls);
+            let wanted = if is_grouped { Wanted::Some(self.grouped_max.min(room)) } else { Wanted::OneTime };
+            self.pending.pop(wheel, upto, wanted, &mut due);
+            if due.is_empty() {
+                break;
             }
+            let count = if is_grouped { self.count_of_group(&due, room) } else { self.count_of_earliest(&due) };
+            self.grouped_max = if count < due.len() { count } else { self.grouped_max };
+            self.grouped_max = GROUP_CALLS_MAX.min(self.grouped_max * 2);
+            // The others go back into the wheel: a call may cancel them, or set timers that come before.
+            due.drain(count..).for_each(|waiting| self.pending.put_back(&waiting));
             self.fire_all(&mut due, stays_from);
             self.drain();
         }
         self.due = due;
     }
 
-    /// Keeps of what is due in one millisecond what has the earliest time and does not depend on
-    /// each other: a named timer comes after every other call of its key is over, because that may
-    /// cancel or replace it.
-    fn keep_independent(&mut self, due: &mut Vec<Waiting>) {
+    /// How many of `due` have the earliest time and do not depend on each other: a named timer
+    /// comes after every other call of its key is over, because that may cancel or replace it.
+    fn count_of_earliest(&mut self, due: &[Waiting]) -> usize {
         let time = due[0].due;
-        let mut count = due.partition_point(|waiting| waiting.due == time);
-        self.called.clear();
-        if due[..count].iter().any(Waiting::is_named) {
-            let called = &mut self.called;
-            let depends = due[..count].iter().position(|waiting| !called.insert(&waiting.call) && waiting.is_named());
-            count = depends.unwrap_or(count);
-        }
-        // The others go back into the wheel: a call may cancel them, or set timers that come before.
-        due.drain(count..).for_each(|waiting| self.pending.put_back(&waiting));
+        let count = due.partition_point(|waiting| waiting.due == time);
+        let called = &mut self.called;
+        called.clear();
+        let depends = due[..count].iter().position(|waiting| !called.insert(&waiting.call) && waiting.is_named());
+        depends.unwrap_or(count)
     }
 
-    /// Adds what is due in the milliseconds behind `due`, as long as none of it is for a key that
-    /// is called already: that may set timers that come before, or cancel.
-    fn add_later(&mut self, wheel: usize, upto: i64, due: &mut Vec<Waiting>) {
-        let room = self.options.epoch_calls_max.saturating_sub(self.calls).min(GROUP_CALLS_MAX);
-        due.iter().for_each(|waiting| _ = self.called.insert(&waiting.call));
-        while due.len() < room {
-            let from = due.len();
-            if self.pending.pop(wheel, upto, due).is_none() {
-                return;
+    /// How many of `due` can be called together: those of the earliest time, and those behind it of
+    /// other keys, as a call may set timers of its key that come before, or cancel. All of one time
+    /// come together, and none begins once there are as many calls as there is room for.
+    fn count_of_group(&mut self, due: &[Waiting], room: usize) -> usize {
+        let earliest = self.count_of_earliest(due);
+        let (time, mut count) = (due[0].due, earliest);
+        if due.get(count).is_none_or(|next| next.due == time) {
+            return count;
+        }
+        for (place, waiting) in due.iter().enumerate().skip(earliest) {
+            if waiting.due != due[place - 1].due {
+                count = place;
+                if count >= room {
+                    return count;
+                }
             }
-            let called = &mut self.called;
-            if !due[from..].iter().all(|waiting| called.insert(&waiting.call)) {
-                due.drain(from..).for_each(|waiting| self.pending.put_back(&waiting));
-                return;
+            if !self.called.insert(&waiting.call) {
+                return count;
             }
         }
+        due.len()
     }
 
     fn fire_all(&mut self, due: &mut Vec<Waiting>, stays_from: EventTime) {

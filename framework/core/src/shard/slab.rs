@@ -149,6 +149,13 @@ impl Slab {
         self.pages[(place >> SLOT_BITS) as usize].slot_mut((place % (1 << SLOT_BITS)) as usize)
     }
 
+    /// What it takes of memory.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        let pages: usize = self.pages.iter().map(|page| page.bytes.len()).sum();
+        pages + self.pages.capacity() * size_of::<Page>() + self.free_pages.capacity() * 4 + size_of::<Self>()
+    }
+
     /// Every slot that is in use.
     pub(super) fn slots(&self) -> impl Iterator<Item = &[u8]> {
         self.pages.iter().filter(|page| page.used > 0).flat_map(|page| {

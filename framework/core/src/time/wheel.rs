@@ -181,6 +181,30 @@ impl Wheels {
         wheel: usize,
         upto: i64,
         out: &mut Vec<u32>,
+        moved: impl FnMut(u32, Position),
+    ) -> Option<i64> {
+        self.take_out(wheel, upto, 0, out, moved)
+    }
+
+    /// As [`Self::pop`], but may take out the items of some milliseconds at once, 64 at most, of
+    /// which nothing is left then; returns a time that is not behind the first of them.
+    pub fn pop_some(
+        &mut self,
+        wheel: usize,
+        upto: i64,
+        out: &mut Vec<u32>,
+        moved: impl FnMut(u32, Position),
+    ) -> Option<i64> {
+        self.take_out(wheel, upto, 1, out, moved)
+    }
+
+    /// Takes out the first slot of a level up to `level_max` that ends at or before `upto`.
+    fn take_out(
+        &mut self,
+        wheel: usize,
+        upto: i64,
+        level_max: usize,
+        out: &mut Vec<u32>,
         mut moved: impl FnMut(u32, Position),
     ) -> Option<i64> {
         let upto = ordered(upto);
@@ -189,6 +213,7 @@ impl Wheels {
             if start > upto {
                 return None;
             }
+            let is_whole = level == 0 || level <= level_max && upto - start >= (1 << (level as u32 * LEVEL_BITS)) - 1;
             let at = &mut self.wheels[wheel];
             at.present = start;
             let level_at = at.levels[level].as_mut().expect("an occupied level exists");
@@ -198,7 +223,7 @@ impl Wheels {
                 let Chunk { dues, items, next, .. } = *self.chunks.get(chunk);
                 let fill = if next == NONE { last } else { CHUNK_ITEMS };
                 self.chunks.release(chunk);
-                if level == 0 {
+                if is_whole {
                     out.extend_from_slice(&items[..fill]);
                 } else {
                     for (item, due) in items.iter().zip(dues).take(fill) {
@@ -207,7 +232,7 @@ impl Wheels {
                 }
                 chunk = next;
             }
-            if level == 0 {
+            if is_whole {
                 return Some(unordered(start));
             }
         }
@@ -217,6 +242,14 @@ impl Wheels {
     #[must_use]
     pub fn earliest(&self, wheel: usize) -> Option<i64> {
         self.wheels[wheel].first().map(|(_, _, start)| unordered(start))
+    }
+
+    /// What they take of memory.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        let levels = self.wheels.iter().flat_map(|wheel| &wheel.levels).flatten().count();
+        let chunks = self.chunks.blocks.len() * BLOCK_CHUNKS * size_of::<Chunk>();
+        chunks + levels * size_of::<Level>() + self.wheels.len() * size_of::<Wheel>()
     }
 
     #[inline]
@@ -292,6 +325,7 @@ mod tests {
         Insert(i64),
         Remove(usize),
         PopUpTo(i64),
+        PopSomeUpTo(i64),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -299,7 +333,8 @@ mod tests {
         let step = prop_oneof![
             10 => time.clone().prop_map(Step::Insert),
             3 => (0_usize..50).prop_map(Step::Remove),
-            1 => time.prop_map(Step::PopUpTo),
+            1 => time.clone().prop_map(Step::PopUpTo),
+            1 => time.prop_map(Step::PopSomeUpTo),
         ];
         prop::collection::vec(step, 0..400)
     }
@@ -321,16 +356,21 @@ mod tests {
             self.wheels.remove(1, item, position, |moved, position| _ = self.positions.insert(moved, position));
         }
 
-        /// What is due up to a time, that of one time in the order of its numbers.
-        fn pop_all(&mut self, upto: i64) -> Vec<u32> {
+        /// What is due up to a time, that of one time in the order of its numbers; `dues` tells the
+        /// times.
+        fn pop_all(&mut self, upto: i64, some: bool, dues: &BTreeMap<u32, i64>) -> Vec<u32> {
             let mut out = Vec::new();
             loop {
                 let from = out.len();
                 let moved = |item, position| _ = self.positions.insert(item, position);
-                if self.wheels.pop(1, upto, &mut out, moved).is_none() {
-                    return out;
-                }
-                out[from..].sort_unstable();
+                let popped = match some {
+                    true => self.wheels.pop_some(1, upto, &mut out, moved),
+                    false => self.wheels.pop(1, upto, &mut out, moved),
+                };
+                let Some(time) = popped else { return out };
+                out[from..].sort_unstable_by_key(|item| (dues[item], *item));
+                let first = dues[&out[from]];
+                assert!(if some { time <= first } else { time == first }, "{time} is the time of {first}");
                 out[from..].iter().for_each(|item| _ = self.positions.remove(item));
             }
         }
@@ -341,12 +381,14 @@ mod tests {
         fn a_wheel_equals_a_sorted_map(steps in steps()) {
             let mut tracked = Tracked { wheels: Wheels::new(2), positions: BTreeMap::new() };
             let mut model: BTreeMap<(i64, u32), ()> = BTreeMap::new();
+            let mut dues = BTreeMap::new();
             let mut present = i64::MIN;
             let mut next = 0;
             for step in steps {
                 match step {
                     Step::Insert(due) => {
                         tracked.insert(next, due);
+                        dues.insert(next, due.max(present));
                         model.insert((due.max(present), next), ());
                         next += 1;
                     }
@@ -356,8 +398,8 @@ mod tests {
                             model.remove(&(due, item));
                         }
                     }
-                    Step::PopUpTo(upto) => {
-                        let out = tracked.pop_all(upto);
+                    Step::PopUpTo(upto) | Step::PopSomeUpTo(upto) => {
+                        let out = tracked.pop_all(upto, matches!(step, Step::PopSomeUpTo(_)), &dues);
                         let due: Vec<(i64, u32)> = model.keys().copied().take_while(|(due, _)| *due <= upto).collect();
                         due.iter().for_each(|key| _ = model.remove(key));
                         prop_assert_eq!(out, due.iter().map(|(_, item)| *item).collect::<Vec<_>>());
