@@ -37,7 +37,7 @@ use self::{
     retain::ReadBack,
     rules::{Rule, Rules},
     seal::Sealed,
-    settle::{Called, GROUP_CALLS_MAX},
+    settle::{Called, GROUP_CALLS},
 };
 pub use self::{
     recovery::{Accepted, Checked, Replica, TakeOver, TakeOverError},
@@ -253,7 +253,7 @@ pub struct Shard {
     failures: Vec<(usize, Failure)>,
     due: Vec<Waiting>,
     /// How many timers are to fire at once; fewer while those of one key follow each other.
-    grouped_max: usize,
+    group_calls: usize,
     called: Called,
     scratch: Calls,
 
@@ -327,6 +327,12 @@ impl Shard {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.pending.len()
+    }
+
+    /// What they take of memory, in bytes.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.pending.bytes()
     }
 
     /// How many keys are parked.
@@ -707,7 +713,7 @@ impl Shard {
             failures: Vec::new(),
             due: Vec::new(),
             called: Called::default(),
-            grouped_max: GROUP_CALLS_MAX,
+            group_calls: GROUP_CALLS,
             scratch: Calls::default(),
             snapshots: Vec::new(),
             snapshot_bytes: 0,

@@ -15,8 +15,13 @@ use crate::{
     time::EventTime,
 };
 
+/// How many timers fire at once at first.
+pub(super) const GROUP_CALLS: usize = 16;
 /// How many timers fire at once: side by side they wait for memory together.
-pub(super) const GROUP_CALLS_MAX: usize = 256;
+const GROUP_CALLS_MAX: usize = 256;
+/// Timers that together write more than this, in bytes, fire in smaller groups, as an epoch may end
+/// only between groups.
+const GROUP_BYTES_MAX: usize = 256 * 1024;
 
 impl Shard {
     /// Lets time pass after inputs were applied: takes in the progress of other shards, fires what
@@ -156,20 +161,31 @@ impl Shard {
         let mut due = std::mem::take(&mut self.due);
         while !self.is_full() && self.is_drained() {
             let room = self.options.epoch_calls_max.saturating_sub(self.calls);
-            let wanted = if is_grouped { Wanted::Some(self.grouped_max.min(room)) } else { Wanted::OneTime };
+            let wanted = if is_grouped { Wanted::Some(self.group_calls.min(room)) } else { Wanted::OneTime };
             self.pending.pop(wheel, upto, wanted, &mut due);
             if due.is_empty() {
                 break;
             }
             let count = if is_grouped { self.count_of_group(&due, room) } else { self.count_of_earliest(&due) };
-            self.grouped_max = if count < due.len() { count } else { self.grouped_max };
-            self.grouped_max = GROUP_CALLS_MAX.min(self.grouped_max * 2);
+            let is_cut = count < due.len();
             // The others go back into the wheel: a call may cancel them, or set timers that come before.
             due.drain(count..).for_each(|waiting| self.pending.put_back(&waiting));
+            let from = self.effects.body.len();
             self.fire_all(&mut due, stays_from);
+            if is_grouped {
+                self.adapt_group(count, is_cut, self.effects.body.len() - from);
+            }
             self.drain();
         }
         self.due = due;
+    }
+
+    /// Decides how many calls the next group may have: twice as many, but half of the last ones if
+    /// these wrote too much.
+    fn adapt_group(&mut self, calls: usize, is_cut: bool, bytes: usize) {
+        let fitted = if is_cut { calls } else { self.group_calls };
+        let next = if bytes > GROUP_BYTES_MAX { calls / 2 } else { fitted * 2 };
+        self.group_calls = next.clamp(1, GROUP_CALLS_MAX);
     }
 
     /// How many of `due` have the earliest time and do not depend on each other: a named timer

@@ -90,11 +90,13 @@ pub(super) struct Slab {
     /// By size, the first page that has a free slot.
     open: [u32; CLASSES],
     length: usize,
+    /// What all pages hold together.
+    page_bytes: usize,
 }
 
 impl Slab {
     pub(super) fn new() -> Self {
-        Self { pages: Vec::new(), free_pages: Vec::new(), open: [NONE; CLASSES], length: 0 }
+        Self { pages: Vec::new(), free_pages: Vec::new(), open: [NONE; CLASSES], length: 0, page_bytes: 0 }
     }
 
     /// How many stretches there are.
@@ -133,7 +135,8 @@ impl Slab {
         }
         if is_unused && (class >= CLASSES || self.open[class] != page || self.pages[page as usize].next != NONE) {
             self.close(page);
-            self.pages[page as usize].bytes = Box::default();
+            let bytes = std::mem::take(&mut self.pages[page as usize].bytes);
+            self.page_bytes -= bytes.len();
             self.free_pages.push(page);
         }
     }
@@ -149,11 +152,9 @@ impl Slab {
         self.pages[(place >> SLOT_BITS) as usize].slot_mut((place % (1 << SLOT_BITS)) as usize)
     }
 
-    /// What it takes of memory.
-    #[cfg(test)]
+    /// What it takes of memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        let pages: usize = self.pages.iter().map(|page| page.bytes.len()).sum();
-        pages + self.pages.capacity() * size_of::<Page>() + self.free_pages.capacity() * 4 + size_of::<Self>()
+        self.page_bytes + self.pages.capacity() * size_of::<Page>() + self.free_pages.capacity() * 4 + size_of::<Self>()
     }
 
     /// Every slot that is in use.
@@ -171,6 +172,7 @@ impl Slab {
 
     fn add_page(&mut self, slot_bytes: usize, slots: usize) -> u32 {
         let bytes = vec![0; slot_bytes * slots].into_boxed_slice();
+        self.page_bytes += bytes.len();
         let slot_bytes = u32::try_from(slot_bytes).expect("what is pending has less than 4 GiB");
         let slots = u16::try_from(slots).expect("a page has at most 256 slots");
         let new = Page { bytes, slot_bytes, slots, free: NO_SLOT, fresh: 0, used: 0, previous: NONE, next: NONE };
@@ -251,6 +253,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(slab.len(), model.len());
+                prop_assert_eq!(slab.page_bytes, slab.pages.iter().map(|page| page.bytes.len()).sum::<usize>());
             }
             for (place, bytes) in &model {
                 prop_assert_eq!(&slab.get(*place)[..bytes.len()], &bytes[..]);

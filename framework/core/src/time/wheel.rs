@@ -244,9 +244,9 @@ impl Wheels {
         self.wheels[wheel].first().map(|(_, _, start)| unordered(start))
     }
 
-    /// What they take of memory.
-    #[cfg(test)]
-    pub(crate) fn bytes(&self) -> usize {
+    /// What they take of memory, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         let levels = self.wheels.iter().flat_map(|wheel| &wheel.levels).flatten().count();
         let chunks = self.chunks.blocks.len() * BLOCK_CHUNKS * size_of::<Chunk>();
         chunks + levels * size_of::<Level>() + self.wheels.len() * size_of::<Wheel>()

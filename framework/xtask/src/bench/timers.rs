@@ -2,8 +2,9 @@
 //!
 //! Three ingresses: the first makes the state of each key, the second sets a timer for each, and the
 //! last moves event time over the span in which they are due. Each begins once the one before it is
-//! over, so that the memory of a timer is told apart from that of its key's state. What else is
-//! measured begins with the last. A timer that is set again is due behind the end of the input and
+//! over, so that it is seen by how much the process grows for timers alone, the buffers included
+//! that grow as well; what the timers themselves take the app tells. What else is measured begins
+//! with the last. A timer that is set again is due behind the end of the input and
 //! stays.
 //!
 //! The loop by hand has a bucket for each millisecond and writes for each timer which one is gone,
@@ -193,16 +194,17 @@ impl Options {
         let without_timers = memory("VmRSS")?;
         may_set.open();
         until_called(&running, 2 * self.timers)?;
-        let pending = memory("VmRSS")?;
-        let bytes = running.status().totals().shards.bytes;
+        let grown = memory("VmRSS")?.saturating_sub(without_timers);
+        let at_start = running.status().totals();
         let meter = Meter::start()?;
         may_tick.open();
         let Run { totals, .. } = run_of_app::ended(running)?;
         if totals.shards.timers != self.timers {
             return Err(format!("{} timers were to fire: {totals:?}", self.timers).into());
         }
-        let log_bytes = totals.shards.bytes - bytes;
-        self.figures(meter, log_bytes, pending.saturating_sub(without_timers))
+        let log_bytes = totals.shards.bytes - at_start.shards.bytes;
+        let figures = self.figures(meter, log_bytes, at_start.pending_bytes)?;
+        Ok(figures.with("bytes by which the process grew for a timer", grown as f64 / self.timers as f64))
     }
 
     fn figures(&self, meter: Meter, log_bytes: u64, memory_bytes: u64) -> Result<Figures, Failure> {
