@@ -215,7 +215,7 @@ impl Shard {
                     return count;
                 }
             }
-            if !self.called.insert(&waiting.call) {
+            if !self.called.insert(&waiting.call) && self.options.rules.holds(Rule::GroupsHaveEachKeyOnce) {
                 return count;
             }
         }
