@@ -17,6 +17,13 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// How many bytes [`put_varint`] writes for `value`.
+#[inline]
+#[must_use]
+pub fn varint_length(value: u64) -> usize {
+    (70 - (value | 1).leading_zeros() as usize) / 7
+}
+
 /// Appends a signed number so that small absolute values stay small.
 #[inline]
 pub fn put_signed(out: &mut Vec<u8>, value: i64) {
@@ -218,6 +225,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_length_of_a_varint_is_known_before_it_is_written() {
+        for value in (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit]).chain([u64::MAX]) {
+            let mut out = Vec::new();
+            put_varint(&mut out, value);
+            assert_eq!(out.len(), varint_length(value), "{value}");
+        }
+    }
 
     proptest! {
         #[test]

@@ -169,16 +169,10 @@ pub(crate) enum TimerRequest {
 
 #[derive(Debug, Clone)]
 pub(crate) struct PendingTimer {
-    pub(crate) id: u64,
     pub(crate) due: Due,
-    pub(crate) rearmed: bool,
-    pub(crate) function: FunctionId,
     pub(crate) handler: u16,
-    pub(crate) hash: u32,
-    pub(crate) time: EventTime,
-    pub(crate) key: Span,
-    pub(crate) name: Span,
-    pub(crate) payload: Span,
+    /// The encoded entry in the body, behind the tag of its `Op::PendingAdd`.
+    pub(crate) entry: Span,
 }
 
 /// Where the buffers stood before a call.
@@ -397,6 +391,7 @@ impl Effects {
         };
         let body = &mut self.body;
         body.push(Op::PendingAdd as u8);
+        let start = body.len();
         put_varint(body, id);
         body.push(kind | if rearmed { frame::PENDING_REARMED } else { 0 });
         put_varint(body, u64::from(links.function_name));
@@ -404,28 +399,15 @@ impl Effects {
         put_signed(body, at);
         put_signed(body, time.0);
         put_bytes(body, name.as_bytes());
-        let name = Span::between(body.len() - name.len(), body.len());
         put_bytes(body, key_bytes.get());
-        let key = Span::between(body.len() - key_bytes.get().len(), body.len());
         let mut length = 0;
         put_with(body, |body| {
             let start = body.len();
             timer.encode(body);
             length = body.len() - start;
         });
-        let payload = Span::between(body.len() - length, body.len());
-        self.timers.push(TimerRequest::Set(PendingTimer {
-            id,
-            due,
-            rearmed,
-            function: links.function,
-            handler,
-            hash: murmur2(key_bytes.get()),
-            time,
-            key,
-            name,
-            payload,
-        }));
+        let entry = Span::between(start, body.len());
+        self.timers.push(TimerRequest::Set(PendingTimer { due, handler, entry }));
         if length > MESSAGE_BYTES_MAX {
             self.fail(too_long("a timer", length, MESSAGE_BYTES_MAX, links.name));
         }

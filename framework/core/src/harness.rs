@@ -9,6 +9,7 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     address::murmur2,
+    codec::Reader,
     context::Resources,
     effect::{Call, Calls, Effects, TimerRequest},
     egress::Egress,
@@ -18,7 +19,7 @@ use crate::{
     key::{IntoKey, Key},
     message::{Message, Wire},
     program::Links,
-    shard::frame::{self, OpRef},
+    shard::frame::{self, OpRef, PendingRef},
     time::{Due, EventTime, ProcessingTime},
 };
 
@@ -240,13 +241,16 @@ impl<F: Function> Harness<F> {
             match request {
                 TimerRequest::Cancel { name, .. } => self.waiting.retain(|waiting| waiting.name != name.as_bytes()),
                 TimerRequest::Set(timer) => {
-                    let body = self.effects.body();
-                    let (name, payload) = (timer.name.of(body).to_vec(), timer.payload.of(body).to_vec());
+                    let mut entry = Reader::new(timer.entry.of(self.effects.body()));
+                    let PendingRef { id, name, message, .. } =
+                        PendingRef::read(&mut entry).expect("it was just written");
+                    let (name, payload) = (name.to_vec(), message.payload.to_vec());
                     if !name.is_empty() {
                         self.waiting.retain(|waiting| waiting.name != name);
                     }
-                    let call = Call { is_timer: true, ..Call::message(0, timer.handler, timer.hash, timer.time) };
-                    self.waiting.push(Waiting { due: timer.due, id: timer.id, name, call, payload });
+                    let hash = murmur2(&self.key);
+                    let call = Call { is_timer: true, ..Call::message(0, timer.handler, hash, message.time) };
+                    self.waiting.push(Waiting { due: timer.due, id, name, call, payload });
                 }
             }
         }

@@ -225,7 +225,7 @@ fn forgetful_log(plan: &mut Plan) {
 }
 
 /// The mutants, each with its worlds.
-pub const MUTANTS: [Mutant; 35] = [
+pub const MUTANTS: [Mutant; 36] = [
     Mutant::new(Rule::ClaimsRaiseTheTerm, Kind::Bank, many_owners),
     Mutant::new(Rule::EqualTermsAreVoid, Kind::Bank, many_owners),
     Mutant::new(Rule::NoncesAreNew, Kind::Bank, late_claims),
@@ -252,6 +252,7 @@ pub const MUTANTS: [Mutant; 35] = [
     Mutant::new(Rule::CarryHolds, Kind::Ring, full_epochs),
     Mutant::new(Rule::DueTimersHold, Kind::Timers, full_epochs),
     Mutant::new(Rule::FiredTimersAreGone, Kind::Timers, crashes_without_snapshots),
+    Mutant::new(Rule::GroupsHaveEachKeyOnce, Kind::Timers, apart),
     Mutant::new(Rule::TrimBehindSnapshot, Kind::Bank, snapshots),
     Mutant::new(Rule::TrimBehindEgress, Kind::Bank, slow_egress),
     Mutant::new(Rule::TrimAfterReadBack, Kind::Bank, damaged_snapshots),

@@ -23,6 +23,7 @@ mod retain;
 pub mod rules;
 mod seal;
 mod settle;
+mod slab;
 pub mod stored;
 pub mod wire;
 
@@ -40,6 +41,7 @@ use self::{
     retain::ReadBack,
     rules::{Rule, Rules},
     seal::Sealed,
+    settle::{Called, GROUP_CALLS},
 };
 pub use self::{
     recovery::{Accepted, Checked, Replica, TakeOver, TakeOverError},
@@ -58,7 +60,7 @@ use crate::{
     limits::{EPOCH_BYTES_MAX, EPOCH_CALLS_MAX, SNAPSHOT_TAIL_BYTES_MIN},
     ports::log::Offset,
     program::{NameId, Program, StageId},
-    time::{Due, EventTime, ProcessingTime},
+    time::{EventTime, ProcessingTime},
 };
 
 /// What all shards of an app have in common, besides the program.
@@ -255,7 +257,10 @@ pub struct Shard {
     answers: Vec<Answer>,
     counters: Counters,
     failures: Vec<(usize, Failure)>,
-    due: Vec<u32>,
+    due: Vec<Waiting>,
+    /// How many timers are to fire at once; fewer while those of one key follow each other.
+    group_calls: usize,
+    called: Called,
     scratch: Calls,
 
     snapshots: Vec<SnapshotMark>,
@@ -328,6 +333,12 @@ impl Shard {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.pending.len()
+    }
+
+    /// What they take of memory, in bytes.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.pending.bytes()
     }
 
     /// How many keys are parked.
@@ -518,34 +529,26 @@ impl Shard {
         if !function.spec.messages[usize::from(call.handler)].in_event_time_order {
             return false;
         }
-        let waiting = Waiting {
-            id: self.effects.pending_next,
-            kind: frame::PENDING_MESSAGE,
-            due: call.time.0,
-            time: call.time,
-            function: call.function,
-            handler: call.handler,
-            hash: call.hash,
-        };
         // What is due before it and did not fire yet comes first.
-        let due = self.pending.wheel_time(&waiting);
+        let due = self.pending.wheel_time(call.function, frame::PENDING_MESSAGE, call.time.0);
         let earliest = self.pending.earliest(usize::from(function.stage));
         if due <= reached.0 && earliest.is_none_or(|earliest| earliest > due) {
             return false;
         }
-        self.effects.pending_next += 1;
-        let (key, payload) = (call.key.of(bytes), call.payload.of(bytes));
-        self.effects.body.push(Op::PendingAdd as u8);
         let message = MessageRef {
             function: function.name,
             message: function.message_name(call.handler),
             time: call.time,
-            key,
-            payload,
+            key: call.key.of(bytes),
+            payload: call.payload.of(bytes),
         };
-        let pending = frame::PendingRef { id: waiting.id, kind: waiting.kind, due: waiting.due, name: b"", message };
-        pending.put(&mut self.effects.body);
-        self.pending.add(waiting, key, b"", payload);
+        let (id, kind, due) = (self.effects.pending_next, frame::PENDING_MESSAGE, call.time.0);
+        self.effects.pending_next += 1;
+        let body = &mut self.effects.body;
+        body.push(Op::PendingAdd as u8);
+        let start = body.len();
+        frame::PendingRef { id, kind, due, name: b"", message }.put(body);
+        self.pending.add(&body[start..]);
         true
     }
 
@@ -662,23 +665,7 @@ impl Shard {
         for request in timers.drain(..) {
             let replaced = match request {
                 TimerRequest::Cancel { function, key, name } => self.pending.cancel(function, &key, name.as_bytes()),
-                TimerRequest::Set(timer) => {
-                    let (kind, due) = match timer.due {
-                        Due::Event(due) => (pending::event_timer_kind(timer.rearmed), due.0),
-                        Due::Processing(due) => (frame::PENDING_PROCESSING_TIMER, due.0),
-                    };
-                    let waiting = Waiting {
-                        id: timer.id,
-                        kind,
-                        due,
-                        time: timer.time,
-                        function: timer.function,
-                        handler: timer.handler,
-                        hash: timer.hash,
-                    };
-                    let body = &self.effects.body;
-                    self.pending.add(waiting, timer.key.of(body), timer.name.of(body), timer.payload.of(body))
-                }
+                TimerRequest::Set(timer) => self.pending.add(timer.entry.of(&self.effects.body)),
             };
             if let Some(id) = replaced {
                 self.put_removed(id);
@@ -737,6 +724,8 @@ impl Shard {
             counters: Counters::default(),
             failures: Vec::new(),
             due: Vec::new(),
+            called: Called::default(),
+            group_calls: GROUP_CALLS,
             scratch: Calls::default(),
             snapshots: Vec::new(),
             snapshot_bytes: 0,
@@ -829,11 +818,16 @@ impl Shard {
                 problems.push(problem);
             }
         };
+        let mut entry = Vec::new();
         for pending in image.pending.values() {
             let pending = read(frame::PendingRef::read(&mut Reader::new(pending)));
-            let is_timer = pending.kind & !frame::PENDING_REARMED != frame::PENDING_MESSAGE;
+            let is_timer = pending::is_timer(pending.kind);
             match self.handler_of(is_timer, &pending.message) {
-                Some((function, handler)) => self.restore_pending(&pending, function, handler),
+                Some(_) => {
+                    entry.clear();
+                    pending.put(&mut entry);
+                    self.pending.add(&entry);
+                }
                 None => missing(if is_timer { "a timer" } else { "a message" }, &pending.message),
             }
         }
@@ -877,19 +871,6 @@ impl Shard {
             self.program.message_handler(function, message.message)
         };
         Some((function, handler?))
-    }
-
-    fn restore_pending(&mut self, pending: &frame::PendingRef<'_>, function: u16, handler: u16) {
-        let waiting = Waiting {
-            id: pending.id,
-            kind: pending.kind,
-            due: pending.due,
-            time: pending.message.time,
-            function,
-            handler,
-            hash: murmur2(pending.message.key),
-        };
-        self.pending.add(waiting, pending.message.key, pending.name, pending.message.payload);
     }
 
     /// Begins an ownership: the fold has accepted the claim with `nonce`.

@@ -60,6 +60,8 @@ pub enum Rule {
     DueTimersHold,
     /// A timer that fired is gone from state in the same frame.
     FiredTimersAreGone,
+    /// What fires together has each key once, but for what is due at the same time.
+    GroupsHaveEachKeyOnce,
     /// The journal is trimmed only up to a snapshot.
     TrimBehindSnapshot,
     /// The journal is trimmed only as far as egresses have taken what it holds.

@@ -469,14 +469,8 @@ impl Shard {
         });
         carried.retain(|_| rules.holds(Rule::SnapshotHasCarry));
         writer.list(carried.iter(), |message, out| put_bytes(out, message));
-        let mut pending = Vec::new();
-        self.pending.sorted(&self.program, |entry| {
-            let mut bytes = Vec::new();
-            entry.put(&mut bytes);
-            pending.push(bytes);
-        });
-        pending.retain(|_| rules.holds(Rule::SnapshotHasPending));
-        writer.list(pending.iter(), |pending, out| put_bytes(out, pending));
+        let pending = self.pending.sorted().filter(|_| rules.holds(Rule::SnapshotHasPending));
+        writer.list(pending, |pending, out| put_bytes(out, pending));
         writer.list(self.parked.iter(), |((function, key), parked), out| put_parked(*function, key, parked, out));
         writer
     }

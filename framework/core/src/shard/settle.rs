@@ -1,14 +1,27 @@
 //! Event time in a shard: what has been reached, and what fires then.
 
-use std::collections::BTreeSet;
+use hashbrown::HashTable;
 
-use super::{Shard, progress::Board, rules::Rule};
+use super::{
+    Shard,
+    pending::{Waiting, Wanted},
+    progress::Board,
+    rules::Rule,
+};
 use crate::{
     address::ShardId,
     effect::{Call, Calls},
     program::{Stage, StageId},
     time::{EventTime, ProcessingTime},
 };
+
+/// How many timers fire at once at first.
+pub(super) const GROUP_CALLS: usize = 16;
+/// How many timers fire at once: side by side they wait for memory together.
+const GROUP_CALLS_MAX: usize = 256;
+/// Timers that together write more than this, in bytes, fire in smaller groups, as an epoch may end
+/// only between groups.
+const GROUP_BYTES_MAX: usize = 256 * 1024;
 
 impl Shard {
     /// Lets time pass after inputs were applied: takes in the progress of other shards, fires what
@@ -142,7 +155,7 @@ impl Shard {
         positions.filter_map(|position| position.event_time_max).max().unwrap_or(EventTime::MIN)
     }
 
-    /// Fires what is due in a stage, millisecond by millisecond.
+    /// Fires what is due in a stage, for each key in order.
     fn fire(&mut self, stage: usize) {
         let upto = self.stages[stage].reached;
         if upto == EventTime::MIN {
@@ -150,31 +163,87 @@ impl Shard {
         }
         // Behind the end of the input watermarks still rise step by step, by the timers of senders.
         let stays_from = if self.are_sources_ended(stage) { self.last_event(stage) } else { EventTime::MAX };
-        self.fire_wheel(stage, upto.0, stays_from);
+        let is_grouped = !self.program.stages[stage].is_cycle;
+        self.fire_wheel(stage, upto.0, stays_from, is_grouped);
     }
 
     fn fire_processing_timers(&mut self) {
-        self.fire_wheel(self.pending.processing_wheel(), self.now.0, EventTime::MAX);
+        // What one function sends, another one has before its later timers.
+        let is_grouped = !self.program.has_sends();
+        self.fire_wheel(self.pending.processing_wheel(), self.now.0, EventTime::MAX, is_grouped);
     }
 
     /// Fires what a wheel gives out up to `upto`; a re-armed timer behind `stays_from` stays.
-    fn fire_wheel(&mut self, wheel: usize, upto: i64, stays_from: EventTime) {
+    ///
+    /// If `is_grouped`, nothing that is called can send to what is in the same wheel.
+    fn fire_wheel(&mut self, wheel: usize, upto: i64, stays_from: EventTime, is_grouped: bool) {
         let mut due = std::mem::take(&mut self.due);
-        while !self.is_full() && self.is_drained() && self.pending.pop(wheel, upto, &mut due).is_some() {
-            self.fire_earliest(&mut due, stays_from);
+        while !self.is_full() && self.is_drained() {
+            let room = self.options.epoch_calls_max.saturating_sub(self.calls);
+            let wanted = if is_grouped { Wanted::Some(self.group_calls.min(room)) } else { Wanted::OneTime };
+            self.pending.pop(wheel, upto, wanted, &mut due);
+            if due.is_empty() {
+                break;
+            }
+            let count = if is_grouped { self.count_of_group(&due, room) } else { self.count_of_earliest(&due) };
+            let is_cut = count < due.len();
+            // The others go back into the wheel: a call may cancel them, or set timers that come before.
+            due.drain(count..).for_each(|waiting| self.pending.put_back(&waiting));
+            let from = self.effects.body.len();
+            self.fire_all(&mut due, stays_from);
+            if is_grouped {
+                self.adapt_group(count, is_cut, self.effects.body.len() - from);
+            }
             self.drain();
         }
         self.due = due;
     }
 
-    /// Fires those of `due` that have the earliest time and can be called together.
-    fn fire_earliest(&mut self, due: &mut Vec<u32>, stays_from: EventTime) {
-        let count = self.count_of_earliest(due);
-        // The others go back into the wheel: a call may cancel them, or set timers that come before.
-        due.drain(count..).for_each(|place| self.pending.put_back(place));
+    /// Decides how many calls the next group may have: twice as many, but half of the last ones if
+    /// these wrote too much.
+    fn adapt_group(&mut self, calls: usize, is_cut: bool, bytes: usize) {
+        let fitted = if is_cut { calls } else { self.group_calls };
+        let next = if bytes > GROUP_BYTES_MAX { calls / 2 } else { fitted * 2 };
+        self.group_calls = next.clamp(1, GROUP_CALLS_MAX);
+    }
+
+    /// How many of `due` have the earliest time and do not depend on each other: a named timer
+    /// comes after every other call of its key is over, because that may cancel or replace it.
+    fn count_of_earliest(&mut self, due: &[Waiting]) -> usize {
+        let time = due[0].due;
+        let count = due.partition_point(|waiting| waiting.due == time);
+        let called = &mut self.called;
+        called.clear();
+        let depends = due[..count].iter().position(|waiting| !called.insert(&waiting.call) && waiting.is_named());
+        depends.unwrap_or(count)
+    }
+
+    /// How many of `due` can be called together: those of the earliest time, and those behind it of
+    /// other keys, as a call may set timers of its key that come before, or cancel. All of one time
+    /// come together, and none begins once there are as many calls as there is room for.
+    fn count_of_group(&mut self, due: &[Waiting], room: usize) -> usize {
+        let earliest = self.count_of_earliest(due);
+        let (time, mut count) = (due[0].due, earliest);
+        if due.get(count).is_none_or(|next| next.due == time) {
+            return count;
+        }
+        for (place, waiting) in due.iter().enumerate().skip(earliest) {
+            if waiting.due != due[place - 1].due {
+                count = place;
+                if count >= room {
+                    return count;
+                }
+            }
+            if !self.called.insert(&waiting.call) && self.options.rules.holds(Rule::GroupsHaveEachKeyOnce) {
+                return count;
+            }
+        }
+        due.len()
+    }
+
+    fn fire_all(&mut self, due: &mut Vec<Waiting>, stays_from: EventTime) {
         let mut calls = std::mem::take(&mut self.scratch);
-        for place in due.drain(..) {
-            let waiting = self.pending.waiting(place);
+        for waiting in due.drain(..) {
             if waiting.is_rearmed() && waiting.due > stays_from.0 {
                 continue;
             }
@@ -183,31 +252,11 @@ impl Shard {
             } else {
                 self.removed_late.push(waiting.id);
             }
-            let call = Call {
-                is_timer: waiting.is_timer(),
-                ..Call::message(waiting.function, waiting.handler, waiting.hash, waiting.time)
-            };
-            self.pending.take(place, |_, key, payload| calls.push(call, key, payload));
+            self.pending.take(&waiting, |key, payload| calls.push(waiting.call, key, payload));
         }
         self.run_all(&calls.calls, &calls.bytes, &mut calls.decoded);
         calls.clear();
         self.scratch = calls;
-    }
-
-    /// How many of `due` have the earliest time and do not depend on each other: a named timer
-    /// comes after every other call of its key is over, because that may cancel or replace it.
-    fn count_of_earliest(&self, due: &[u32]) -> usize {
-        let time = self.pending.waiting(due[0]).due;
-        let count = due.partition_point(|place| self.pending.waiting(*place).due == time);
-        if !due[..count].iter().any(|place| self.pending.is_named(*place)) {
-            return count;
-        }
-        let mut called = BTreeSet::new();
-        let depends = due[..count].iter().position(|place| {
-            let waiting = self.pending.waiting(*place);
-            !called.insert((waiting.function, waiting.hash)) && self.pending.is_named(*place)
-        });
-        depends.unwrap_or(count)
     }
 
     /// Moves the out-watermark of a stage as far as nothing holds it.
@@ -247,4 +296,31 @@ impl Shard {
 
 pub(super) fn carried(queue: &Calls, from: usize) -> std::slice::Iter<'_, Call> {
     queue.calls[from..].iter()
+}
+
+/// The keys that are called at once, by function and hash: two that are equal in these count as one.
+#[derive(Debug, Default)]
+pub(super) struct Called(HashTable<u64>);
+
+impl Called {
+    /// Notes the key of a call; returns whether it is new.
+    fn insert(&mut self, call: &Call) -> bool {
+        let key = u64::from(call.function) << 32 | u64::from(call.hash);
+        // Keys of one shard share the low bits of their hash.
+        let spread = |key: &u64| {
+            let spread = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            spread ^ spread >> 32
+        };
+        match self.0.entry(spread(&key), |known| *known == key, spread) {
+            hashbrown::hash_table::Entry::Occupied(_) => false,
+            hashbrown::hash_table::Entry::Vacant(free) => {
+                free.insert(key);
+                true
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
 }

@@ -28,6 +28,7 @@ use super::{
     log_writer::LogRequest,
     reader::{Attempt, Permit, Readers},
     snapshot_writer::SnapshotRequest,
+    status::Held,
 };
 use crate::{clock::MachineClock, failpoint::failpoint};
 
@@ -380,9 +381,13 @@ impl ShardHost {
 
     fn tell_counters(&self) {
         let mut counters = Counters::default();
-        self.pipeline.shards().for_each(|shard| counters += shard.counters());
-        let parked = self.pipeline.shards().map(|shard| shard.parked_keys() as u64).sum();
-        self.switchboard.status.host(self.number, counters, parked);
+        let mut held = Held::default();
+        for shard in self.pipeline.shards() {
+            counters += shard.counters();
+            held.parked_keys += shard.parked_keys() as u64;
+            held.pending_bytes += shard.pending_bytes() as u64;
+        }
+        self.switchboard.status.host(self.number, counters, held);
     }
 }
 

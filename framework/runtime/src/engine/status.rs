@@ -28,8 +28,8 @@ pub struct Status {
     pub(crate) snapshots: AtomicU64,
     /// Whether a disk takes nothing at the moment.
     pub(crate) is_blocked: AtomicBool,
-    /// By host: what its shards did, and how many keys are parked.
-    hosts: Mutex<Vec<(Counters, u64)>>,
+    /// By host: what its shards did, and what they have.
+    hosts: Mutex<Vec<(Counters, Held)>>,
     commits: Mutex<Histogram<u64>>,
 }
 
@@ -69,16 +69,18 @@ impl Status {
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut shards = Counters::default();
-        let mut parked_keys = 0;
-        for (counters, parked) in lock(&self.hosts).iter() {
+        let mut all = Held::default();
+        for (counters, held) in lock(&self.hosts).iter() {
             shards += *counters;
-            parked_keys += parked;
+            all.parked_keys += held.parked_keys;
+            all.pending_bytes += held.pending_bytes;
         }
         Totals {
             shards,
             records: self.records.load(Ordering::Relaxed),
             unreadable: self.unreadable.load(Ordering::Relaxed),
-            parked_keys,
+            parked_keys: all.parked_keys,
+            pending_bytes: all.pending_bytes,
             snapshots: self.snapshots.load(Ordering::Relaxed),
             trims: self.trims.load(Ordering::Relaxed),
         }
@@ -95,12 +97,12 @@ impl Status {
         }
     }
 
-    pub(crate) fn host(&self, host: usize, counters: Counters, parked_keys: u64) {
+    pub(crate) fn host(&self, host: usize, counters: Counters, held: Held) {
         let mut hosts = lock(&self.hosts);
         if hosts.len() <= host {
             hosts.resize(host + 1, Default::default());
         }
-        hosts[host] = (counters, parked_keys);
+        hosts[host] = (counters, held);
     }
 
     pub(crate) fn committed(&self, us: u64) {
@@ -114,6 +116,13 @@ impl Default for Status {
     }
 }
 
+/// What the shards of a host have at the moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Held {
+    pub(crate) parked_keys: u64,
+    pub(crate) pending_bytes: u64,
+}
+
 /// What a run has done, added up.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Totals {
@@ -125,6 +134,8 @@ pub struct Totals {
     pub unreadable: u64,
     /// Keys that are parked.
     pub parked_keys: u64,
+    /// What pending timers, and messages that wait for their time, take of memory, in bytes.
+    pub pending_bytes: u64,
     /// Snapshots that were stored.
     pub snapshots: u64,
     /// How often a journal was trimmed.

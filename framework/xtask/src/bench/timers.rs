@@ -1,8 +1,11 @@
 //! Pending event-time timers, each of which fires once and is set again, durably.
 //!
-//! Two ingresses: one sets a timer for each key, the other moves event time over the span in which
-//! they are due, once all are set. What is measured begins there. A timer that is set again is due
-//! behind the end of the input and stays.
+//! Three ingresses: the first makes the state of each key, the second sets a timer for each, and the
+//! last moves event time over the span in which they are due. Each begins once the one before it is
+//! over, so that it is seen by how much the process grows for timers alone, the buffers included
+//! that grow as well; what the timers themselves take the app tells. What else is measured begins
+//! with the last. A timer that is set again is due behind the end of the input and
+//! stays.
 //!
 //! The loop by hand has a bucket for each millisecond and writes for each timer which one is gone,
 //! which one has come, and the state.
@@ -29,7 +32,7 @@ use super::{
     run_of_app::{self, Run},
 };
 
-/// What a key takes, in bytes; its timer has no name, and its payload is empty.
+/// What the key of a timer takes, in bytes; it has no name, and its payload is empty.
 const KEY_BYTES: u64 = 8;
 /// The earliest time at which a timer is due.
 const DUE_MS_MIN: u64 = 2;
@@ -57,6 +60,13 @@ pub(crate) struct Options {
     #[command(flatten)]
     #[serde(skip)]
     measuring: Measuring,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Message)]
+#[message(name = "make", prost)]
+struct Make {
+    #[prost(fixed64, tag = "1")]
+    key: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message, Message)]
@@ -89,6 +99,11 @@ struct Span(Duration);
 
 #[function(name = "bench/alarm", key = u64)]
 impl Alarm {
+    #[on]
+    fn make(&mut self, _: &Make) {
+        self.rings = 0;
+    }
+
     #[on]
     fn set(&mut self, msg: &Set, ctx: &mut Context<Self>) {
         ctx.set_timer(EventTime(msg.due_ms as i64), Ring {});
@@ -142,14 +157,18 @@ impl Options {
         DUE_MS_MIN + mixed(key) % self.span_ms()
     }
 
-    fn app(&self, data: &Path, gate: Gate) -> App {
+    fn app(&self, data: &Path, may_set: Gate, may_tick: Gate) -> App {
         let options = self.clone();
-        let sets = Ingress::<Set>::new("sets")
-            .generate(move |key| (key < options.timers).then(|| Set { key, due_ms: options.due_ms(key) }));
+        let timers = self.timers;
+        let makes = Ingress::<Make>::new("makes").generate(move |key| (key < timers).then_some(Make { key }));
+        let sets = Ingress::<Set>::new("sets").generate(move |key| {
+            may_set.pass();
+            (key < options.timers).then(|| Set { key, due_ms: options.due_ms(key) })
+        });
         let span_ms = self.span_ms();
         let ticks = Ingress::<Tick>::new("ticks").event_time(|tick| EventTime(tick.at_ms as i64));
         let ticks = ticks.generate(move |number| {
-            gate.pass();
+            may_tick.pass();
             (number < TICKS).then(|| Tick { at_ms: 1 + span_ms * (number + 1) / TICKS })
         });
         let settings = Settings {
@@ -161,28 +180,31 @@ impl Options {
         App::new("bench-timers")
             .function::<Alarm>()
             .resource(Span(self.span))
+            .ingress(makes.to::<Alarm>(), |make, out| out.send(Alarm::at(make.key), make))
             .ingress(sets.to::<Alarm>(), |set, out| out.send(Alarm::at(set.key), set))
             .ingress(ticks.to::<Alarm>(), |_, _| {})
             .settings(settings)
     }
 
     fn run_app(&self, data: &Path) -> Result<Figures, Failure> {
-        let gate = Gate::default();
-        let app = self.app(data, gate.clone());
-        let empty = memory("VmRSS")?;
-        let running = app.start()?;
+        let (may_set, may_tick) = (Gate::default(), Gate::default());
+        let running = self.app(data, may_set.clone(), may_tick.clone()).start()?;
         pin::threads_of_app(self.threads);
         until_called(&running, self.timers)?;
-        let pending = memory("VmRSS")?;
-        let bytes = running.status().totals().shards.bytes;
+        let without_timers = memory("VmRSS")?;
+        may_set.open();
+        until_called(&running, 2 * self.timers)?;
+        let grown = memory("VmRSS")?.saturating_sub(without_timers);
+        let at_start = running.status().totals();
         let meter = Meter::start()?;
-        gate.open();
+        may_tick.open();
         let Run { totals, .. } = run_of_app::ended(running)?;
         if totals.shards.timers != self.timers {
             return Err(format!("{} timers were to fire: {totals:?}", self.timers).into());
         }
-        let log_bytes = totals.shards.bytes - bytes;
-        self.figures(meter, log_bytes, pending.saturating_sub(empty))
+        let log_bytes = totals.shards.bytes - at_start.shards.bytes;
+        let figures = self.figures(meter, log_bytes, at_start.pending_bytes)?;
+        Ok(figures.with("bytes by which the process grew for a timer", grown as f64 / self.timers as f64))
     }
 
     fn figures(&self, meter: Meter, log_bytes: u64, memory_bytes: u64) -> Result<Figures, Failure> {
@@ -190,7 +212,7 @@ impl Options {
         let figures = meter.stop(Audit::taken(), self.timers, "fire")?;
         let figures = figures.with("log bytes/fire", of_each(log_bytes));
         let beside_key = memory_bytes.saturating_sub(self.timers * KEY_BYTES);
-        Ok(figures.with("bytes of timer, state beside key", of_each(beside_key)))
+        Ok(figures.with("bytes of timer beside key", of_each(beside_key)))
     }
 
     fn run_by_hand(&self, data: &Path) -> Result<Figures, Failure> {
