@@ -34,7 +34,7 @@ const RECORD_HEADER_BYTES: usize = 8;
 /// The highest offset or sequence number that a segment may begin with.
 const NUMBER_MAX: u64 = u64::MAX >> 1;
 /// How much is read from a file in one go, in bytes.
-const CHUNK_BYTES: usize = 4 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 /// How far apart the marks of a segment are, in bytes of the file, at least.
 const MARK_BYTES: u64 = 1 << 20;
 
@@ -333,9 +333,18 @@ impl<'f> Groups<'f> {
 
     fn fill(&mut self, at: u64, length: usize) -> io::Result<()> {
         let wanted = (length.max(CHUNK_BYTES) as u64).min(self.limit - at) as usize;
+        // A group often begins in what is buffered and ends behind it.
+        let begins_at = at.checked_sub(self.buffered_from).and_then(|begins_at| usize::try_from(begins_at).ok());
+        let kept = match begins_at.filter(|begins_at| *begins_at < self.buffer.len()) {
+            Some(begins_at) => {
+                self.buffer.copy_within(begins_at.., 0);
+                wanted.min(self.buffer.len() - begins_at)
+            }
+            None => 0,
+        };
         self.buffer.resize(wanted, 0);
         self.buffered_from = at;
-        let filled = read_full_at(self.file, &mut self.buffer, at)?;
+        let filled = kept + read_full_at(self.file, &mut self.buffer[kept..], at + kept as u64)?;
         self.buffer.truncate(filled);
         if filled < length {
             return Err(io::ErrorKind::UnexpectedEof.into());
