@@ -348,7 +348,7 @@ impl Image {
                 self.pending.insert(pending.id, bytes);
             }
             OpRef::PendingRemove(id) => _ = self.pending.remove(&id),
-            OpRef::State(function, key, []) => self.states.remove(function, key),
+            OpRef::State(function, key, []) => self.states.remove(function, key)?,
             OpRef::State(function, key, state) => self.states.put(function, key, state)?,
             OpRef::Position(ingress, partition, position) => {
                 let old = self.positions.insert((ingress, partition), position);

@@ -1,11 +1,11 @@
-//! The states of an image: their bytes in one buffer, found by function and key.
+//! The states of an image: their bytes in a few buffers, found by function and key.
 //!
 //! A fold puts the states of the same keys again and again, and only the last of each counts. So a
 //! state is a place in a buffer: a snapshot is taken over as the buffer that it was read into, and
-//! what the journal has behind it is appended.
+//! what the journal has behind it is appended to others, which do not move.
 //!
-//! Invariants: a key of a function is there once; the buffer is at most about twice as large as
-//! what is in it. The order of the entries follows from what was done to them, never from hashes.
+//! Invariants: a key of a function is there once; the buffers are at most about twice as large as
+//! what is in them. The order of the entries follows from what was done to them, never from hashes.
 //!
 //! Deliberately absent: an order of keys. [`States::sorted`] makes one for those who need it.
 
@@ -21,8 +21,11 @@ use crate::{
     program::NameId,
 };
 
-/// How many bytes of the buffer may be out of use before it is made anew, at least.
+/// How many bytes of the buffers may be out of use before they are made anew, at least.
 const UNUSED_BYTES_MAX: usize = 1 << 20;
+/// How large a buffer is made, in bytes; the first ones are smaller, for a shard with few states.
+const BUFFER_BYTES_MIN: usize = 1 << 10;
+const BUFFER_BYTES_MAX: usize = 256 << 10;
 /// The shortest encoding of an entry in a snapshot: its function, and the lengths of key and state.
 const ENTRY_BYTES_MIN: usize = 3;
 
@@ -39,39 +42,70 @@ pub(crate) struct StateRef<'a> {
     pub(crate) state: &'a [u8],
 }
 
-/// Where a key and its state stand in the buffer.
+/// Where bytes stand.
+#[derive(Clone, Copy)]
+struct Place {
+    buffer: u32,
+    length: u32,
+    at: usize,
+}
+
 #[derive(Clone, Copy)]
 struct Entry {
-    key_at: usize,
-    state_at: usize,
-    key_length: u32,
-    state_length: u32,
+    key: Place,
+    state: Place,
     hash: u32,
     function: NameId,
 }
 
 impl Entry {
-    fn key<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        &bytes[self.key_at..self.key_at + self.key_length as usize]
-    }
-
-    fn state<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        &bytes[self.state_at..self.state_at + self.state_length as usize]
-    }
-
     fn length(&self) -> usize {
-        self.key_length as usize + self.state_length as usize
+        self.key.length as usize + self.state.length as usize
     }
 }
 
 /// The states of a shard; see the module.
 #[derive(Clone, Default)]
 pub(crate) struct States {
-    bytes: Vec<u8>,
-    /// How many of the bytes belong to an entry.
+    buffers: Buffers,
+    /// How many bytes belong to an entry.
     used: usize,
     entries: Vec<Entry>,
     places: HashTable<u32>,
+}
+
+/// Bytes that are only added, and do not move.
+#[derive(Clone, Default)]
+struct Buffers {
+    buffers: Vec<Vec<u8>>,
+    /// How many bytes they hold.
+    length: usize,
+}
+
+impl Buffers {
+    fn of(bytes: Vec<u8>) -> Self {
+        Self { length: bytes.len(), buffers: vec![bytes] }
+    }
+
+    fn get(&self, place: Place) -> &[u8] {
+        let Place { buffer, length, at } = place;
+        &self.buffers[buffer as usize][at..at + length as usize]
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Result<Place, Truncated> {
+        let length = length_of(bytes)?;
+        let has_room = |buffer: &Vec<u8>| buffer.capacity() - buffer.len() >= bytes.len();
+        if !self.buffers.last().is_some_and(has_room) {
+            let capacity = self.length.clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX).max(bytes.len());
+            self.buffers.push(Vec::with_capacity(capacity));
+        }
+        let last = self.buffers.len() - 1;
+        let buffer = &mut self.buffers[last];
+        let at = buffer.len();
+        buffer.extend_from_slice(bytes);
+        self.length += bytes.len();
+        Ok(Place { buffer: u32::try_from(last).map_err(|_| Truncated)?, length, at })
+    }
 }
 
 /// Functions of an app often have the same keys.
@@ -93,43 +127,38 @@ impl States {
     /// Every state, in the order of functions and keys.
     pub(crate) fn sorted(&self) -> impl Iterator<Item = StateRef<'_>> {
         let mut entries: Vec<&Entry> = self.entries.iter().collect();
-        entries.sort_unstable_by_key(|entry| (entry.function, entry.key(&self.bytes)));
+        entries.sort_unstable_by_key(|entry| (entry.function, self.buffers.get(entry.key)));
         entries.into_iter().map(|entry| self.state_of(entry))
     }
 
     fn state_of(&self, entry: &Entry) -> StateRef<'_> {
-        let Entry { function, hash, .. } = *entry;
-        StateRef { function, hash, key: entry.key(&self.bytes), state: entry.state(&self.bytes) }
+        let Entry { key, state, hash, function } = *entry;
+        StateRef { function, hash, key: self.buffers.get(key), state: self.buffers.get(state) }
     }
 
     /// Gives a key a state, in place of one that it has.
     pub(crate) fn put(&mut self, function: NameId, key: &[u8], state: &[u8]) -> Result<(), Corrupt> {
-        let state_length = length_of(state)?;
         let hash = murmur2(key);
-        let place = self.find(function, hash, key);
-        let at = self.bytes.len();
-        if let Some(place) = place {
-            self.bytes.extend_from_slice(state);
-            let entry = &mut self.entries[place as usize];
-            self.used = self.used - entry.state_length as usize + state.len();
-            (entry.state_at, entry.state_length) = (at, state_length);
-        } else {
-            let entry =
-                Entry { key_at: at, state_at: at + key.len(), key_length: length_of(key)?, state_length, hash, function };
-            self.bytes.extend_from_slice(key);
-            self.bytes.extend_from_slice(state);
-            self.insert(entry)?;
+        match self.find(&self.buffers, function, hash, key) {
+            Some(place) => {
+                let state = self.buffers.add(state)?;
+                let key = self.entries[place as usize].key;
+                self.replace(place, Entry { key, state, hash, function });
+            }
+            None => {
+                let (key, state) = (self.buffers.add(key)?, self.buffers.add(state)?);
+                self.insert(Entry { key, state, hash, function })?;
+            }
         }
-        self.tidy();
-        Ok(())
+        self.tidy()
     }
 
     /// Takes the state of a key away, if it has one.
-    pub(crate) fn remove(&mut self, function: NameId, key: &[u8]) {
+    pub(crate) fn remove(&mut self, function: NameId, key: &[u8]) -> Result<(), Corrupt> {
         let hash = murmur2(key);
-        let Self { bytes, entries, places, .. } = self;
-        let is_it = |place: &u32| is_of(&entries[*place as usize], bytes, function, hash, key);
-        let Ok(found) = places.find_entry(hash_of(function, hash), is_it) else { return };
+        let Self { buffers, entries, places, .. } = self;
+        let is_it = |place: &u32| is_of(&entries[*place as usize], buffers, function, hash, key);
+        let Ok(found) = places.find_entry(hash_of(function, hash), is_it) else { return Ok(()) };
         let (place, _) = found.remove();
         let removed = entries.swap_remove(place as usize);
         // The last entry has moved into the gap.
@@ -139,7 +168,7 @@ impl States {
             *moved.expect("every entry is in the table") = place;
         }
         self.used -= removed.length();
-        self.tidy();
+        self.tidy()
     }
 
     /// The same states under other names of their functions.
@@ -153,10 +182,12 @@ impl States {
 
     /// Reads the list of states that `bytes` hold from `at` on, up to their end, and keeps `bytes`.
     pub(crate) fn read(bytes: Vec<u8>, at: usize) -> Result<Self, Corrupt> {
-        let mut reader = Reader::new(&bytes[at..]);
+        let buffers = Buffers::of(bytes);
+        let bytes = &buffers.buffers[0][at..];
+        let mut reader = Reader::new(bytes);
         let count = reader.number::<usize>()?;
         let mut states = Self::default();
-        let room = count.min((bytes.len() - at) / ENTRY_BYTES_MIN);
+        let room = count.min(bytes.len() / ENTRY_BYTES_MIN);
         states.entries.reserve(room);
         states.places.reserve(room, |_| 0);
         // A snapshot is sorted, so that a key is there once; other bytes are outside bytes.
@@ -165,15 +196,14 @@ impl States {
         for _ in 0..count {
             let function = reader.number()?;
             let key = reader.bytes()?;
-            let key_at = at + reader.at() - key.len();
+            let key_place = Place { buffer: 0, length: length_of(key)?, at: at + reader.at() - key.len() };
             let state = reader.bytes()?;
-            let state_at = at + reader.at() - state.len();
+            let state_place = Place { buffer: 0, length: length_of(state)?, at: at + reader.at() - state.len() };
             let hash = murmur2(key);
-            let (key_length, state_length) = (length_of(key)?, length_of(state)?);
-            let entry = Entry { key_at, state_at, key_length, state_length, hash, function };
+            let entry = Entry { key: key_place, state: state_place, hash, function };
             is_sorted &= before.is_none_or(|before| before < (function, key));
             before = Some((function, key));
-            match if is_sorted { None } else { states.find_in(&bytes, function, hash, key) } {
+            match if is_sorted { None } else { states.find(&buffers, function, hash, key) } {
                 Some(place) => states.replace(place, entry),
                 None => states.insert(entry)?,
             }
@@ -181,16 +211,12 @@ impl States {
         if !reader.is_empty() {
             return Err(Corrupt("the snapshot has bytes behind its end".into()));
         }
-        states.bytes = bytes;
+        states.buffers = buffers;
         Ok(states)
     }
 
-    fn find(&self, function: NameId, hash: u32, key: &[u8]) -> Option<u32> {
-        self.find_in(&self.bytes, function, hash, key)
-    }
-
-    fn find_in(&self, bytes: &[u8], function: NameId, hash: u32, key: &[u8]) -> Option<u32> {
-        let is_it = |place: &u32| is_of(&self.entries[*place as usize], bytes, function, hash, key);
+    fn find(&self, buffers: &Buffers, function: NameId, hash: u32, key: &[u8]) -> Option<u32> {
+        let is_it = |place: &u32| is_of(&self.entries[*place as usize], buffers, function, hash, key);
         self.places.find(hash_of(function, hash), is_it).copied()
     }
 
@@ -213,25 +239,23 @@ impl States {
         self.used = self.used - old.length() + entry.length();
     }
 
-    /// Makes the buffer anew if more than half of it is out of use.
-    fn tidy(&mut self) {
-        if self.bytes.len() - self.used <= self.used.max(UNUSED_BYTES_MAX) {
-            return;
+    /// Makes the buffers anew if more than half of them is out of use.
+    fn tidy(&mut self) -> Result<(), Corrupt> {
+        if self.buffers.length - self.used <= self.used.max(UNUSED_BYTES_MAX) {
+            return Ok(());
         }
-        let mut bytes = Vec::with_capacity(self.used);
-        for entry in &mut self.entries {
-            let (key, state) = (entry.key(&self.bytes), entry.state(&self.bytes));
-            entry.key_at = bytes.len();
-            bytes.extend_from_slice(key);
-            entry.state_at = bytes.len();
-            bytes.extend_from_slice(state);
+        let mut buffers = Buffers::default();
+        for Entry { key, state, .. } in &mut self.entries {
+            *key = buffers.add(self.buffers.get(*key))?;
+            *state = buffers.add(self.buffers.get(*state))?;
         }
-        self.bytes = bytes;
+        self.buffers = buffers;
+        Ok(())
     }
 }
 
-fn is_of(entry: &Entry, bytes: &[u8], function: NameId, hash: u32, key: &[u8]) -> bool {
-    (entry.hash, entry.function) == (hash, function) && entry.key(bytes) == key
+fn is_of(entry: &Entry, buffers: &Buffers, function: NameId, hash: u32, key: &[u8]) -> bool {
+    (entry.hash, entry.function) == (hash, function) && buffers.get(entry.key) == key
 }
 
 fn length_of(bytes: &[u8]) -> Result<u32, Truncated> {
@@ -255,12 +279,9 @@ mod tests {
 
     type Model = BTreeMap<(NameId, Vec<u8>), Vec<u8>>;
 
-    fn contents(states: &States) -> Vec<((NameId, Vec<u8>), Vec<u8>)> {
-        states.sorted().map(|state| ((state.function, state.key.to_vec()), state.state.to_vec())).collect()
-    }
-
     fn check(states: &States, model: &Model) {
-        assert_eq!(contents(states), model.clone().into_iter().collect::<Vec<_>>());
+        let sorted = states.sorted().map(|state| (state.function, state.key, state.state));
+        assert!(sorted.eq(model.iter().map(|((function, key), state)| (*function, &key[..], &state[..]))));
         assert_eq!(states.len(), model.len());
         let used: usize = model.iter().map(|((_, key), state)| key.len() + state.len()).sum();
         assert_eq!(states.used, used);
@@ -286,9 +307,9 @@ mod tests {
                 states.put(1, &[key], &vec![round; 10_000]).expect("is short");
             }
         }
-        assert!(states.bytes.len() <= 2 * (UNUSED_BYTES_MAX + states.used), "{}", states.bytes.len());
+        assert!(states.buffers.length <= 2 * (UNUSED_BYTES_MAX + states.used), "{}", states.buffers.length);
         assert!(states.iter().all(|state| state.state == vec![199; 10_000]));
-        (0..10_u8).for_each(|key| states.remove(1, &[key]));
+        (0..10_u8).for_each(|key| states.remove(1, &[key]).expect("is short"));
         assert_eq!((states.len(), states.used), (0, 0));
     }
 
@@ -324,7 +345,7 @@ mod tests {
                         model.insert((function, key), state);
                     }
                     None => {
-                        states.remove(function, &key);
+                        states.remove(function, &key).expect("is short");
                         model.remove(&(function, key));
                     }
                 }

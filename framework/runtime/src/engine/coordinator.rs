@@ -12,7 +12,6 @@ use std::{
 use actix::{Actor, Arbiter};
 use crossbeam_channel::Sender;
 use statefn_core::{
-    error::Corrupt,
     pipeline::Pipeline,
     ports::{
         egress::Egresses,
@@ -20,7 +19,7 @@ use statefn_core::{
         membership::{Membership, MemoryMembership, News},
         snapshots::{MemorySnapshots, Snapshots},
     },
-    shard::{Accepted, Options, Shard, TakeOver},
+    shard::{Accepted, Options, Shard},
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -31,6 +30,7 @@ use super::{
     reader::Readers,
     shard_host::{Event, HostState, Journal, ShardHost, Switchboard},
     snapshot_writer::{self, SnapshotRequest},
+    take_over::{self, Ports},
 };
 use crate::{
     egress::FileEgress,
@@ -160,18 +160,14 @@ impl Opened {
     ) -> Result<(L, Self), RunError> {
         let options = Arc::new(options);
         let places = places(plan);
-        let mut prepared = Vec::new();
         // There is no other worker that could be named for a shard.
         let mut membership = MemoryMembership::of_all(plan.shards);
+        let mut named = Vec::new();
         while let Some(News::Named(shard)) = membership.next_news() {
-            let taken = egress.ended(shard);
-            let ports = (&mut log as &mut dyn Log, &mut *snapshots as &mut dyn Snapshots);
-            prepared.push(TakeOver::prepare(&plan.program, &options, shard, ports, taken, &mut |emission| {
-                egress_writer::write(&mut egress, &places, &emission);
-            })?);
-            check_nothing_lost(plan, shard, prepared.last().map_or(0, TakeOver::epoch), taken)?;
-            failpoint("start/shard-prepared");
+            named.push(shard);
         }
+        let ports = Ports { log: &mut log, snapshots: &mut *snapshots, egress: &mut egress, places: &places };
+        let mut prepared = take_over::prepare(plan, &options, &named, ports)?;
         let claims: Vec<Vec<u8>> = prepared.iter_mut().map(|shard| shard.claim(&plan.program, nonce())).collect();
         let group: Vec<Record<'_>> = (0..).zip(&claims).map(|(partition, bytes)| Record { partition, bytes }).collect();
         failpoint("start/claims-made");
@@ -201,21 +197,6 @@ pub(super) fn options(plan: &Plan) -> Options {
 
 fn open_egress(plan: &Plan, directory: &Path) -> Result<FileEgress, RunError> {
     Ok(FileEgress::open(&directory.join("egress"), plan.outputs.clone(), plan.shards)?)
-}
-
-/// Refuses a journal that ends before what egresses have: its end was damaged and looked like a
-/// write that a crash cut short, or an older copy of it was put in its place. New epochs with the
-/// numbers of lost ones would be taken for those that are written already.
-fn check_nothing_lost(plan: &Plan, shard: u32, epoch: u64, taken: u64) -> Result<(), RunError> {
-    let Storage::Directory(directory) = &plan.storage else { return Ok(()) };
-    if taken <= epoch {
-        return Ok(());
-    }
-    Err(Corrupt(format!(
-        "the log in `{}` lost acknowledged records: the journal of shard {shard} ends with epoch {epoch}, and the egresses have its records up to epoch {taken}; restore the data directory, outputs included, from a whole copy",
-        directory.join("log").display()
-    ))
-    .into())
 }
 
 /// Removes snapshots without a mark: a crash came between the snapshot and its mark, or between
