@@ -1,7 +1,7 @@
 //! The coordinator of a run: starts its threads in the right order, waits for the end, stops them.
 
 use std::{
-    collections::{BTreeSet, hash_map::RandomState},
+    collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
     path::Path,
     sync::{Arc, OnceLock, atomic::AtomicU64},
@@ -181,8 +181,6 @@ impl Opened {
             }
         }
         failpoint("start/shards-owned");
-        remove_unmarked(&mut *snapshots, &shards);
-        failpoint("start/unmarked-snapshots-removed");
         Ok((log, Self { log: None, snapshots, egress, places, shards, options, _temporary: None }))
     }
 }
@@ -197,18 +195,6 @@ pub(super) fn options(plan: &Plan) -> Options {
 
 fn open_egress(plan: &Plan, directory: &Path) -> Result<FileEgress, RunError> {
     Ok(FileEgress::open(&directory.join("egress"), plan.outputs.clone(), plan.shards)?)
-}
-
-/// Removes snapshots without a mark: a crash came between the snapshot and its mark, or between
-/// the trim and the removal.
-fn remove_unmarked(snapshots: &mut dyn Snapshots, shards: &[Shard]) {
-    let kept: BTreeSet<&str> = shards.iter().flat_map(Shard::snapshots).map(|mark| mark.name.as_str()).collect();
-    let removed = snapshots.list().and_then(|names| {
-        names.iter().filter(|name| !kept.contains(name.as_str())).try_for_each(|name| snapshots.remove(name))
-    });
-    if let Err(error) = removed {
-        tracing::warn!("snapshots that are not needed stay: {error}");
-    }
 }
 
 /// A number that no other attempt has: from the operating system's randomness, by way of the
@@ -248,7 +234,7 @@ impl Running {
             None => None,
         };
         let egress = egress_writer::start(egress, places, Arc::clone(switchboard), halt.clone())?;
-        let snapshots = snapshot_writer::start(snapshots, Arc::clone(switchboard))?;
+        let snapshots = snapshot_writer::start(snapshots, snapshot_writer::kept(&shards), Arc::clone(switchboard))?;
         let commit_interval_ms = i64::try_from(plan.commit_interval.as_millis()).unwrap_or(i64::MAX);
         let hosts = switchboard.states.len();
         let new = || Pipeline::new(Arc::clone(&plan.program), &options, commit_interval_ms);
