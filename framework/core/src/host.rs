@@ -70,6 +70,9 @@ pub trait ErasedHost: Send {
     /// Makes the calls of a run; appends the place in the run and the cause of each that fails.
     fn run(&mut self, run: Run<'_>, effects: &mut Effects, failures: &mut Vec<(usize, Failure)>);
 
+    /// Makes room for so many more keys.
+    fn reserve(&mut self, keys: usize);
+
     /// Puts a stored state in place.
     ///
     /// # Errors
@@ -115,7 +118,7 @@ struct Table<F: Function> {
 
 /// Keys of one shard share the low bits of their murmur2 hash; multiplying spreads the others.
 #[inline]
-fn spread(hash: u32) -> u64 {
+pub(crate) fn spread(hash: u32) -> u64 {
     let spread = u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     spread ^ (spread >> 32)
 }
@@ -470,6 +473,12 @@ impl<F: Function> ErasedHost for Host<F> {
         let handler =
             if first.is_timer { &mut self.handlers.timers[handler].1 } else { &mut self.handlers.messages[handler].1 };
         handler.run(&mut self.table, &self.links, run, effects, failures);
+    }
+
+    fn reserve(&mut self, keys: usize) {
+        let Table { places, slots, .. } = &mut self.table;
+        slots.reserve(keys);
+        places.reserve(keys, |place| spread(slots[*place as usize].hash));
     }
 
     fn load(&mut self, hash: u32, key: &[u8], state: &[u8]) -> Result<(), DecodeError> {

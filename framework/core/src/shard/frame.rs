@@ -21,6 +21,9 @@ use crate::{
 /// The length of a header, in bytes.
 pub const HEADER_BYTES: usize = 48;
 const TRAILER_BYTES: usize = 4;
+/// The longest frame of a snapshot mark, in bytes: its name is that of a shard, an epoch and a
+/// nonce, its numbers are varints.
+pub const MARK_BYTES_MAX: usize = 256;
 const MAGIC: u16 = 0x5F53;
 const VERSION: u8 = 1;
 

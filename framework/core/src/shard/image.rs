@@ -11,13 +11,15 @@
 //! Invariant: the encoding of an image equals, byte for byte, the snapshot that the owner writes
 //! of the same epoch.
 //!
-//! Deliberately absent: speed at any price. An image is read once at a take-over and by checks.
+//! Deliberately absent: anything that a take-over needs in an order, but the snapshot. States are
+//! most of an image; they stand in one buffer and are sorted only where their order matters.
 
 use std::collections::BTreeMap;
 
 use super::{
     frame::{self, FrameRef, Header, Kind, MessageRef, OpRef, PendingRef, Position, SnapshotMark},
     rules::{Rule, Rules},
+    states::States,
 };
 use crate::{
     address::ShardId,
@@ -29,6 +31,8 @@ use crate::{
 };
 
 const SNAPSHOT_MAGIC: &[u8; 8] = b"statefn\x01";
+/// The length of the checksum at the end of a snapshot, in bytes.
+const TRAILER_BYTES: usize = 4;
 
 /// The highest number that a state may hold where it counts: the shard goes on counting from there.
 const NUMBER_MAX: u64 = u64::MAX >> 1;
@@ -93,7 +97,7 @@ pub struct Image {
     pub(crate) carry: Vec<Vec<u8>>,
     pub(crate) pending: BTreeMap<u64, Vec<u8>>,
     pub(crate) parked: BTreeMap<(NameId, Vec<u8>), Parked>,
-    pub(crate) states: BTreeMap<(NameId, Vec<u8>), Vec<u8>>,
+    pub(crate) states: States,
     /// The snapshots whose marks were read, oldest first.
     pub(crate) marks: Vec<SnapshotMark>,
     parts: BTreeMap<(u64, u64, u64), Vec<u8>>,
@@ -139,7 +143,7 @@ impl Image {
 
     /// Every state: function, key, encoded state; in order.
     pub fn states(&self) -> impl Iterator<Item = (&str, &[u8], &[u8])> {
-        self.states.iter().map(|((function, key), state)| (self.name(*function), &key[..], &state[..]))
+        self.states.sorted().map(|state| (self.name(state.function), state.key, state.state))
     }
 
     /// Every position: ingress, partition, and the first record that the shard has not taken.
@@ -344,8 +348,8 @@ impl Image {
                 self.pending.insert(pending.id, bytes);
             }
             OpRef::PendingRemove(id) => _ = self.pending.remove(&id),
-            OpRef::State(function, key, []) => _ = self.states.remove(&(function, key.to_vec())),
-            OpRef::State(function, key, state) => _ = self.states.insert((function, key.to_vec()), state.to_vec()),
+            OpRef::State(function, key, []) => self.states.remove(function, key)?,
+            OpRef::State(function, key, state) => self.states.put(function, key, state)?,
             OpRef::Position(ingress, partition, position) => {
                 let old = self.positions.insert((ingress, partition), position);
                 if old.is_some_and(|old| old.offset > position.offset) {
@@ -355,7 +359,9 @@ impl Image {
             OpRef::Seen(source, upto) => _ = self.seen.insert(source, upto),
             OpRef::Acknowledged(target, upto) => {
                 self.acknowledged.insert(target, upto);
-                self.outbox.retain(|(to, sequence), _| *to != target || *sequence > upto);
+                while let Some((&first, _)) = self.outbox.range((target, 0)..=(target, upto)).next() {
+                    self.outbox.remove(&first);
+                }
             }
             OpRef::Watermark(function, reached, out) => {
                 let old = self.watermarks.insert(function, (reached, out));
@@ -413,7 +419,11 @@ impl Image {
         }
         let old = std::mem::replace(&mut self.names, names);
         let new = &mut self.names;
+        let mut renamed_ids = vec![None; old.len()];
         let mut rename = |id: NameId| -> Result<NameId, Corrupt> {
+            if let Some(Some(known)) = renamed_ids.get(usize::from(id)) {
+                return Ok(*known);
+            }
             let name = old
                 .get(usize::from(id))
                 .ok_or_else(|| Corrupt(format!("a name {id} is not in the table of its claim")))?;
@@ -421,7 +431,9 @@ impl Image {
                 new.push(name.clone());
                 new.len() - 1
             });
-            NameId::try_from(place).map_err(|_| Corrupt("there are more than 65,536 names".into()))
+            let place = NameId::try_from(place).map_err(|_| Corrupt("there are more than 65,536 names".into()))?;
+            renamed_ids[usize::from(id)] = Some(place);
+            Ok(place)
         };
         let mut message = |bytes: &[u8]| -> Result<Vec<u8>, Corrupt> {
             let message = MessageRef::read(&mut Reader::new(bytes))?;
@@ -448,7 +460,7 @@ impl Image {
         self.positions = renamed(&mut self.positions, |(ingress, partition)| Ok((rename(ingress)?, partition)))?;
         self.watermarks = renamed(&mut self.watermarks, &mut rename)?;
         self.parked = renamed(&mut self.parked, |(function, key)| Ok((rename(function)?, key)))?;
-        self.states = renamed(&mut self.states, |(function, key)| Ok((rename(function)?, key)))?;
+        self.states = self.states.renamed(rename)?;
         Ok(())
     }
 
@@ -485,7 +497,7 @@ impl Image {
         writer.list(self.carry.iter(), |message, out| put_bytes(out, message));
         writer.list(self.pending.values(), |pending, out| put_bytes(out, pending));
         writer.list(self.parked.iter(), |((function, key), parked), out| put_parked(*function, key, parked, out));
-        writer.list(self.states.iter(), |((function, key), state), out| put_state(*function, key, state, out));
+        writer.list(self.states.sorted(), |state, out| put_state(state.function, state.key, state.state, out));
         writer.finish()
     }
 
@@ -494,16 +506,26 @@ impl Image {
     /// # Errors
     /// If the bytes are no snapshot of this version, or damaged.
     pub fn decode(bytes: &[u8]) -> Result<Self, Corrupt> {
-        let damaged = || Corrupt("the snapshot is damaged: its checksum is wrong".into());
-        let (content, trailer) = bytes.split_at_checked(bytes.len().saturating_sub(4)).ok_or_else(damaged)?;
-        if crc32c::crc32c(content).to_le_bytes() != trailer {
-            return Err(damaged());
+        if snapshot_crc(bytes).is_none() {
+            return Err(Corrupt("the snapshot is damaged: its checksum is wrong".into()));
         }
-        let body = content
+        Self::decode_whole(bytes.to_vec())
+    }
+
+    /// Reads a snapshot whose checksum was found right, and keeps its bytes.
+    pub(crate) fn decode_whole(mut bytes: Vec<u8>) -> Result<Self, Corrupt> {
+        bytes.truncate(bytes.len().saturating_sub(TRAILER_BYTES));
+        let body = bytes
             .strip_prefix(SNAPSHOT_MAGIC)
             .ok_or_else(|| Corrupt("the bytes are no snapshot of version 1".into()))?;
         let mut reader = Reader::new(body);
-        let r = &mut reader;
+        let mut image = Self::read_before_states(&mut reader)?;
+        let states_at = SNAPSHOT_MAGIC.len() + reader.at();
+        image.states = States::read(bytes, states_at)?;
+        Ok(image)
+    }
+
+    fn read_before_states(r: &mut Reader<'_>) -> Result<Self, Corrupt> {
         let mut image = Self::new(r.number()?);
         image.term = r.varint()?;
         image.nonce = r.varint()?;
@@ -525,8 +547,7 @@ impl Image {
             Ok((PendingRef::read(&mut Reader::new(bytes))?.id, bytes.to_vec()))
         })?;
         image.parked = list(r, read_parked)?;
-        image.states = list(r, |r| Ok(((r.number()?, r.bytes()?.to_vec()), r.bytes()?.to_vec())))?;
-        if r.is_empty() { Ok(image) } else { Err(Corrupt("the snapshot has bytes behind its end".into())) }
+        Ok(image)
     }
 }
 

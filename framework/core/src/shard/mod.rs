@@ -24,6 +24,7 @@ pub mod rules;
 mod seal;
 mod settle;
 mod slab;
+mod states;
 pub mod stored;
 pub mod wire;
 
@@ -42,6 +43,7 @@ use self::{
     rules::{Rule, Rules},
     seal::Sealed,
     settle::{Called, GROUP_CALLS},
+    states::StateRef,
 };
 pub use self::{
     recovery::{Accepted, Checked, Replica, TakeOver, TakeOverError},
@@ -54,7 +56,7 @@ use crate::{
     dead_letter::{DeadLetter, Reason},
     decoded::Decoded,
     effect::{Call, Calls, Effects, TimerRequest},
-    error::{Corrupt, LinkError},
+    error::{Corrupt, DecodeError, LinkError},
     host::{ErasedHost, Failure, Rejection, Run},
     ingress::IngressBatch,
     limits::{EPOCH_BYTES_MAX, EPOCH_CALLS_MAX, SNAPSHOT_TAIL_BYTES_MIN},
@@ -62,6 +64,9 @@ use crate::{
     program::{NameId, Program, StageId},
     time::{EventTime, ProcessingTime},
 };
+
+/// How many states that cannot be loaded are told of a shard.
+const PROBLEMS_MAX: usize = 20;
 
 /// What all shards of an app have in common, besides the program.
 #[derive(Debug, Clone)]
@@ -760,20 +765,18 @@ impl Shard {
     }
 
     fn load_states(&mut self, image: &mut Image, problems: &mut Vec<String>) {
-        for ((name, key), state) in std::mem::take(&mut image.states) {
-            let loaded = match self.program.function_named(name) {
-                Some(function) => self.hosts[usize::from(function)].load(murmur2(&key), &key, &state),
-                None => {
-                    Err(crate::DecodeError::new("the program has no such function: register it, or delete its keys"))
-                }
-            };
-            if let Err(error) = loaded {
-                let key = crate::dead_letter::printable_key(&key);
-                problems.push(format!("the state of `{}` for key {key}: {error}", image.name(name)));
-                if problems.len() >= 20 {
-                    return;
-                }
-            }
+        let states = std::mem::take(&mut image.states);
+        let mut keys = vec![0; self.hosts.len()];
+        let functions = states.iter().filter_map(|state| self.program.function_named(state.function));
+        functions.for_each(|function| keys[usize::from(function)] += 1);
+        self.hosts.iter_mut().zip(keys).for_each(|(host, keys)| host.reserve(keys));
+        if states.iter().try_for_each(|state| self.load_state(state)).is_err() {
+            // Again in order, so that the same problems are told in the same order.
+            let failed = states.sorted().filter_map(|state| Some((state, self.load_state(state).err()?)));
+            problems.extend(failed.take(PROBLEMS_MAX).map(|(StateRef { function, key, .. }, error)| {
+                let key = crate::dead_letter::printable_key(key);
+                format!("the state of `{}` for key {key}: {error}", image.name(function))
+            }));
         }
         for (name, key) in image.parked.keys() {
             let function = self.program.function_named(*name);
@@ -781,6 +784,14 @@ impl Shard {
             if !matches!(parked, Some(Ok(()))) {
                 problems.push(format!("a parked key is of `{}`, which the program does not have", image.name(*name)));
             }
+        }
+    }
+
+    fn load_state(&mut self, state: StateRef<'_>) -> Result<(), DecodeError> {
+        let StateRef { function, hash, key, state } = state;
+        match self.program.function_named(function) {
+            Some(function) => self.hosts[usize::from(function)].load(hash, key, state),
+            None => Err(DecodeError::new("the program has no such function: register it, or delete its keys")),
         }
     }
 

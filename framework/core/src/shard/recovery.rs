@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::{
     Emission, Options, Shard,
-    frame::{self, FrameRef, Header, Kind, OpRef, SnapshotMark},
+    frame::{self, FrameRef, Header, Kind, MARK_BYTES_MAX, OpRef, SnapshotMark},
     image::{Image, Verdict},
     retain::read_back,
     rules::{Rule, Rules},
@@ -380,11 +380,12 @@ fn corrupt(error: ReadError) -> Corrupt {
     Corrupt(error.to_string())
 }
 
+/// The marks of a journal. Most of its bytes stand in longer records, which are not looked at.
 fn marks(shard: ShardId, log: &mut dyn Log) -> Result<Vec<SnapshotMark>, Corrupt> {
     let mut marks = Vec::new();
     let mut failure = Ok(());
     let start = log.start(shard);
-    let read = log.read(shard, start, &mut |offset, record| {
+    let read = log.read_short(shard, start, MARK_BYTES_MAX, &mut |offset, record| {
         let mark = frame::parse(record).and_then(|frame| match frame.header.kind {
             Kind::Snapshot => Ok(Some(SnapshotMark::read(frame.body)?)),
             _ => Ok(None),
@@ -450,7 +451,7 @@ fn newest_snapshot(
 fn load(shard: ShardId, snapshots: &mut dyn Snapshots, mark: &SnapshotMark) -> Result<Image, Corrupt> {
     let name = &mark.name;
     let bytes = read_back(snapshots, mark)?;
-    let image = Image::decode(&bytes).map_err(|error| Corrupt(format!("snapshot {name}: {error}")))?;
+    let image = Image::decode_whole(bytes).map_err(|error| Corrupt(format!("snapshot {name}: {error}")))?;
     if (image.shard, image.epoch, image.next_offset) != (shard, mark.epoch, mark.next_offset) {
         return Err(Corrupt(format!("snapshot {name} is of another shard or epoch than its mark says")));
     }

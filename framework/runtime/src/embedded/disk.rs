@@ -98,15 +98,22 @@ pub(crate) fn publish(
 
 /// Reads a whole file; `None` if it is not there.
 pub(crate) fn read_whole(disk: &dyn Disk, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    Ok(read_behind(disk, path, &mut [])?.map(|(_, bytes)| bytes))
+}
+
+/// Reads the front of a file into `head`, and all that is behind it; `None` if it is not there.
+/// Says how much of `head` was filled.
+pub(crate) fn read_behind(disk: &dyn Disk, path: &Path, head: &mut [u8]) -> io::Result<Option<(usize, Vec<u8>)>> {
     let file = match disk.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
     let length = usize::try_from(file.length()?).map_err(io::Error::other)?;
-    let mut bytes = vec![0; length];
-    let filled = read_full_at(&*file, &mut bytes, 0)?;
+    let head_filled = read_full_at(&*file, head, 0)?;
+    let mut bytes = vec![0; length.saturating_sub(head.len())];
+    let filled = read_full_at(&*file, &mut bytes, head.len() as u64)?;
     bytes.truncate(filled);
-    Ok(Some(bytes))
+    Ok(Some((head_filled, bytes)))
 }
 
 /// Reads until the buffer is full or the file ends; returns how many bytes were read.

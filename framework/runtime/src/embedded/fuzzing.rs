@@ -2,11 +2,11 @@
 
 use std::io;
 
-use statefn_core::ports::log::Record;
+use statefn_core::ports::log::{Partition, Record};
 
 use super::{
     disk::DiskFile,
-    segment::{Group, Groups, Header, Point, Rest, Step, examine_rest, header_bytes, sealed},
+    segment::{Group, Groups, Header, Passed, Place, Point, Rest, Step, examine_rest, header_bytes, sealed},
     snapshots::{check_file, header_of},
     superblock,
 };
@@ -68,11 +68,25 @@ fn check_segment(bytes: &[u8]) {
     };
     assert_eq!(Header::decode(&header.encode(), PARTITIONS), Ok(header.clone()), "what is read is written again");
     let file = Bytes(bytes);
-    let mut groups = Groups::new(&file, header.log_id, bytes.len() as u64);
-    let mut point = header.start;
-    while let Step::Whole(group) = groups.at(&point).expect("bytes can be read") {
-        check_group(&group, header.log_id, &point);
-        point.advance(&group);
+    let new_groups = || Groups::new(&file, header.log_id, bytes.len() as u64);
+    let (mut groups, mut passing, mut places) = (new_groups(), new_groups(), Vec::new());
+    let (mut point, mut passed) = (header.start.clone(), header.start);
+    loop {
+        let pass = passing.pass(&mut passed, &mut places).expect("bytes can be read");
+        match (groups.at(&point).expect("bytes can be read"), pass) {
+            (Step::Whole(group), Passed::Whole(length)) => {
+                assert_eq!(length, group.bytes().len() as u64, "both ways see the same group");
+                check_group(&group, header.log_id, &point);
+                check_places(bytes, &group, &places);
+                point.advance(&group);
+            }
+            (Step::Bad(wrong), Passed::Bad(also_wrong)) => {
+                assert_eq!(wrong, also_wrong, "both ways see the same damage");
+                break;
+            }
+            _ => panic!("a group is whole for one way to read it, and not for the other"),
+        }
+        assert_eq!(passed, point, "both ways go on at the same point");
     }
     check_rest(&file, header.log_id, &point);
 }
@@ -83,6 +97,15 @@ fn check_group(group: &Group<'_>, log_id: u64, point: &Point) {
     let again = Group::encode(&mut again, log_id, point, &records);
     assert!(again.records().eq(group.records()), "what is read is written again");
     assert_eq!(again.bytes().len(), group.bytes().len(), "what is read is written again");
+}
+
+fn check_places(file: &[u8], group: &Group<'_>, places: &[(Partition, Place)]) {
+    let there = places.iter().map(|(partition, place)| {
+        let bytes = &file[place.position as usize..][..place.length as usize];
+        assert_eq!(place.crc, crc32c::crc32c(bytes), "a place has the checksum of its record");
+        (*partition, bytes)
+    });
+    assert!(there.eq(group.records()), "the places are those of the records");
 }
 
 fn check_rest(file: &Bytes<'_>, log_id: u64, point: &Point) {

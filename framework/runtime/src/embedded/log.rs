@@ -292,6 +292,38 @@ impl EmbeddedLog {
         }
     }
 
+    /// Reads the records of a partition whose length is wanted.
+    fn read_if(
+        &self,
+        partition: Partition,
+        from: Offset,
+        is_wanted: impl Fn(usize) -> bool,
+        each: &mut dyn FnMut(Offset, &[u8]),
+    ) -> Result<(), ReadError> {
+        let start = self.start(partition);
+        if from < start {
+            return Err(ReadError::Trimmed { partition, wanted: from, start });
+        }
+        for (index, segment) in self.segments.iter().enumerate() {
+            if let Some(places) = segment.places(partition) {
+                let first = segment.start().next[partition as usize];
+                let wanted = (first..).zip(places);
+                let wanted = wanted.filter(|(offset, place)| *offset >= from && is_wanted(place.length as usize));
+                self.read_places(segment, wanted, &mut *each)?;
+                continue;
+            }
+            let End { position, next } = self.end_of(index);
+            let stretches = segment.stretches(position, next, partition, from);
+            let mut pick = |of: Partition, offset, bytes: &[u8]| {
+                if of == partition && offset >= from && is_wanted(bytes.len()) {
+                    each(offset, bytes);
+                }
+            };
+            self.read_stretches(segment, position, stretches, &mut pick)?;
+        }
+        Ok(())
+    }
+
     /// Reads stretches of one segment, in order.
     fn read_stretches<'s>(
         &self,
@@ -332,13 +364,16 @@ impl EmbeddedLog {
         let file = self.disk.open(&segment.path).map_err(|error| damaged(segment, 0, error))?;
         let mut bytes = Vec::new();
         for (offset, Place { position, length, crc }) in places {
-            bytes.resize(*length as usize, 0);
-            let filled =
-                read_full_at(&*file, &mut bytes, *position).map_err(|error| damaged(segment, *position, error))?;
-            if filled < bytes.len() || crc32c::crc32c(&bytes) != *crc {
+            let length = *length as usize;
+            if bytes.len() < length {
+                bytes.resize(length, 0);
+            }
+            let record = &mut bytes[..length];
+            let filled = read_full_at(&*file, record, *position).map_err(|error| damaged(segment, *position, error))?;
+            if filled < length || crc32c::crc32c(record) != *crc {
                 return Err(damaged(segment, *position, "a record is not what it was when the log was opened"));
             }
-            each(offset, &bytes);
+            each(offset, record);
         }
         Ok(())
     }
@@ -400,27 +435,17 @@ impl Log for EmbeddedLog {
         from: Offset,
         each: &mut dyn FnMut(Offset, &[u8]),
     ) -> Result<(), ReadError> {
-        let start = self.start(partition);
-        if from < start {
-            return Err(ReadError::Trimmed { partition, wanted: from, start });
-        }
-        for (index, segment) in self.segments.iter().enumerate() {
-            if let Some(places) = segment.places(partition) {
-                let first = segment.start().next[partition as usize];
-                let wanted = (first..).zip(places).filter(|(offset, _)| *offset >= from);
-                self.read_places(segment, wanted, &mut *each)?;
-                continue;
-            }
-            let End { position, next } = self.end_of(index);
-            let stretches = segment.stretches(position, next, partition, from);
-            let mut pick = |of: Partition, offset, bytes: &[u8]| {
-                if of == partition && offset >= from {
-                    each(offset, bytes);
-                }
-            };
-            self.read_stretches(segment, position, stretches, &mut pick)?;
-        }
-        Ok(())
+        self.read_if(partition, from, |_| true, each)
+    }
+
+    fn read_short(
+        &mut self,
+        partition: Partition,
+        from: Offset,
+        bytes_max: usize,
+        each: &mut dyn FnMut(Offset, &[u8]),
+    ) -> Result<(), ReadError> {
+        self.read_if(partition, from, |length| length <= bytes_max, each)
     }
 
     /// # Panics

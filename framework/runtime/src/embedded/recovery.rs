@@ -15,10 +15,13 @@ use super::{
     OpenError,
     disk::{Disk, DiskFile, Entry, TEMPORARY_SUFFIX, publish, read_full_at, write_all_at},
     log::Options,
-    segment::{self, Groups, Header, Point, Rest, Segment, Step},
+    segment::{self, Groups, Header, Passed, Point, Rest, Segment},
     superblock::{self, Durable, Superblock},
 };
 use crate::failpoint::failpoint;
+
+/// How much of a group is written again in one go, in bytes.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// What an open found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,6 +156,10 @@ impl Recovery<'_> {
                 (Some(wrong), None) => report.cut = self.judge_end(path, &**file, &tip, wrong, durable)?,
                 (None, _) => {}
             }
+            if index + 1 == found.len() {
+                // Whoever took over what is there reads on from here.
+                segment.mark_end(&tip);
+            }
             segments.push_back(segment);
             last_group = walk.last_group;
         }
@@ -210,17 +217,16 @@ impl Recovery<'_> {
         report: &mut Report,
     ) -> io::Result<Walk> {
         let mut groups = Groups::new(file, self.log_id, end);
-        let mut last_group = None;
+        let (mut last_group, mut places) = (None, Vec::new());
         while tip.position < end {
-            let group = match groups.at(tip)? {
-                Step::Whole(group) => group,
-                Step::Bad(wrong) => return Ok(Walk { bad: Some(wrong), last_group }),
-            };
-            last_group = Some(tip.position);
-            report.bytes += group.bytes().len() as u64;
-            report.records += group.records().count() as u64;
-            segment.note(tip.position, &group);
-            tip.advance(&group);
+            let begin = tip.position;
+            match groups.pass(tip, &mut places)? {
+                Passed::Whole(length) => report.bytes += length,
+                Passed::Bad(wrong) => return Ok(Walk { bad: Some(wrong), last_group }),
+            }
+            last_group = Some(begin);
+            report.records += places.len() as u64;
+            segment.note(&places);
             segment.mark(tip);
         }
         Ok(Walk { bad: None, last_group })
@@ -253,11 +259,14 @@ impl Recovery<'_> {
     /// Makes durable what was read, as far as the superblock does not say that it is.
     fn settle(&self, active: &dyn DiskFile, last_group: Option<u64>, tip: &Point, durable: Durable) -> io::Result<()> {
         if let Some(from) = last_group.filter(|_| tip.sequence - 1 > durable.sequence) {
-            let mut bytes = vec![0; (tip.position - from) as usize];
-            if read_full_at(active, &mut bytes, from)? < bytes.len() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+            let mut piece = vec![0; PIECE_BYTES.min((tip.position - from) as usize)];
+            for at in (from..tip.position).step_by(PIECE_BYTES) {
+                let piece = &mut piece[..PIECE_BYTES.min((tip.position - at) as usize)];
+                if read_full_at(active, piece, at)? < piece.len() {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                write_all_at(active, piece, at)?;
             }
-            write_all_at(active, &bytes, from)?;
             failpoint("start/last-group-written-again");
             active.sync()?;
         }

@@ -26,6 +26,8 @@ const HEADER_CHECKED_FROM: usize = 16;
 const BLOCK_BYTES: usize = 4096;
 
 const GROUP_MAGIC: &[u8; 4] = b"SFNg";
+const WRONG_CHECKSUM: &str = "a group has a wrong checksum";
+const ILL_FORMED: &str = "a group has a right checksum but its records do not fill it";
 const GROUP_CHECKED_FROM: usize = 8;
 pub(super) const GROUP_HEADER_BYTES: usize = 48;
 const GROUP_ALIGNMENT: usize = 8;
@@ -33,8 +35,9 @@ const RECORD_HEADER_BYTES: usize = 8;
 
 /// The highest offset or sequence number that a segment may begin with.
 const NUMBER_MAX: u64 = u64::MAX >> 1;
-/// How much is read from a file in one go, in bytes.
-const CHUNK_BYTES: usize = 4 << 20;
+/// How much is read from a file in one go, in bytes: little enough to stay in the processor's cache
+/// while it is checked.
+const CHUNK_BYTES: usize = 256 << 10;
 /// How far apart the marks of a segment are, in bytes of the file, at least.
 const MARK_BYTES: u64 = 1 << 20;
 
@@ -73,9 +76,13 @@ impl Point {
 
     /// Moves behind a group whose offsets were counted already.
     pub(super) fn step_over(&mut self, group: &Group<'_>) {
-        self.position += group.bytes.len() as u64;
+        self.step(group.bytes.len() as u64, group.crc());
+    }
+
+    fn step(&mut self, length: u64, crc: u32) {
+        self.position += length;
         self.sequence += 1;
-        self.crc = group.crc();
+        self.crc = crc;
     }
 }
 
@@ -203,6 +210,7 @@ impl<'a> Group<'a> {
         u32_at(self.bytes, 4)
     }
 
+    #[cfg(feature = "fuzzing")]
     pub(super) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -247,6 +255,14 @@ pub(super) enum Step<'a> {
     /// It is there, whole.
     Whole(Group<'a>),
     /// It is not, or something is wrong with it.
+    Bad(&'static str),
+}
+
+/// What looking through a group has found.
+pub(super) enum Passed {
+    /// It is whole; so long is it.
+    Whole(u64),
+    /// It is not there, or something is wrong with it.
     Bad(&'static str),
 }
 
@@ -300,25 +316,62 @@ impl<'f> Groups<'f> {
     /// # Errors
     /// What the system says if it cannot read.
     pub(super) fn at(&mut self, point: &Point) -> io::Result<Step<'_>> {
-        let room = self.limit.saturating_sub(point.position);
-        if room < GROUP_HEADER_BYTES as u64 {
-            return Ok(Step::Bad("a group is cut short"));
+        let head = match self.head(point)? {
+            Ok(head) => head,
+            Err(wrong) => return Ok(Step::Bad(wrong)),
+        };
+        let partitions = point.next.len();
+        let group = Group { bytes: self.bytes(point.position, head.length as usize)? };
+        if group.crc() != crc32c::crc32c(&group.bytes[GROUP_CHECKED_FROM..]) {
+            return Ok(Step::Bad(WRONG_CHECKSUM));
         }
-        let log_id = self.log_id;
-        let head = self.bytes(point.position, GROUP_HEADER_BYTES)?;
-        let head = Head::decode(head);
-        if let Err(wrong) = head.check(log_id, point, room) {
-            return Ok(Step::Bad(wrong));
-        }
-        let bytes = self.bytes(point.position, head.length as usize)?;
-        let group = Group { bytes };
-        if group.crc() != crc32c::crc32c(&bytes[GROUP_CHECKED_FROM..]) {
-            return Ok(Step::Bad("a group has a wrong checksum"));
-        }
-        if !group.is_well_formed(point.next.len()) {
-            return Ok(Step::Bad("a group has a right checksum but its records do not fill it"));
+        if !group.is_well_formed(partitions) {
+            return Ok(Step::Bad(ILL_FORMED));
         }
         Ok(Step::Whole(group))
+    }
+
+    /// Looks through the group at `point`, however large it is with little memory: if it is whole,
+    /// `places` are where its records stand, and `point` moves behind it.
+    ///
+    /// # Errors
+    /// What the system says if it cannot read.
+    pub(super) fn pass(&mut self, point: &mut Point, places: &mut Vec<(Partition, Place)>) -> io::Result<Passed> {
+        let head = match self.head(point)? {
+            Ok(head) => head,
+            Err(wrong) => return Ok(Passed::Bad(wrong)),
+        };
+        places.clear();
+        let mut found = Finder::new(point, head.records, places);
+        let mut crc = 0;
+        let (mut at, end) = (point.position, point.position + head.length);
+        while at < end {
+            let piece = self.bytes(at, (end - at).min(CHUNK_BYTES as u64) as usize)?;
+            let is_first = at == point.position;
+            crc = crc32c::crc32c_append(crc, if is_first { &piece[GROUP_CHECKED_FROM..] } else { piece });
+            found.take(if is_first { &piece[GROUP_HEADER_BYTES..] } else { piece });
+            at += piece.len() as u64;
+        }
+        let is_well_formed = found.is_well_formed();
+        if crc != head.crc {
+            return Ok(Passed::Bad(WRONG_CHECKSUM));
+        }
+        if !is_well_formed {
+            return Ok(Passed::Bad(ILL_FORMED));
+        }
+        places.iter().for_each(|(partition, _)| point.next[*partition as usize] += 1);
+        point.step(head.length, head.crc);
+        Ok(Passed::Whole(head.length))
+    }
+
+    /// Reads the head of the group at `point`, or says what is wrong with it.
+    fn head(&mut self, point: &Point) -> io::Result<Result<Head, &'static str>> {
+        let room = self.limit.saturating_sub(point.position);
+        if room < GROUP_HEADER_BYTES as u64 {
+            return Ok(Err("a group is cut short"));
+        }
+        let head = Head::decode(self.bytes(point.position, GROUP_HEADER_BYTES)?);
+        Ok(head.check(self.log_id, point, room).map(|()| head))
     }
 
     /// Returns `length` bytes at `at`, of the buffer if they are there.
@@ -333,9 +386,18 @@ impl<'f> Groups<'f> {
 
     fn fill(&mut self, at: u64, length: usize) -> io::Result<()> {
         let wanted = (length.max(CHUNK_BYTES) as u64).min(self.limit - at) as usize;
+        // A group often begins in what is buffered and ends behind it.
+        let begins_at = at.checked_sub(self.buffered_from).and_then(|begins_at| usize::try_from(begins_at).ok());
+        let kept = match begins_at.filter(|begins_at| *begins_at < self.buffer.len()) {
+            Some(begins_at) => {
+                self.buffer.copy_within(begins_at.., 0);
+                wanted.min(self.buffer.len() - begins_at)
+            }
+            None => 0,
+        };
         self.buffer.resize(wanted, 0);
         self.buffered_from = at;
-        let filled = read_full_at(self.file, &mut self.buffer, at)?;
+        let filled = kept + read_full_at(self.file, &mut self.buffer[kept..], at + kept as u64)?;
         self.buffer.truncate(filled);
         if filled < length {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -344,25 +406,98 @@ impl<'f> Groups<'f> {
     }
 }
 
+/// Finds the records of a group in its bytes, which come piece by piece. Whether the checksum is
+/// right shows only at the end, so anything may come.
+struct Finder<'a> {
+    places: &'a mut Vec<(Partition, Place)>,
+    partitions: usize,
+    /// Where in the file the next byte stands.
+    position: u64,
+    /// How many records have not begun yet.
+    left: u32,
+    /// The head of a record, as far as it is there.
+    head: Vec<u8>,
+    /// How many bytes of the last place are still to come.
+    missing: usize,
+    /// How many bytes are behind the last record.
+    behind: usize,
+    is_known: bool,
+}
+
+impl<'a> Finder<'a> {
+    fn new(group: &Point, records: u32, places: &'a mut Vec<(Partition, Place)>) -> Self {
+        let head = Vec::with_capacity(RECORD_HEADER_BYTES);
+        let (partitions, position) = (group.next.len(), group.position + GROUP_HEADER_BYTES as u64);
+        Self { places, partitions, position, left: records, head, missing: 0, behind: 0, is_known: true }
+    }
+
+    fn take(&mut self, mut piece: &[u8]) {
+        while !piece.is_empty() && self.is_known {
+            let length = match (self.missing, self.left) {
+                (0, 0) => piece.len(),
+                (0, _) => piece.len().min(RECORD_HEADER_BYTES - self.head.len()),
+                (missing, _) => piece.len().min(missing),
+            };
+            let (bytes, rest) = piece.split_at(length);
+            self.position += length as u64;
+            match (self.missing, self.left) {
+                (0, 0) => self.behind += length,
+                (0, _) => self.take_head(bytes),
+                _ => self.take_record(bytes),
+            }
+            piece = rest;
+        }
+    }
+
+    fn take_head(&mut self, bytes: &[u8]) {
+        self.head.extend_from_slice(bytes);
+        if self.head.len() < RECORD_HEADER_BYTES {
+            return;
+        }
+        let (partition, length) = (u32_at(&self.head, 0), u32_at(&self.head, 4));
+        self.head.clear();
+        self.left -= 1;
+        self.missing = length as usize;
+        self.is_known = (partition as usize) < self.partitions;
+        self.places.push((partition, Place { position: self.position, length, crc: 0 }));
+    }
+
+    fn take_record(&mut self, bytes: &[u8]) {
+        self.missing -= bytes.len();
+        if let Some((_, place)) = self.places.last_mut() {
+            place.crc = crc32c::crc32c_append(place.crc, bytes);
+        }
+    }
+
+    /// Says whether the records fill the group and belong to partitions that exist.
+    fn is_well_formed(&self) -> bool {
+        self.is_known && self.left == 0 && self.missing == 0 && self.behind < GROUP_ALIGNMENT
+    }
+}
+
 /// The fixed part of a group.
 struct Head {
     has_magic: bool,
+    crc: u32,
     length: u64,
     log_id: u64,
     sequence: u64,
     position: u64,
     previous_crc: u32,
+    records: u32,
 }
 
 impl Head {
     fn decode(bytes: &[u8]) -> Self {
         Self {
             has_magic: &bytes[..4] == GROUP_MAGIC,
+            crc: u32_at(bytes, 4),
             length: u64_at(bytes, 8),
             log_id: u64_at(bytes, 16),
             sequence: u64_at(bytes, 24),
             position: u64_at(bytes, 32),
             previous_crc: u32_at(bytes, 40),
+            records: u32_at(bytes, 44),
         }
     }
 
@@ -453,7 +588,7 @@ fn is_later_group(file: &dyn DiskFile, log_id: u64, point: &Point, at: u64) -> i
 }
 
 /// Where a record stands in its file.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) position: u64,
     pub(super) length: u32,
@@ -481,16 +616,11 @@ impl Segment {
         Self { path: path.to_owned(), number, previous_end, marks: vec![start.clone()], places: None }
     }
 
-    /// Notes where the records of a group stand that begins at `position`.
-    pub(super) fn note(&mut self, mut position: u64, group: &Group<'_>) {
+    /// Notes where the records of the next group stand.
+    pub(super) fn note(&mut self, group: &[(Partition, Place)]) {
         let partitions = self.marks[0].next.len();
         let places = self.places.get_or_insert_with(|| vec![Vec::new(); partitions]);
-        position += GROUP_HEADER_BYTES as u64;
-        for (partition, bytes) in group.records() {
-            position += RECORD_HEADER_BYTES as u64;
-            places[partition as usize].push(Place { position, length: bytes.len() as u32, crc: crc32c::crc32c(bytes) });
-            position += bytes.len() as u64;
-        }
+        group.iter().for_each(|(partition, place)| places[*partition as usize].push(*place));
     }
 
     /// Where the records of a partition stand, in order, if that is known.
@@ -512,6 +642,13 @@ impl Segment {
         // A mark costs 8 bytes for each partition; it may not outweigh what it saves.
         let apart = MARK_BYTES.max(point.next.len() as u64 * 1024);
         if self.marks.last().is_none_or(|last| point.position >= last.position + apart) {
+            self.marks.push(point.clone());
+        }
+    }
+
+    /// Notes a point whatever was noted before it.
+    pub(super) fn mark_end(&mut self, point: &Point) {
+        if self.marks.last().is_none_or(|last| point.position > last.position) {
             self.marks.push(point.clone());
         }
     }

@@ -14,7 +14,7 @@ use statefn_core::ports::snapshots::Snapshots;
 
 use super::{
     FORMAT_VERSION, OpenError,
-    disk::{self, Disk, RealDisk, TEMPORARY_SUFFIX, publish, read_whole, write_all_at},
+    disk::{self, Disk, RealDisk, TEMPORARY_SUFFIX, publish, read_behind, write_all_at},
     u32_at, u64_at,
 };
 use crate::failpoint::failpoint;
@@ -105,19 +105,19 @@ impl Snapshots for FileSnapshots {
 
     fn get(&mut self, name: &str) -> Result<Option<Vec<u8>>, String> {
         let path = self.path_of(name)?;
-        let file = read_whole(&*self.disk, &path)
+        let mut header = [0; HEADER_BYTES];
+        let file = read_behind(&*self.disk, &path, &mut header)
             .map_err(|error| format!("cannot read the snapshot `{}`: {error}", path.display()))?;
-        let Some(mut file) = file else {
+        let Some((header_bytes, bytes)) = file else {
             return Ok(None);
         };
-        check_file(&file).map_err(|wrong| {
+        check(&header[..header_bytes], &bytes).map_err(|wrong| {
             format!(
                 "the snapshot `{}` is damaged: {wrong}; start from an older one or restore it from a copy",
                 path.display()
             )
         })?;
-        file.drain(..HEADER_BYTES);
-        Ok(Some(file))
+        Ok(Some(bytes))
     }
 
     fn remove(&mut self, name: &str) -> Result<(), String> {
@@ -162,10 +162,16 @@ pub(super) fn header_of(bytes: &[u8]) -> [u8; HEADER_BYTES] {
     header
 }
 
+#[cfg(feature = "fuzzing")]
 pub(super) fn check_file(file: &[u8]) -> Result<(), String> {
-    let Some((header, bytes)) = file.split_at_checked(HEADER_BYTES) else {
-        return Err(format!("it has {} bytes, its header alone has {HEADER_BYTES}", file.len()));
-    };
+    let (header, bytes) = file.split_at(file.len().min(HEADER_BYTES));
+    check(header, bytes)
+}
+
+fn check(header: &[u8], bytes: &[u8]) -> Result<(), String> {
+    if header.len() < HEADER_BYTES {
+        return Err(format!("it has {} bytes, its header alone has {HEADER_BYTES}", header.len()));
+    }
     if &header[..8] != MAGIC {
         return Err("it does not begin as a snapshot does".to_owned());
     }

@@ -1,7 +1,7 @@
 //! The coordinator of a run: starts its threads in the right order, waits for the end, stops them.
 
 use std::{
-    collections::{BTreeSet, hash_map::RandomState},
+    collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
     path::Path,
     sync::{Arc, OnceLock, atomic::AtomicU64},
@@ -12,7 +12,6 @@ use std::{
 use actix::{Actor, Arbiter};
 use crossbeam_channel::Sender;
 use statefn_core::{
-    error::Corrupt,
     pipeline::Pipeline,
     ports::{
         egress::Egresses,
@@ -20,7 +19,7 @@ use statefn_core::{
         membership::{Membership, MemoryMembership, News},
         snapshots::{MemorySnapshots, Snapshots},
     },
-    shard::{Accepted, Options, Shard, TakeOver},
+    shard::{Accepted, Options, Shard},
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -31,6 +30,7 @@ use super::{
     reader::Readers,
     shard_host::{Event, HostState, Journal, ShardHost, Switchboard},
     snapshot_writer::{self, SnapshotRequest},
+    take_over::{self, Ports},
 };
 use crate::{
     egress::FileEgress,
@@ -160,18 +160,14 @@ impl Opened {
     ) -> Result<(L, Self), RunError> {
         let options = Arc::new(options);
         let places = places(plan);
-        let mut prepared = Vec::new();
         // There is no other worker that could be named for a shard.
         let mut membership = MemoryMembership::of_all(plan.shards);
+        let mut named = Vec::new();
         while let Some(News::Named(shard)) = membership.next_news() {
-            let taken = egress.ended(shard);
-            let ports = (&mut log as &mut dyn Log, &mut *snapshots as &mut dyn Snapshots);
-            prepared.push(TakeOver::prepare(&plan.program, &options, shard, ports, taken, &mut |emission| {
-                egress_writer::write(&mut egress, &places, &emission);
-            })?);
-            check_nothing_lost(plan, shard, prepared.last().map_or(0, TakeOver::epoch), taken)?;
-            failpoint("start/shard-prepared");
+            named.push(shard);
         }
+        let ports = Ports { log: &mut log, snapshots: &mut *snapshots, egress: &mut egress, places: &places };
+        let mut prepared = take_over::prepare(plan, &options, &named, ports)?;
         let claims: Vec<Vec<u8>> = prepared.iter_mut().map(|shard| shard.claim(&plan.program, nonce())).collect();
         let group: Vec<Record<'_>> = (0..).zip(&claims).map(|(partition, bytes)| Record { partition, bytes }).collect();
         failpoint("start/claims-made");
@@ -185,8 +181,6 @@ impl Opened {
             }
         }
         failpoint("start/shards-owned");
-        remove_unmarked(&mut *snapshots, &shards);
-        failpoint("start/unmarked-snapshots-removed");
         Ok((log, Self { log: None, snapshots, egress, places, shards, options, _temporary: None }))
     }
 }
@@ -201,33 +195,6 @@ pub(super) fn options(plan: &Plan) -> Options {
 
 fn open_egress(plan: &Plan, directory: &Path) -> Result<FileEgress, RunError> {
     Ok(FileEgress::open(&directory.join("egress"), plan.outputs.clone(), plan.shards)?)
-}
-
-/// Refuses a journal that ends before what egresses have: its end was damaged and looked like a
-/// write that a crash cut short, or an older copy of it was put in its place. New epochs with the
-/// numbers of lost ones would be taken for those that are written already.
-fn check_nothing_lost(plan: &Plan, shard: u32, epoch: u64, taken: u64) -> Result<(), RunError> {
-    let Storage::Directory(directory) = &plan.storage else { return Ok(()) };
-    if taken <= epoch {
-        return Ok(());
-    }
-    Err(Corrupt(format!(
-        "the log in `{}` lost acknowledged records: the journal of shard {shard} ends with epoch {epoch}, and the egresses have its records up to epoch {taken}; restore the data directory, outputs included, from a whole copy",
-        directory.join("log").display()
-    ))
-    .into())
-}
-
-/// Removes snapshots without a mark: a crash came between the snapshot and its mark, or between
-/// the trim and the removal.
-fn remove_unmarked(snapshots: &mut dyn Snapshots, shards: &[Shard]) {
-    let kept: BTreeSet<&str> = shards.iter().flat_map(Shard::snapshots).map(|mark| mark.name.as_str()).collect();
-    let removed = snapshots.list().and_then(|names| {
-        names.iter().filter(|name| !kept.contains(name.as_str())).try_for_each(|name| snapshots.remove(name))
-    });
-    if let Err(error) = removed {
-        tracing::warn!("snapshots that are not needed stay: {error}");
-    }
 }
 
 /// A number that no other attempt has: from the operating system's randomness, by way of the
@@ -267,7 +234,7 @@ impl Running {
             None => None,
         };
         let egress = egress_writer::start(egress, places, Arc::clone(switchboard), halt.clone())?;
-        let snapshots = snapshot_writer::start(snapshots, Arc::clone(switchboard))?;
+        let snapshots = snapshot_writer::start(snapshots, snapshot_writer::kept(&shards), Arc::clone(switchboard))?;
         let commit_interval_ms = i64::try_from(plan.commit_interval.as_millis()).unwrap_or(i64::MAX);
         let hosts = switchboard.states.len();
         let new = || Pipeline::new(Arc::clone(&plan.program), &options, commit_interval_ms);

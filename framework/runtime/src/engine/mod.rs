@@ -26,6 +26,7 @@ mod reader;
 mod shard_host;
 mod snapshot_writer;
 mod status;
+mod take_over;
 
 use std::{
     path::PathBuf,

@@ -1,6 +1,9 @@
 //! The thread that stores, reads back and removes snapshots.
+//!
+//! It begins with what a crash has left; nobody waits for that.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
 };
@@ -9,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use statefn_core::{
     address::ShardId,
     ports::snapshots::Snapshots,
-    shard::{self, Snapshot, frame::SnapshotMark},
+    shard::{self, Shard, Snapshot, frame::SnapshotMark},
 };
 
 use super::{
@@ -26,14 +29,36 @@ pub(crate) enum SnapshotRequest {
     Stop,
 }
 
-/// Starts the thread; it ends with [`SnapshotRequest::Stop`].
+/// Starts the thread; it ends with [`SnapshotRequest::Stop`]. Of the snapshots that are there, only
+/// those that are `kept` stay.
 pub(crate) fn start(
     mut place: Box<dyn Snapshots>,
+    kept: BTreeSet<String>,
     switchboard: Arc<Switchboard>,
 ) -> Result<(Sender<SnapshotRequest>, JoinHandle<()>), RunError> {
     let (sender, requests) = unbounded();
-    let thread = spawn("snapshots", move || run(&mut *place, &switchboard, &requests))?;
+    let thread = spawn("snapshots", move || {
+        remove_unmarked(&mut *place, &kept);
+        failpoint("start/unmarked-snapshots-removed");
+        run(&mut *place, &switchboard, &requests);
+    })?;
     Ok((sender, thread))
+}
+
+/// The names of the snapshots that shards need.
+pub(super) fn kept(shards: &[Shard]) -> BTreeSet<String> {
+    shards.iter().flat_map(Shard::snapshots).map(|mark| mark.name.clone()).collect()
+}
+
+/// Removes snapshots without a mark: a crash came between the snapshot and its mark, or between
+/// the trim and the removal.
+pub(super) fn remove_unmarked(place: &mut dyn Snapshots, kept: &BTreeSet<String>) {
+    let removed = place
+        .list()
+        .and_then(|names| names.iter().filter(|name| !kept.contains(*name)).try_for_each(|name| place.remove(name)));
+    if let Err(error) = removed {
+        tracing::warn!("snapshots that are not needed stay: {error}");
+    }
 }
 
 fn run(place: &mut dyn Snapshots, switchboard: &Switchboard, requests: &Receiver<SnapshotRequest>) {

@@ -39,8 +39,13 @@ impl Gate {
 
 /// Waits until an app has made so many calls and sealed what they caused.
 pub(crate) fn until_called(running: &Running, calls: u64) -> Result<(), Failure> {
+    until_quiet(running, calls, QUIET)
+}
+
+/// As [`until_called`], and until it has sealed nothing for so long.
+pub(crate) fn until_quiet(running: &Running, calls: u64, for_so_long: Duration) -> Result<(), Failure> {
     let (mut epochs, mut quiet) = (u64::MAX, Duration::ZERO);
-    while quiet < QUIET {
+    while quiet < for_so_long {
         if running.is_finished() {
             return Err(format!("the app ended before it made {calls} calls").into());
         }

@@ -29,6 +29,7 @@ use crate::{
         Plan,
         coordinator::{Opened, options, places},
         egress_writer::{self, Places},
+        snapshot_writer,
     },
     ingress::GeneratorSource,
 };
@@ -144,6 +145,7 @@ impl<'a> Life<'a> {
         let (log, mut opened) = taken_over.map_err(|error| error.to_string())?;
         let mut pipeline = Pipeline::new(plan.program.clone(), &opened.options, 0);
         let shards = std::mem::take(&mut opened.shards);
+        snapshot_writer::remove_unmarked(&mut *opened.snapshots, &snapshot_writer::kept(&shards));
         let positions = shards.iter().map(|shard| shard.position(0, 0));
         let first = positions.min_by_key(|position| (position.is_ended, position.offset)).unwrap_or_default();
         for shard in shards {
