@@ -7,7 +7,7 @@
 //!               mail, progress ├──► egress writer ──► taken
 //!                              └──► snapshot writer ──► stored
 //! ```
-//! Hosts read files themselves; a generator has a thread, as it may wait.
+//! Hosts read files themselves, side by side; a generator has a thread, as it may wait.
 //! Threads hand each other batches. The order of things is decided by the core's pipeline; each
 //! thread here executes one kind of action. Whatever goes wrong with a log or a host ends in the
 //! same place: everything is dropped and taken over again from what is durable.
