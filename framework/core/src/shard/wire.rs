@@ -375,6 +375,17 @@ mod tests {
     }
 
     #[test]
+    fn a_mail_that_no_handler_takes_is_left_to_its_source() {
+        let program = program();
+        let name = id_of(&program, "test/counter").expect("a name of the program");
+        let mut part = Part::new(1);
+        part.push(&MessageRef { function: name, message: name, time: EventTime(0), key: b"k", payload: b"1" });
+        let record = part.finish(&program, &mail(&program, 1, &[(b"k".to_vec(), b"1".to_vec(), 0)]));
+        let error = decode_mail(&program, SHARDS, &record).expect_err("it has no such handler");
+        assert_eq!(error.to_string(), "`test/counter` has no handler for `test/counter`");
+    }
+
+    #[test]
     fn progress_of_a_function_that_the_writer_lacks_lets_nothing_through() {
         let program = program();
         let mut record = begin(PROGRESS);
