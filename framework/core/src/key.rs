@@ -95,14 +95,19 @@ impl<const INLINE: usize> KeyBytes<INLINE> {
     /// Appends bytes.
     #[inline]
     pub fn push(&mut self, more: &[u8]) {
-        if let Place::Inline { length, bytes } = &mut self.0 {
-            let start = usize::from(*length);
-            if let Some(room) = bytes.get_mut(start..start + more.len()) {
-                room.copy_from_slice(more);
-                *length += more.len() as u8;
-                return;
-            }
+        if let Place::Inline { length, bytes } = &mut self.0
+            && let Some(room) = bytes[usize::from(*length)..].get_mut(..more.len())
+        {
+            room.copy_from_slice(more);
+            *length += more.len() as u8;
+            return;
         }
+        self.push_to_heap(more);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_to_heap(&mut self, more: &[u8]) {
         self.0 = Place::Heap([self.get(), more].concat().into());
     }
 }

@@ -294,6 +294,7 @@ async fn wait(
     stop: &Stop,
 ) -> Result<Outcome, RunError> {
     let mut stopping: Option<(Instant, Option<SourceError>)> = None;
+    let mut is_drained = false;
     loop {
         tokio::select! {
             Some(notice) = notices.recv() => match notice {
@@ -312,6 +313,11 @@ async fn wait(
             stopping = Some((Instant::now(), None));
         }
         let is_read = readers.is_over();
+        if is_read && !is_drained {
+            is_drained = true;
+            // Nothing more will come that a later commit could take along.
+            drain(switchboard, readers);
+        }
         if let Some((since, error)) = &mut stopping {
             let is_idle =
                 is_read && switchboard.is_quiet(|host| host.is_idle.load(std::sync::atomic::Ordering::Acquire));

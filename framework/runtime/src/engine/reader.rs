@@ -14,7 +14,8 @@
 //!
 //! Invariants: a partition is cut by one host at a time, and its stretches enter each mailbox in
 //! the order of their offsets, because whoever has the next one delivers it and all that wait for
-//! it; no more than [`STRETCHES_PER_HOST`] stretches of a partition for each host are on their way;
+//! it; no more stretches of a partition are on their way than there are hosts, and
+//! [`STRETCHES_BESIDES`];
 //! an input that cannot be read on ends the run once everything before that place was delivered.
 //!
 //! A generator is code of the app and may wait for something, so it has a thread of its own.
@@ -50,8 +51,9 @@ use crate::{
     ingress::{FileSource, Frontier, GeneratorSource, RawStretch, Routed, SourceError},
 };
 
-/// How many stretches of a partition may be on their way for each host.
-const STRETCHES_PER_HOST: usize = 2;
+/// How many stretches of a partition may be on their way besides one for each host: each more takes room
+/// in the caches, which costs more than a host that waits.
+const STRETCHES_BESIDES: usize = 1;
 /// How many records a stretch has at most: some for each shard, as each has a cost of its own, and no
 /// more, so that what was decoded is still in the second cache of the core when it is applied.
 const RECORDS_PER_SHARD: u64 = 16;
@@ -182,7 +184,7 @@ impl Readers {
                     ingress: Arc::clone(&plan.ingresses[place]),
                     number: partition,
                     stretch: if is_generator { STRETCH_OF_GENERATOR } else { stretch_of(plan.shards) },
-                    stretches: if is_generator { STRETCHES_OF_GENERATOR } else { STRETCHES_PER_HOST * hosts },
+                    stretches: if is_generator { STRETCHES_OF_GENERATOR } else { hosts + STRETCHES_BESIDES },
                     pace: Arc::clone(&pace),
                     turns: AtomicU64::new(0),
                     on_their_way: Arc::default(),
