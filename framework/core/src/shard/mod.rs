@@ -247,6 +247,8 @@ pub struct Shard {
     positions: Vec<Vec<PartitionState>>,
     seen: Vec<u64>,
     seen_sealed: Vec<u64>,
+    /// Whether it sends to other shards, or has ever received or kept something of one.
+    has_traffic: bool,
     outboxes: Outboxes,
     acknowledged_sealed: Vec<u64>,
     /// Positions and watermarks of ingresses and functions that this program no longer has.
@@ -472,6 +474,7 @@ impl Shard {
         let messages = mail.calls().get(known..).unwrap_or_default();
         if !messages.is_empty() {
             self.seen[source] = self.seen[source].max(mail.last());
+            self.has_traffic = true;
             // Progress that waited for these messages may count now.
             self.heard_version = None;
         }
@@ -718,6 +721,7 @@ impl Shard {
                 .collect(),
             seen: vec![0; shards],
             seen_sealed: vec![0; shards],
+            has_traffic: program.has_sends(),
             outboxes: Outboxes::new(options.shards, &program),
             acknowledged_sealed: vec![0; shards],
             leftover: Leftover::default(),
@@ -817,6 +821,7 @@ impl Shard {
         for (&source, &upto) in &image.seen {
             self.seen[source as usize] = upto;
             self.seen_sealed[source as usize] = upto;
+            self.has_traffic = true;
         }
     }
 
@@ -871,6 +876,7 @@ impl Shard {
             }
             self.outboxes.restore(target, outbox);
             self.acknowledged_sealed[target as usize] = numbers[1];
+            self.has_traffic |= numbers[0] > 0;
         }
     }
 

@@ -36,7 +36,8 @@ pub(crate) struct Sealed {
 struct SealedEpoch {
     emission: Emission,
     answers: Vec<Answer>,
-    progress: Arc<Progress>,
+    /// None of a shard that neither sends nor receives: nobody waits for it.
+    progress: Option<Arc<Progress>>,
     snapshot: Option<Snapshot>,
 }
 
@@ -114,7 +115,7 @@ impl Shard {
             || self.is_snapshot_due() && self.snapshot_is_wanted
             || self.hosts.iter().any(|host| host.is_dirty())
             || self.positions.iter().flatten().any(|partition| partition.is_dirty)
-            || self.seen != self.seen_sealed
+            || self.has_traffic && self.seen != self.seen_sealed
             || self.stages.iter().any(|stage| stage.sealed != (stage.reached, stage.out))
             || self.has_outer_news()
             || self.has_urgent_acknowledgements()
@@ -213,7 +214,7 @@ impl Shard {
         SealedEpoch {
             emission: Emission { shard: self.id, epoch: self.epoch, frame, records: emitted },
             answers,
-            progress: Arc::new(self.progress()),
+            progress: self.has_traffic.then(|| Arc::new(self.progress())),
             snapshot: self.is_snapshot_due().then(|| self.take_snapshot(next_offset)),
         }
     }
@@ -240,11 +241,13 @@ impl Shard {
                 state.position.unwrap_or_default().put(body);
             }
         }
-        for (source, (seen, sealed)) in self.seen.iter().zip(&mut self.seen_sealed).enumerate() {
-            put_number(Op::Seen, source, *seen, sealed, body);
-        }
-        for (target, (outbox, sealed)) in self.outboxes.iter().zip(&mut self.acknowledged_sealed).enumerate() {
-            put_number(Op::Acknowledged, target, outbox.acknowledged, sealed, body);
+        if self.has_traffic {
+            for (source, (seen, sealed)) in self.seen.iter().zip(&mut self.seen_sealed).enumerate() {
+                put_number(Op::Seen, source, *seen, sealed, body);
+            }
+            for (target, (outbox, sealed)) in self.outboxes.iter().zip(&mut self.acknowledged_sealed).enumerate() {
+                put_number(Op::Acknowledged, target, outbox.acknowledged, sealed, body);
+            }
         }
         self.outboxes.seal();
         for (time, stage) in self.stages.iter_mut().zip(&self.program.stages) {
@@ -327,7 +330,7 @@ impl Shard {
         Ok(Confirmed {
             emission: Some(epoch.emission),
             answers: epoch.answers,
-            progress: Some(epoch.progress),
+            progress: epoch.progress,
             snapshot: epoch.snapshot,
         })
     }
@@ -363,7 +366,7 @@ impl Shard {
     /// What a mutant tells the other shards before it is confirmed.
     pub(crate) fn progress_ahead(&self) -> Option<Arc<Progress>> {
         let sealed = self.in_flight.as_ref().filter(|_| !self.options.rules.holds(Rule::ProgressAfterConfirm))?;
-        sealed.epoch.as_ref().map(|epoch| Arc::clone(&epoch.progress))
+        sealed.epoch.as_ref()?.progress.clone()
     }
 
     fn is_snapshot_due(&self) -> bool {

@@ -63,8 +63,10 @@ const BYTES_MAX: u64 = 512 * 1024;
 /// The same for a generator, which is on another core: stretches are large, so that they are few.
 const STRETCHES_OF_GENERATOR: usize = 8;
 const STRETCH_OF_GENERATOR: ReadLimit = ReadLimit { records: 16_384, bytes: 2 * 1024 * 1024 };
-/// How often a throttled ingress is read.
+/// How often a throttled ingress is read; timers of hosts are no finer.
 const THROTTLE_INTERVAL: Duration = Duration::from_millis(1);
+/// How long the thread of a generator sleeps when it may not go on.
+const GENERATOR_PAUSE: Duration = Duration::from_micros(200);
 
 /// The right to have one stretch on its way; given back when dropped.
 pub(crate) struct Permit(Arc<AtomicUsize>);
@@ -217,7 +219,7 @@ impl Readers {
         let partition = &self.partitions[place];
         while !self.stopped.load(Ordering::SeqCst) && !partition.is_cut.load(Ordering::Acquire) {
             if self.read_one_of(vec![partition], switchboard) != Attempt::Read {
-                std::thread::sleep(THROTTLE_INTERVAL);
+                std::thread::sleep(GENERATOR_PAUSE);
             }
         }
     }
