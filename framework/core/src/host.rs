@@ -96,7 +96,6 @@ pub trait ErasedHost: Send {
 }
 
 struct Slot<F: Function> {
-    hash: u32,
     /// Whether the key has a state in the journal, or will have with the next frame.
     exists: bool,
     dirty: bool,
@@ -106,9 +105,16 @@ struct Slot<F: Function> {
     state: F,
 }
 
+/// Where the instance of a key is, and the hash that tells it from most others without a look there.
+#[derive(Clone, Copy)]
+struct Place {
+    hash: u32,
+    slot: u32,
+}
+
 /// The typed instances of a function in one shard.
 struct Table<F: Function> {
-    places: HashTable<u32>,
+    places: HashTable<Place>,
     slots: Vec<Slot<F>>,
     dirty: Vec<u32>,
     /// The key of the call that runs. It is read from the call, whose bytes are at hand, and not
@@ -130,11 +136,27 @@ impl<F: Function> Table<F> {
 
     #[inline]
     fn find(&self, hash: u32, key: &[u8]) -> Option<u32> {
-        let equal = |place: &u32| {
-            let slot = &self.slots[*place as usize];
-            slot.hash == hash && slot.key.get() == key
-        };
-        self.places.find(spread(hash), equal).copied()
+        let equal = |place: &Place| place.hash == hash && self.slots[place.slot as usize].key.get() == key;
+        self.places.find(spread(hash), equal).map(|place| place.slot)
+    }
+
+    /// Finds the instances of several calls; `found` has one place for each of them.
+    ///
+    /// A lookup waits for memory, and side by side the processor waits for many at once: so the slots
+    /// are touched only when the places of all are known.
+    #[inline]
+    fn find_all(&self, calls: &[Call], bytes: &[u8], found: &mut [Option<u32>]) {
+        for (found, call) in found.iter_mut().zip(calls) {
+            let place = self.places.find(spread(call.hash), |place| place.hash == call.hash);
+            *found = place.map(|place| place.slot);
+        }
+        for (found, call) in found.iter_mut().zip(calls) {
+            let key = call.key.of(bytes);
+            if found.is_some_and(|slot| self.slots[slot as usize].key.get() != key) {
+                // Another key with the same hash stands before it.
+                *found = self.find(call.hash, key);
+            }
+        }
     }
 
     #[inline]
@@ -150,9 +172,8 @@ impl<F: Function> Table<F> {
         self.read_key(key)?;
         let place = u32::try_from(self.slots.len()).map_err(|_| DecodeError::new("a shard holds at most 2^32 keys"))?;
         let key = KeyBytes::new(key);
-        self.slots.push(Slot { hash, exists: false, dirty: false, parked: false, key, state: F::default() });
-        let slots = &self.slots;
-        self.places.insert_unique(spread(hash), place, |place| spread(slots[*place as usize].hash));
+        self.slots.push(Slot { exists: false, dirty: false, parked: false, key, state: F::default() });
+        self.places.insert_unique(spread(hash), Place { hash, slot: place }, |place| spread(place.hash));
         Ok(place)
     }
 
@@ -311,8 +332,7 @@ impl<F: HandlesTimer<T>, T: Message> Loop<F> for OnTimer<T> {
     }
 }
 
-/// How many instances are looked up before their calls are made. A lookup waits for memory, and
-/// side by side the processor waits for many at once.
+/// How many instances are looked up before their calls are made; see [`Table::find_all`].
 const LOOKUPS: usize = 32;
 
 /// Finds the instance of each call and makes the call, unless its key is parked.
@@ -327,9 +347,7 @@ fn each_call<F: Function>(
     let mut found = [None; LOOKUPS];
     for (place_in_run, call) in calls.iter().enumerate() {
         if place_in_run % LOOKUPS == 0 {
-            let next = calls[place_in_run..].iter().take(LOOKUPS);
-            let lookups = next.map(|call| table.find(call.hash, call.key.of(bytes)));
-            found.iter_mut().zip(lookups).for_each(|(found, place)| *found = place);
+            table.find_all(&calls[place_in_run..], bytes, &mut found);
         }
         // A key that was missing may be there by now. Instances never move.
         let place = found[place_in_run % LOOKUPS].map_or_else(|| table.slot(call.hash, call.key.of(bytes)), Ok);
@@ -478,7 +496,7 @@ impl<F: Function> ErasedHost for Host<F> {
     fn reserve(&mut self, keys: usize) {
         let Table { places, slots, .. } = &mut self.table;
         slots.reserve(keys);
-        places.reserve(keys, |place| spread(slots[*place as usize].hash));
+        places.reserve(keys, |place| spread(place.hash));
     }
 
     fn load(&mut self, hash: u32, key: &[u8], state: &[u8]) -> Result<(), DecodeError> {
