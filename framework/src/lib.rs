@@ -28,6 +28,7 @@ pub use statefn_core::{
     Address, Context, DecodeError, Due, Egress, Encoding, EventTime, Failed, Fault, IntoKey, Key, LinkError, Message,
     Never, ProcessingTime, Reject, State, Wire,
     ingress::{Ingress, Router},
+    key::KeyKind,
 };
 
 /// Makes the methods of an impl block the handlers of a stateful function.

@@ -94,7 +94,7 @@ impl App {
         let (seen, stopped) = (Arc::clone(&status), stop.clone());
         let run = move || {
             let started_at = Instant::now();
-            let end = engine::run(&plan, &seen, &stopped)?;
+            let end = engine::run(&plan, None, &seen, &stopped)?;
             let summary = Summary {
                 end,
                 elapsed: started_at.elapsed(),

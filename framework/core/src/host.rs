@@ -20,9 +20,9 @@ use crate::{
     decoded::Decoded,
     effect::{Call, Effects},
     error::{DecodeError, Reject},
-    function::{Access, Function, HandlerReturn, Handles, HandlesTimer, Incoming, Outcome},
+    function::{Accepts, Access, Function, HandlerReturn, Handles, HandlesTimer, Incoming, Outcome},
     key::Key,
-    message::Message,
+    message::{Message, Wire},
     program::{Links, MessageHandler, NameId},
     shard::{frame::Op, rules::Rule},
     time::ProcessingTime,
@@ -87,6 +87,13 @@ pub trait ErasedHost: Send {
 
     /// Returns every state, encoded, in the order of the keys' bytes.
     fn states(&self) -> Vec<(&[u8], Vec<u8>)>;
+
+    /// The encoded state of a key; none if it has none.
+    fn encoded_state(&self, hash: u32, key: &[u8]) -> Option<Vec<u8>>;
+
+    /// Forgets the instance that was made last, if its key has no state after all: a read, or a
+    /// call that failed, must not cost memory for each key that anybody may think of.
+    fn forget_last(&mut self);
 
     /// Whether any state changed since the last `seal`.
     fn is_dirty(&self) -> bool;
@@ -235,11 +242,18 @@ impl<F: Function> Handlers<F> {
         F: Handles<M>,
     {
         assert_eq!(
-            usize::from(<F as crate::function::Accepts<M>>::INDEX),
+            usize::from(<F as Accepts<M>>::INDEX),
             self.messages.len(),
             "handlers are registered in the order of their INDEX"
         );
-        let handler = MessageHandler { message: M::NAME, in_event_time_order: <F as Handles<M>>::IN_EVENT_TIME_ORDER };
+        let handler = MessageHandler {
+            message: M::NAME,
+            in_event_time_order: <F as Handles<M>>::IN_EVENT_TIME_ORDER,
+            access: <F as Handles<M>>::ACCESS,
+            encoding: M::ENCODING,
+            answer_encoding: <<F as Accepts<M>>::Return as HandlerReturn>::Answer::CONTENT,
+            check: |bytes| M::decode(bytes).map(drop),
+        };
         self.messages.push((handler, Box::new(OnMessage::<M>(Incoming::empty()))));
     }
 
@@ -544,6 +558,26 @@ impl<F: Function> ErasedHost for Host<F> {
             .collect();
         states.sort_unstable_by_key(|(key, _)| *key);
         states
+    }
+
+    fn encoded_state(&self, hash: u32, key: &[u8]) -> Option<Vec<u8>> {
+        let slot = &self.table.slots[self.table.find(hash, key)? as usize];
+        slot.exists.then(|| {
+            let mut state = Vec::new();
+            slot.state.encode_state(&mut state);
+            state
+        })
+    }
+
+    fn forget_last(&mut self) {
+        let Some(slot) = self.table.slots.last().filter(|slot| !slot.exists && !slot.dirty && !slot.parked) else {
+            return;
+        };
+        let (hash, place) = (spread(slot.hash), self.table.slots.len() as u32 - 1);
+        if let Ok(found) = self.table.places.find_entry(hash, |found| *found == place) {
+            found.remove();
+        }
+        self.table.slots.pop();
     }
 
     fn is_dirty(&self) -> bool {

@@ -218,7 +218,7 @@ impl Worker {
         calls.push(Call::message(0, handler, hash, EventTime(0)), key.as_bytes(), &payload);
         self.requests += 1;
         let id = self.requests;
-        self.pipeline.request(shard_of(hash, SHARDS), &Request { id, calls }, self.now);
+        self.pipeline.request(shard_of(hash, SHARDS), &Request::for_answer(id, calls), self.now);
         id
     }
 

@@ -28,6 +28,8 @@ pub mod wire;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use thiserror::Error;
+
 use self::{
     frame::{MessageRef, Op, Position, SnapshotMark},
     image::{Image, Parked},
@@ -53,7 +55,7 @@ use crate::{
     ingress::IngressBatch,
     limits::{EPOCH_BYTES_MAX, EPOCH_CALLS_MAX, SNAPSHOT_TAIL_BYTES_MIN},
     ports::log::Offset,
-    program::{NameId, Program, StageId},
+    program::{FunctionId, NameId, Program, StageId},
     time::{Due, EventTime, ProcessingTime},
 };
 
@@ -110,8 +112,29 @@ pub enum Input<'a> {
 pub struct Request {
     /// The number that the answer will bear.
     pub id: u64,
-    /// Exactly one call and its bytes.
+    /// What is to be told.
+    pub wants: Wants,
+    /// Exactly one call and its bytes. An event time of `EventTime::MIN` means that it happens now.
     pub calls: Calls,
+}
+
+impl Request {
+    /// A request for what the handler answers.
+    #[must_use]
+    pub fn for_answer(id: u64, calls: Calls) -> Self {
+        Self { id, wants: Wants::Answer, calls }
+    }
+}
+
+/// What a request wants to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wants {
+    /// What the handler answers.
+    Answer,
+    /// That the message is committed, whatever becomes of it.
+    Commit,
+    /// The state of the key; the handler of the call does not matter.
+    State,
 }
 
 /// What came of a request, once it may be told.
@@ -130,8 +153,29 @@ pub enum Reply {
     Answered(Vec<u8>),
     /// The handler said no.
     Rejected(Rejection),
-    /// It could not be handled, and the text says why; for a key that is parked too.
-    Failed(String),
+    /// It could not be handled.
+    Failed(Trouble),
+    /// The message is committed.
+    Taken,
+    /// The encoded state of the key; none if it has none.
+    State(Option<Vec<u8>>),
+}
+
+/// Why a request could not be handled.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Trouble {
+    /// The key is parked.
+    #[error("the key is parked after a fault")]
+    Parked,
+    /// The handler is broken, and its key is parked from now on; the text says why.
+    #[error("{0}")]
+    Faulted(String),
+    /// The key or the message cannot be read, and the text says why; nothing was done.
+    #[error("{0}")]
+    Unreadable(String),
+    /// The message of this name waits for its event time.
+    #[error("`{0}` waits for its event time, so it cannot be answered: send it instead")]
+    Waits(&'static str),
 }
 
 /// What a shard has done since it was taken over.
@@ -444,32 +488,52 @@ impl Shard {
     fn apply_request(&mut self, request: &Request) {
         let Calls { calls, bytes, .. } = &request.calls;
         assert_eq!(calls.len(), 1, "a request is one call");
-        let handler =
-            self.program.functions[usize::from(calls[0].function)].spec.messages[usize::from(calls[0].handler)];
-        let reply = if handler.in_event_time_order {
-            let name = handler.message;
-            Reply::Failed(format!("`{name}` waits for its event time, so it cannot be answered: send it instead"))
-        } else {
-            self.call_for_answer(calls, bytes)
+        let mut call = calls[0];
+        if call.time == EventTime::MIN {
+            call.time = self.time_of_now(call.function);
+        }
+        let reply = match request.wants {
+            Wants::Answer => self.call_for_answer(&[call], bytes),
+            Wants::Commit => {
+                self.deliver(&[call], bytes, &mut Decoded::default());
+                Reply::Taken
+            }
+            Wants::State => {
+                let host = &self.hosts[usize::from(call.function)];
+                Reply::State(host.encoded_state(call.hash, call.key.of(bytes)))
+            }
         };
         self.answers.push(Answer { request: request.id, reply });
     }
 
+    /// The event time of what happens now to a function: never one that its watermark has passed.
+    fn time_of_now(&self, function: FunctionId) -> EventTime {
+        let stage = self.program.functions[usize::from(function)].stage;
+        let reached = self.stages[usize::from(stage)].reached;
+        EventTime(self.now.0.max(reached.0.saturating_add(1)))
+    }
+
     fn call_for_answer(&mut self, calls: &[Call], bytes: &[u8]) -> Reply {
+        let handler =
+            self.program.functions[usize::from(calls[0].function)].spec.messages[usize::from(calls[0].handler)];
+        if handler.in_event_time_order {
+            return Reply::Failed(Trouble::Waits(handler.message));
+        }
         self.effects.wants_answer = true;
         self.call_host(calls, bytes, &mut Decoded::default());
         self.effects.wants_answer = false;
         let reply = match self.failures.pop() {
             None => Reply::Answered(self.effects.answer.take().unwrap_or_default()),
             Some((_, Failure::Rejected(rejection))) => Reply::Rejected(rejection),
-            Some((_, Failure::Parked)) => Reply::Failed("the key is parked after a fault".into()),
-            Some((_, Failure::Unreadable(error))) => Reply::Failed(error),
+            Some((_, Failure::Parked)) => Reply::Failed(Trouble::Parked),
+            Some((_, Failure::Unreadable(error))) => Reply::Failed(Trouble::Unreadable(error)),
             Some((place, Failure::Fault(reason))) => {
                 self.counters.faults += 1;
                 self.park(&calls[place], bytes, &reason);
-                Reply::Failed(reason)
+                Reply::Failed(Trouble::Faulted(reason))
             }
         };
+        self.hosts[usize::from(calls[0].function)].forget_last();
         self.take_timers();
         reply
     }

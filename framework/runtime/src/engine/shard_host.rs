@@ -27,12 +27,15 @@ use super::{
     egress_writer::EgressRequest,
     log_writer::LogRequest,
     reader::{Attempt, Permit, Readers},
+    requests::Desk,
     snapshot_writer::SnapshotRequest,
 };
 use crate::{clock::MachineClock, failpoint::failpoint};
 
 /// How many bytes egresses may be behind before hosts stop taking input.
 const EGRESS_BACKLOG_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// How many requests are applied before a host looks whether it is full.
+const REQUESTS_AT_A_TIME: usize = 256;
 
 /// A batch of things that happened, for one host.
 #[derive(Message)]
@@ -48,6 +51,8 @@ pub(crate) enum Event {
     SnapshotReadBack(ShardId, SnapshotMark, bool),
     SnapshotWanted(ShardId),
     EgressTaken(Vec<(ShardId, u64)>),
+    /// Requests wait at the door.
+    Requests,
     Drain,
 }
 
@@ -124,6 +129,7 @@ pub(crate) struct ShardHost {
     pipeline: Pipeline,
     switchboard: Arc<Switchboard>,
     readers: Arc<Readers>,
+    desk: Desk,
     journal: Journal,
     egress: Sender<EgressRequest>,
     snapshots: Sender<SnapshotRequest>,
@@ -146,6 +152,7 @@ impl ShardHost {
         pipeline: Pipeline,
         switchboard: Arc<Switchboard>,
         readers: Arc<Readers>,
+        desk: Desk,
         journal: Journal,
         egress: Sender<EgressRequest>,
         snapshots: Sender<SnapshotRequest>,
@@ -157,6 +164,7 @@ impl ShardHost {
             pipeline,
             switchboard,
             readers,
+            desk,
             journal,
             egress,
             snapshots,
@@ -209,6 +217,7 @@ impl ShardHost {
                     self.pipeline.egress_taken(shard, epoch);
                 }
             }
+            Event::Requests => self.desk.take_in(),
             Event::Drain => self.pipeline.drain(),
         }
     }
@@ -226,15 +235,16 @@ impl ShardHost {
             return;
         }
         loop {
-            let is_input = self.apply_input();
+            let is_input = self.apply_requests() | self.apply_input();
             self.pipeline.pump(MachineClock.now());
             let is_progress = self.execute();
             if !is_input && !is_progress {
                 break;
             }
         }
-        self.tell_state();
         self.flush();
+        self.desk.tell();
+        self.tell_state();
         self.read(ctx);
     }
 
@@ -277,6 +287,20 @@ impl ShardHost {
         true
     }
 
+    /// Applies a batch of the requests that wait; returns whether there was any.
+    fn apply_requests(&mut self) -> bool {
+        if !self.desk.is_waiting() || !self.takes_input() {
+            return false;
+        }
+        self.opened_at.get_or_insert_with(Instant::now);
+        let now = MachineClock.now();
+        for _ in 0..REQUESTS_AT_A_TIME {
+            let Some((shard, request)) = self.desk.next(|shard| self.pipeline.owns(shard)) else { break };
+            self.pipeline.request(shard, &request, now);
+        }
+        true
+    }
+
     fn execute(&mut self) -> bool {
         let mut is_any = false;
         while let Some(action) = self.pipeline.next_action() {
@@ -294,8 +318,9 @@ impl ShardHost {
                     }
                 }
                 Action::Emit(emission) => self.emissions.push(emission),
-                // No ingress of this engine makes requests, and its log is not shared.
-                Action::Answer(_) | Action::AskEnd { .. } | Action::TrimMailbox { .. } => {}
+                Action::Answer(answer) => self.desk.answer(answer),
+                // Its log is not shared.
+                Action::AskEnd { .. } | Action::TrimMailbox { .. } => {}
                 Action::Store(snapshot) => _ = self.snapshots.send(SnapshotRequest::Store(snapshot)),
                 Action::ReadBack { shard, snapshot } => {
                     let _ = self.snapshots.send(SnapshotRequest::ReadBack(shard, snapshot));
@@ -378,7 +403,8 @@ impl ShardHost {
             self.tell_counters();
         }
         state.is_finished.store(is_finished, Ordering::Release);
-        state.is_idle.store(!is_waiting && self.pipeline.is_idle(), Ordering::Release);
+        let is_idle = !is_waiting && self.desk.is_idle() && self.pipeline.is_idle();
+        state.is_idle.store(is_idle, Ordering::Release);
     }
 
     fn tell_counters(&self) {

@@ -3,7 +3,7 @@
 use statefn_core::{
     address::{ShardId, murmur2, shard_of},
     effect::{Call, Calls},
-    shard::{Answer, Reply, Request},
+    shard::{Answer, Reply, Request, Trouble},
 };
 
 use super::{Event, WorkerId, World};
@@ -65,7 +65,7 @@ impl World<'_> {
         calls.push(call, &key, &payload);
         let now = self.clock(worker);
         self.tell(format_args!("worker {worker} gets request {id}, for shard {shard}"));
-        self.pipeline(worker).request(shard, &Request { id, calls }, now);
+        self.pipeline(worker).request(shard, &Request::for_answer(id, calls), now);
         let known = self.answers.len();
         let owned = self.owned(worker, shard).expect("an owner was picked");
         let (nonce, epoch) = (owned.nonce(), owned.epoch() + u64::from(owned.has_epoch()));
@@ -76,7 +76,7 @@ impl World<'_> {
     pub(super) fn refuse_requests(&mut self, worker: WorkerId, shard: ShardId) {
         let is_refused = |asking: &Asking| (asking.worker, asking.shard) == (worker, shard);
         for (request, asking) in self.asked.extract_if(.., |_, asking| is_refused(asking)) {
-            let answer = Answer { request, reply: Reply::Failed("nothing was done".into()) };
+            let answer = Answer { request, reply: Reply::Failed(Trouble::Faulted("nothing was done".into())) };
             self.answers.push(Told { answer, known: asking.known });
         }
     }

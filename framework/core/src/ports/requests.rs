@@ -1,0 +1,88 @@
+//! The requests port: how an edge, such as an HTTP server, asks a running app for something.
+//!
+//! Invariants an implementation MUST keep: a demand never makes its caller wait; how many may be
+//! pending is bounded in number and bytes, and one too many is refused at once; what is told is told
+//! exactly once, a reply only after its epoch is committed; a demand that was [`Unanswered`] with
+//! anything but [`Unanswered::Unknown`] has done nothing and will do nothing. If nobody is left to
+//! know what became of it, `tell` is dropped: the outcome is unknown then too.
+//!
+//! Deliberately absent: retries, and futures. An edge knows how to wait.
+
+use std::{fmt, time::Duration};
+
+use thiserror::Error;
+
+use crate::{
+    program::FunctionId,
+    shard::{Reply, Wants},
+};
+
+/// What an edge wants of a key.
+#[derive(Debug, Clone)]
+pub struct Demand {
+    /// The function.
+    pub function: FunctionId,
+    /// The handler of the message, by its place among those of the function.
+    pub handler: u16,
+    /// What is to be told.
+    pub wants: Wants,
+    /// The key's bytes.
+    pub key: Vec<u8>,
+    /// The message's bytes.
+    pub payload: Vec<u8>,
+    /// How long it may wait until it is begun.
+    pub patience: Duration,
+}
+
+/// Takes the outcome of a demand, on any thread; it must not wait.
+pub type Tell = Box<dyn FnOnce(Result<Reply, Unanswered>) + Send>;
+
+/// Why there is no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Unanswered {
+    /// Too much is pending; nothing was done.
+    #[error("too many requests are pending: try again later")]
+    Overloaded,
+    /// It waited for longer than it may; nothing was done.
+    #[error("the request waited for too long and was not begun: try again later")]
+    Expired,
+    /// The app starts or stops; nothing was done.
+    #[error("the app does not run at the moment: try again later")]
+    NotRunning,
+    /// It may have been done, or not.
+    #[error("nobody knows whether the request was done")]
+    Unknown,
+}
+
+/// What an app can do at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It takes its shards over.
+    Starting,
+    /// It takes requests.
+    Ready,
+    /// Its disk takes nothing, so requests wait.
+    Blocked,
+    /// It takes no more requests.
+    Stopping,
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Blocked => "blocked",
+            Self::Stopping => "stopping",
+        })
+    }
+}
+
+/// Where demands go; see the module for the contract.
+pub trait Requests: Send + Sync {
+    /// Makes a demand.
+    fn demand(&self, demand: Demand, tell: Tell);
+
+    /// What the app can do at the moment.
+    fn condition(&self) -> Condition;
+}
