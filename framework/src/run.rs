@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::SocketAddr,
     path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
@@ -19,6 +20,7 @@ use statefn_runtime::{
 use crate::{
     App, Error, Settings,
     app::Linked,
+    http::Service,
     settings::{EgressKind, EgressSettings, IngressSettings},
 };
 
@@ -42,6 +44,7 @@ pub struct Summary {
 #[derive(Debug)]
 pub struct Running {
     thread: JoinHandle<Result<Summary, Error>>,
+    http_address: Option<SocketAddr>,
     status: Arc<Status>,
     stop: Stop,
 }
@@ -51,6 +54,12 @@ impl Running {
     #[must_use]
     pub fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// Where it listens for HTTP, if it does.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
     }
 
     /// What stops it.
@@ -75,7 +84,8 @@ impl Running {
 }
 
 impl App {
-    /// Runs the app with its own settings until its input ends.
+    /// Runs the app with its own settings until its input ends; one that listens for HTTP runs until
+    /// it is stopped.
     ///
     /// # Errors
     /// See [`Error`]. What was committed stays; the next run goes on from there.
@@ -92,9 +102,13 @@ impl App {
         let plan = plan(linked?, &settings)?;
         let (status, stop) = (Arc::new(Status::new()), Stop::default());
         let (seen, stopped) = (Arc::clone(&status), stop.clone());
+        let service = Service::start(&plan, &settings, &status)?;
+        let http_address = service.as_ref().map(Service::address);
         let run = move || {
             let started_at = Instant::now();
-            let end = engine::run(&plan, None, &seen, &stopped)?;
+            let end = engine::run(&plan, service.as_ref().map(Service::intake), &seen, &stopped);
+            service.into_iter().for_each(Service::stop);
+            let end = end?;
             let summary = Summary {
                 end,
                 elapsed: started_at.elapsed(),
@@ -109,7 +123,7 @@ impl App {
         };
         let builder = std::thread::Builder::new().name("statefn".into());
         let thread = builder.spawn(run).map_err(|error| Error::Broken(format!("cannot start a thread: {error}")))?;
-        Ok(Running { thread, status, stop })
+        Ok(Running { thread, http_address, status, stop })
     }
 }
 

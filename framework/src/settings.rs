@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use statefn_runtime::ingress::Format;
 
 use crate::Error;
+pub use crate::http::HttpSettings;
 
 /// Where an app runs, reads and writes.
 ///
@@ -53,6 +54,9 @@ pub struct Settings {
     /// How large a segment file of the log is, in bytes; 64 MiB if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment_bytes: Option<u64>,
+    /// Where it listens for HTTP; it does not if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpSettings>,
     /// Where each ingress reads, by its name; a generator needs none.
     pub ingress: BTreeMap<String, IngressSettings>,
     /// Where each egress writes, by its name; `<data>/<name>.jsonl` if not given.
@@ -216,18 +220,18 @@ fn merge(table: &mut toml::Table, over: toml::Table) {
 }
 
 /// Durations as a person writes them: `10ms`, `1s`, `5min`.
-mod optional_duration {
+pub(crate) mod optional_duration {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     #[allow(clippy::ref_option, reason = "serde hands the field over like this")]
-    pub(super) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
         let text = duration.map(|duration| humantime::format_duration(duration).to_string());
         serializer.serialize_str(&text.unwrap_or_default())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         let text = String::deserialize(deserializer)?;
         let duration = humantime::parse_duration(&text);
         duration.map(Some).map_err(|error| D::Error::custom(format!("`{text}` is no duration such as `10ms`: {error}")))

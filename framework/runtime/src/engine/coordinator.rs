@@ -80,12 +80,7 @@ pub(crate) async fn run(
 }
 
 /// Lives, and begins again from what is durable when a life breaks.
-async fn live_again(
-    plan: &Plan,
-    intake: Option<&Intake>,
-    status: &Arc<Status>,
-    stop: &Stop,
-) -> Result<End, RunError> {
+async fn live_again(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: &Stop) -> Result<End, RunError> {
     let mut restarts = 0;
     loop {
         match live(plan, intake, status, stop).await? {
@@ -99,12 +94,7 @@ async fn live_again(
     }
 }
 
-async fn live(
-    plan: &Plan,
-    intake: Option<&Intake>,
-    status: &Arc<Status>,
-    stop: &Stop,
-) -> Result<Outcome, RunError> {
+async fn live(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: &Stop) -> Result<Outcome, RunError> {
     let (switchboard, mut notices) = switchboard(plan, status);
     let opened = Opened::open(plan)?;
     let readers = Arc::new(Readers::open(plan, &opened.shards, switchboard.states.len())?);
@@ -388,7 +378,10 @@ async fn wait(
             if is_idle || since.elapsed() >= STOP_TIME_MAX {
                 return error.take().map_or(Ok(Outcome::Ended(End::Stopped)), |error| Err(error.into()));
             }
-        } else if intake.is_none() && is_read && switchboard.is_quiet(|host| host.is_finished.load(std::sync::atomic::Ordering::Acquire)) {
+        } else if intake.is_none()
+            && is_read
+            && switchboard.is_quiet(|host| host.is_finished.load(std::sync::atomic::Ordering::Acquire))
+        {
             return Ok(Outcome::Ended(End::Finished));
         }
     }

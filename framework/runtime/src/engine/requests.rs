@@ -88,7 +88,8 @@ impl Intake {
 
     /// Tells those who still wait at a door that nobody comes.
     pub(super) fn send_away(&self) {
-        let waiting: Vec<Waiting> = self.doors.iter().flat_map(|door| std::mem::take(&mut door.lock().waiting)).collect();
+        let waiting: Vec<Waiting> =
+            self.doors.iter().flat_map(|door| std::mem::take(&mut door.lock().waiting)).collect();
         waiting.into_iter().for_each(|waiting| waiting.place.tell(Err(Unanswered::NotRunning)));
     }
 }
@@ -113,7 +114,11 @@ impl Requests for Intake {
     fn condition(&self) -> Condition {
         match self.condition.load(Ordering::Acquire) {
             ready if ready == Condition::Ready as u8 => {
-                if self.status.is_blocked.load(Ordering::Relaxed) { Condition::Blocked } else { Condition::Ready }
+                if self.status.is_blocked.load(Ordering::Relaxed) {
+                    Condition::Blocked
+                } else {
+                    Condition::Ready
+                }
             }
             starting if starting == Condition::Starting as u8 => Condition::Starting,
             _ => Condition::Stopping,
