@@ -44,6 +44,9 @@ pub struct HttpSettings {
     /// How long a client waits for an answer before it is told that the outcome is unknown; 30 s if not given.
     #[serde(skip_serializing_if = "Option::is_none", with = "optional_duration")]
     pub answer_time_max: Option<Duration>,
+    /// How long answers are remembered for idempotency keys, up to a twelfth longer; 1 h if not given.
+    #[serde(skip_serializing_if = "Option::is_none", with = "optional_duration")]
+    pub answers_kept: Option<Duration>,
     /// How many threads serve connections; 1 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use statefn_core::{limits::SHARDS_MAX, program::Program};
+use statefn_core::{
+    limits::{ANSWERS_KEPT_MS, SHARDS_MAX},
+    program::Program,
+};
 pub use statefn_runtime::engine::{End, Latency, Status, Stop, Totals};
 use statefn_runtime::{
     egress::{Place, SinkSpec},
@@ -23,6 +26,9 @@ use crate::{
     http::Service,
     settings::{EgressKind, EgressSettings, IngressSettings},
 };
+
+/// How long answers are remembered if settings do not say.
+const ANSWERS_KEPT: Duration = Duration::from_millis(ANSWERS_KEPT_MS as u64);
 
 /// What a run did.
 #[derive(Debug, Clone)]
@@ -149,6 +155,7 @@ pub(crate) fn plan(linked: Linked, settings: &Settings) -> Result<Plan, Error> {
         commit_interval: settings.commit_interval.unwrap_or_default(),
         snapshot_tail_bytes: settings.snapshot_tail_bytes.unwrap_or(statefn_core::limits::SNAPSHOT_TAIL_BYTES_MIN),
         segment_bytes: settings.segment_bytes.unwrap_or(64 << 20),
+        answers_kept: settings.http.as_ref().and_then(|http| http.answers_kept).unwrap_or(ANSWERS_KEPT),
         program,
         ingresses,
         inputs,

@@ -7,6 +7,7 @@
 //! Deliberately absent: loading state while a run is on; all instances are in memory.
 
 use std::{
+    borrow::Cow,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -58,7 +59,7 @@ pub enum Failure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// Its stable code.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// The HTTP status of its answer.
     pub status: u16,
     /// Its encoded value.
@@ -447,7 +448,7 @@ fn unreadable(error: DecodeError) -> Failure {
 fn rejected(rejection: &impl Reject) -> Failure {
     let mut value = Vec::new();
     rejection.encode(&mut value);
-    Failure::Rejected(Rejection { code: rejection.code(), status: rejection.status(), value })
+    Failure::Rejected(Rejection { code: rejection.code().into(), status: rejection.status(), value })
 }
 
 /// The text of a panic.

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{Method, header},
+    http::{
+        Method,
+        header::{self, HeaderMap},
+    },
     web,
 };
 use serde_json::{Value, json};
 use statefn_core::{
     Encoding,
     function::Access,
-    limits::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX},
+    limits::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX, ONCE_BYTES_MAX},
     ports::requests::{Condition, Demand, Requests, Unanswered},
     program::{FunctionId, LinkedFunction, MessageHandler, Program},
     shard::{Reply, Wants},
@@ -26,6 +29,9 @@ use crate::{
     query::Query,
     server::Options,
 };
+
+/// The header with the key that a request keeps when it is repeated.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// What all workers of a server share.
 pub(crate) struct Edge {
@@ -106,7 +112,8 @@ impl Edge {
             // Nobody would be told later that it cannot be read.
             (messages[handler].check)(&payload).map_err(|error| Problem::new("bad-message", error.to_string()))?;
         }
-        let demand = Demand { handler: handler as u16, payload, ..self.of(function, key, wants) };
+        let once = once(request.headers())?;
+        let demand = Demand { handler: handler as u16, once, payload, ..self.of(function, key, wants) };
         match self.demand(demand).await? {
             Reply::Answered(answer) => Ok(answered(&messages[handler], answer)),
             Reply::Rejected(rejection) => Err(Problem::rejected(&rejection)),
@@ -121,7 +128,7 @@ impl Edge {
     fn of(&self, function: FunctionId, key: Vec<u8>, wants: Wants) -> Demand {
         // It is dropped well before the client is told that nobody knows.
         let patience = self.options.answer_time_max / 2;
-        Demand { function, handler: 0, wants, key, payload: Vec::new(), patience }
+        Demand { function, handler: 0, wants, once: None, key, payload: Vec::new(), patience }
     }
 
     async fn demand(&self, demand: Demand) -> Result<Reply, Problem> {
@@ -160,6 +167,18 @@ fn key_of(function: &LinkedFunction, text: &[u8]) -> Result<Vec<u8>, Problem> {
     (function.spec.key_from_text)(text).map_err(|error| {
         Problem::new("bad-key", format!("`{}` has keys of the kind {}: {error}", function.spec.name, function.spec.key))
     })
+}
+
+/// The idempotency key of a request, if it has one.
+fn once(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {
+    let mut given = headers.get_all(IDEMPOTENCY_KEY);
+    let Some(once) = given.next().map(|value| value.as_bytes()) else { return Ok(None) };
+    let is_text = once.iter().all(|byte| byte.is_ascii_graphic());
+    if once.is_empty() || once.len() > ONCE_BYTES_MAX || !is_text || given.next().is_some() {
+        let text = format!("a request has one idempotency key, of 1 to {ONCE_BYTES_MAX} letters, digits and signs");
+        return Err(Problem::new("bad-idempotency-key", text));
+    }
+    Ok(Some(once.to_vec()))
 }
 
 fn described(handler: &MessageHandler) -> Value {

@@ -14,6 +14,9 @@
 //! | `GET /health`, `GET /ready` | 200 while the process lives; while it takes requests |
 //! | `GET /errors/{code}` | the page of an error code |
 //!
+//! With a header `Idempotency-Key` a message is not handled again when the same request comes to the
+//! same address once more, also after a crash: it gets the answer that it had. Reads are always done.
+//!
 //! Each part of a path is percent-encoded by itself: text keys are UTF-8, integers decimal, UUIDs
 //! their text. A body is JSON (`application/json`) or protobuf (`application/x-protobuf`), as the
 //! message is. What goes wrong is `application/problem+json` with a stable `code`, whose page is at

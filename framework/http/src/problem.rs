@@ -3,6 +3,8 @@
 //! Invariant: [`CODES`] is the one list of codes; each has a page in `framework/docs/errors`, which
 //! the server shows at the `type` of the problem.
 
+use std::borrow::Cow;
+
 use actix_web::{
     HttpResponse, HttpResponseBuilder,
     http::{
@@ -39,8 +41,10 @@ macro_rules! codes {
 }
 
 codes! {
+    "answers-full" 503 "no more answers can be remembered";
     "bad-body" 400 "the body could not be read to its end";
     "bad-content-type" 415 "the body is not of the kind that the message has";
+    "bad-idempotency-key" 400 "the idempotency key cannot be taken";
     "bad-key" 400 "the key is not one of this function";
     "bad-message" 400 "the body is not such a message";
     "bad-method" 405 "this path takes another method";
@@ -49,6 +53,7 @@ codes! {
     "body-too-large" 413 "the body is too large";
     "expired" 503 "the request waited for too long and was not begun";
     "handler-fault" 500 "the handler is broken";
+    "idempotency-key-reused" 422 "the idempotency key was used for another request";
     "key-parked" 500 "the key is parked after a fault";
     "no-state" 404 "the key has no state";
     "not-found" 404 "there is nothing at this path";
@@ -70,7 +75,7 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 pub(crate) struct Problem {
     kind: &'static str,
     status: u16,
-    code: &'static str,
+    code: Cow<'static, str>,
     detail: String,
     /// The value of a rejection.
     value: Option<Value>,
@@ -83,7 +88,7 @@ impl Problem {
     pub(crate) fn new(code: &'static str, detail: impl Into<String>) -> Self {
         let known = CODES.iter().find(|known| known.name == code);
         let status = known.unwrap_or_else(|| panic!("`{code}` stands in the list of codes")).status;
-        Self { kind: code, status, code, detail: detail.into(), value: None, allow: None }
+        Self { kind: code, status, code: code.into(), detail: detail.into(), value: None, allow: None }
     }
 
     /// The path takes only these methods.
@@ -95,13 +100,13 @@ impl Problem {
     /// A handler's "no", with its own status and code.
     pub(crate) fn rejected(rejection: &Rejection) -> Self {
         let value = serde_json::from_slice(&rejection.value).unwrap_or(Value::Null);
-        let (status, code) = (rejection.status, rejection.code);
+        let (status, code) = (rejection.status, rejection.code.clone());
         Self { status, code, value: Some(value), ..Self::new("rejected", "the handler said no; `value` says why") }
     }
 
     #[cfg(test)]
     pub(crate) fn code(&self) -> &'static str {
-        self.code
+        self.kind
     }
 
     pub(crate) fn response(&self) -> HttpResponse {
@@ -111,7 +116,7 @@ impl Problem {
         body.insert("type".into(), format!("/errors/{}", self.kind).into());
         body.insert("title".into(), title.into());
         body.insert("status".into(), self.status.into());
-        body.insert("code".into(), self.code.into());
+        body.insert("code".into(), self.code.as_ref().into());
         body.insert("detail".into(), self.detail.as_str().into());
         body.extend(self.value.clone().map(|value| ("value".to_owned(), value)));
         let mut response = HttpResponseBuilder::new(status);
@@ -149,6 +154,8 @@ impl From<Trouble> for Problem {
             // The text may say what is nobody's business outside; `parked` shows it.
             Trouble::Faulted(_) => Self::new("handler-fault", "this message broke its handler; the key is parked now"),
             Trouble::Unreadable(error) => Self::new("bad-message", error),
+            Trouble::KeyReused => Self::new("idempotency-key-reused", trouble.to_string()),
+            Trouble::AnswersFull => Self::new("answers-full", trouble.to_string()),
             Trouble::Waits(_) => Self::new("waits-for-event-time", trouble.to_string()),
         }
     }

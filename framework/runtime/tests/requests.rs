@@ -114,6 +114,7 @@ fn plan(data: &Path) -> Plan {
         commit_interval: Duration::ZERO,
         snapshot_tail_bytes: 1 << 20,
         segment_bytes: 1 << 20,
+        answers_kept: Duration::from_secs(3600),
     }
 }
 
@@ -158,7 +159,7 @@ fn demand(key: &str, wants: Wants, payload: &str) -> Demand {
     let mut bytes = Vec::new();
     key.to_owned().write(&mut bytes);
     let patience = Duration::from_secs(60);
-    Demand { function: 0, handler: 0, wants, key: bytes, payload: payload.into(), patience }
+    Demand { function: 0, handler: 0, wants, once: None, key: bytes, payload: payload.into(), patience }
 }
 
 fn answered(sum: u64) -> Result<Reply, Unanswered> {

@@ -58,6 +58,16 @@ struct PassOn {
 }
 
 #[derive(Debug, Serialize, Deserialize, Message)]
+#[message(name = "later")]
+struct Later {
+    milliseconds: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize, Message)]
+#[message(name = "now")]
+struct Now {}
+
+#[derive(Debug, Serialize, Deserialize, Message)]
 #[message(name = "in-order")]
 struct InOrder {}
 
@@ -99,6 +109,14 @@ impl Counter {
     #[on]
     fn pass_on(&mut self, on: &PassOn, ctx: &mut Context<Self>) {
         ctx.send(Counter::at(&on.to), Add { amount: on.amount });
+    }
+    #[on]
+    fn later(&mut self, later: &Later, ctx: &mut Context<Self>) {
+        ctx.set_timer(ctx.event_time() + Duration::from_millis(later.milliseconds), Now {});
+    }
+    #[on_timer]
+    fn now(&mut self, _: &Now) {
+        self.sum += 100;
     }
     #[on(in_event_time_order)]
     fn in_order(&mut self, _: &InOrder) {

@@ -160,6 +160,7 @@ fn bodies() -> Vec<Case> {
 
 fn heads() -> Vec<Case> {
     let kind = Problem(415, "bad-content-type");
+    let once = Problem(400, "bad-idempotency-key");
     let large = "h".repeat(200_000);
     let many = "x: y\r\n".repeat(200);
     vec![
@@ -171,6 +172,11 @@ fn heads() -> Vec<Case> {
         headers("a content type that is no text", "content-type: \u{ff}\u{fe}\r\n", kind),
         headers("two content types", &format!("{JSON}content-type: text/plain\r\n"), kind),
         headers("a compressed body", &format!("{JSON}content-encoding: gzip\r\n"), kind),
+        headers("an empty idempotency key", &format!("{JSON}idempotency-key:\r\n"), once),
+        headers("a long idempotency key", &format!("{JSON}idempotency-key: {}\r\n", "k".repeat(256)), once),
+        headers("an idempotency key with a space", &format!("{JSON}idempotency-key: a b\r\n"), once),
+        headers("an idempotency key that is no text", &format!("{JSON}idempotency-key: \u{ff}\r\n"), once),
+        headers("two idempotency keys", &format!("{JSON}idempotency-key: a\r\nidempotency-key: b\r\n"), once),
         headers("a header that is too large", &format!("{JSON}x: {large}\r\n"), Status(431)),
         headers("too many headers", &format!("{JSON}{many}"), Status(431)),
         headers("a header with a space in its name", &format!("{JSON}x y: z\r\n"), Status(400)),

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::{
     app::{Service, Sum},
-    client::{Client, post},
+    client::{Client, Response, post},
 };
 
 #[test]
@@ -20,6 +20,10 @@ fn answers_are_of_committed_state_and_survive_a_restart() {
     assert_eq!(client.get("/functions/test/counter/alice/state").json(), json!({ "sum": 10, "notes": [] }));
     let unit = client.post("/functions/test/counter/a%2Fb/note", r#"{"text":"ä"}"#);
     assert_eq!((unit.status, unit.text()), (200, "null"));
+    for _ in 0..50 {
+        client.post("/functions/test/counter/alice/get", "{}");
+        client.get("/functions/test/counter/alice/state");
+    }
     let summary = service.stop();
     // Reads and states have made no frame.
     assert_eq!(summary.totals.shards.epochs, 3);
@@ -152,4 +156,63 @@ fn a_stop_answers_what_was_taken_in_and_closes_idle_connections() {
     let sum = if state.status == 200 { state.json()["sum"].as_u64().expect("a sum") } else { 0 };
     assert!((least..=most).contains(&sum), "{sum} is there, {least} was acknowledged and {most} may be");
     service.stop();
+}
+
+/// Adds with an idempotency key.
+fn add_once(client: &mut Client, path: &str, amount: u64, once: &str) -> Response {
+    let headers = format!("content-type: application/json\r\nidempotency-key: {once}\r\n");
+    client.send(&post(path, &headers, format!("{{\"amount\":{amount}}}").as_bytes()));
+    client.response().expect("an answer")
+}
+
+#[test]
+fn a_request_that_is_repeated_gets_the_same_answer_and_is_done_once() {
+    const ADD: &str = "/functions/test/counter/alice/add";
+    let data = tempfile::tempdir().expect("a directory");
+    let service = Service::start(data.path());
+    let mut client = service.client();
+    let first = add_once(&mut client, ADD, 5, "a");
+    assert_eq!((first.status, first.text()), (200, "5"));
+    assert_eq!(client.post(ADD, r#"{"amount":1}"#).text(), "6");
+    assert_eq!(add_once(&mut client, ADD, 5, "a").text(), "5");
+    let reused = add_once(&mut client, ADD, 6, "a");
+    assert_eq!((reused.status, reused.code().as_str()), (422, "idempotency-key-reused"));
+    assert_eq!(add_once(&mut client, &format!("{ADD}?mode=send"), 5, "a").code(), "idempotency-key-reused");
+    let take = ADD.replace("/add", "/take");
+    let rejected = add_once(&mut client, &take, 9, "b");
+    assert_eq!((rejected.status, rejected.code().as_str()), (409, "too-little"));
+    client.post(ADD, r#"{"amount":100}"#);
+    // Two at a time: the second waits for the first.
+    let mut second = service.client();
+    for client in [&mut client, &mut second] {
+        let headers = "content-type: application/json\r\nidempotency-key: c\r\n";
+        client.send(&post(ADD, headers, br#"{"amount":1}"#));
+    }
+    assert_eq!(client.response().map(|answer| answer.body), second.response().map(|answer| answer.body));
+    service.stop();
+
+    let service = Service::start(data.path());
+    let mut client = service.client();
+    assert_eq!(add_once(&mut client, ADD, 5, "a").text(), "5");
+    let again = add_once(&mut client, &take, 9, "b");
+    assert_eq!((again.status, again.json()), (409, rejected.json()));
+    assert_eq!(client.get("/functions/test/counter/alice/state").json()["sum"], 107);
+    service.stop();
+}
+
+#[test]
+fn timers_fire_though_nobody_says_anything() {
+    let data = tempfile::tempdir().expect("a directory");
+    let service = Service::start(data.path());
+    let mut client = service.client();
+    assert_eq!(client.post("/functions/test/counter/alice/later", r#"{"milliseconds":200}"#).status, 200);
+    let begun = std::time::Instant::now();
+    while client.get("/functions/test/counter/alice/state").json()["sum"] != 100 {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "the timer does not fire");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // It may come late, but never early.
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(150));
+    let summary = service.stop();
+    assert_eq!(summary.totals.shards.timers, 1);
 }

@@ -26,6 +26,8 @@ pub struct Demand {
     pub handler: u16,
     /// What is to be told.
     pub wants: Wants,
+    /// The idempotency key, if there is one.
+    pub once: Option<Vec<u8>>,
     /// The key's bytes.
     pub key: Vec<u8>,
     /// The message's bytes.

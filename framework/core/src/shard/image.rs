@@ -16,7 +16,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    frame::{self, FrameRef, Header, Kind, MessageRef, OpRef, PendingRef, Position, SnapshotMark},
+    frame::{self, AnswerRef, FrameRef, Header, Kind, MessageRef, OpRef, PendingRef, Position, SnapshotMark},
+    remembered::Remembered,
     rules::{Rule, Rules},
 };
 use crate::{
@@ -28,7 +29,11 @@ use crate::{
     time::EventTime,
 };
 
-const SNAPSHOT_MAGIC: &[u8; 8] = b"statefn\x01";
+const SNAPSHOT_MAGIC: &[u8; 7] = b"statefn";
+/// The version of a snapshot without remembered answers.
+const VERSION_PLAIN: u8 = 1;
+/// The version of one that has a list of them behind the parked keys.
+const VERSION_ANSWERS: u8 = 2;
 
 /// The highest number that a state may hold where it counts: the shard goes on counting from there.
 const NUMBER_MAX: u64 = u64::MAX >> 1;
@@ -93,6 +98,7 @@ pub struct Image {
     pub(crate) carry: Vec<Vec<u8>>,
     pub(crate) pending: BTreeMap<u64, Vec<u8>>,
     pub(crate) parked: BTreeMap<(NameId, Vec<u8>), Parked>,
+    pub(crate) remembered: Remembered,
     pub(crate) states: BTreeMap<(NameId, Vec<u8>), Vec<u8>>,
     /// The snapshots whose marks were read, oldest first.
     pub(crate) marks: Vec<SnapshotMark>,
@@ -368,6 +374,8 @@ impl Image {
                 let parked = self.parked.entry((message.function, message.key.to_vec())).or_default();
                 parked.push(is_timer, &message, reason);
             }
+            OpRef::Answer(answer) => self.remembered.keep(&answer),
+            OpRef::ForgetAnswers(now) => self.remembered.forget(now),
         }
         Ok(())
     }
@@ -449,6 +457,10 @@ impl Image {
         self.watermarks = renamed(&mut self.watermarks, &mut rename)?;
         self.parked = renamed(&mut self.parked, |(function, key)| Ok((rename(function)?, key)))?;
         self.states = renamed(&mut self.states, |(function, key)| Ok((rename(function)?, key)))?;
+        let remembered = std::mem::take(&mut self.remembered);
+        for answer in remembered.iter() {
+            self.remembered.keep(&AnswerRef { function: rename(answer.function)?, ..answer });
+        }
         Ok(())
     }
 
@@ -465,6 +477,7 @@ impl Image {
             next_offset: self.next_offset,
             pending_next: self.pending_next,
             names: &self.names,
+            has_answers: !self.remembered.is_empty(),
         });
         writer.list(self.positions.iter(), |((ingress, partition), position), out| {
             put_varint(out, u64::from(*ingress));
@@ -485,6 +498,7 @@ impl Image {
         writer.list(self.carry.iter(), |message, out| put_bytes(out, message));
         writer.list(self.pending.values(), |pending, out| put_bytes(out, pending));
         writer.list(self.parked.iter(), |((function, key), parked), out| put_parked(*function, key, parked, out));
+        writer.answers(&self.remembered);
         writer.list(self.states.iter(), |((function, key), state), out| put_state(*function, key, state, out));
         writer.finish()
     }
@@ -499,9 +513,11 @@ impl Image {
         if crc32c::crc32c(content).to_le_bytes() != trailer {
             return Err(damaged());
         }
-        let body = content
-            .strip_prefix(SNAPSHOT_MAGIC)
-            .ok_or_else(|| Corrupt("the bytes are no snapshot of version 1".into()))?;
+        let unknown = || Corrupt("the bytes are no snapshot of version 1 or 2".into());
+        let (version, body) = content.strip_prefix(SNAPSHOT_MAGIC).and_then(<[u8]>::split_first).ok_or_else(unknown)?;
+        if !matches!(*version, VERSION_PLAIN | VERSION_ANSWERS) {
+            return Err(unknown());
+        }
         let mut reader = Reader::new(body);
         let r = &mut reader;
         let mut image = Self::new(r.number()?);
@@ -525,6 +541,15 @@ impl Image {
             Ok((PendingRef::read(&mut Reader::new(bytes))?.id, bytes.to_vec()))
         })?;
         image.parked = list(r, read_parked)?;
+        if *version == VERSION_ANSWERS {
+            let count: u64 = r.varint()?;
+            for _ in 0..count {
+                image.remembered.keep(&AnswerRef::read(r)?);
+            }
+            if image.remembered.is_empty() {
+                return Err(Corrupt("a snapshot of version 2 has remembered answers, and this one has none".into()));
+            }
+        }
         image.states = list(r, |r| Ok(((r.number()?, r.bytes()?.to_vec()), r.bytes()?.to_vec())))?;
         if r.is_empty() { Ok(image) } else { Err(Corrupt("the snapshot has bytes behind its end".into())) }
     }
@@ -532,9 +557,14 @@ impl Image {
 
 #[cfg(feature = "fuzzing")]
 impl Image {
-    /// The bytes as a snapshot whose magic and checksum are right.
+    /// The bytes as a snapshot whose magic and checksum are right; behind a byte 255, which no other
+    /// begins with, it is one of version 2.
     pub(crate) fn sealed(bytes: &[u8]) -> Vec<u8> {
-        SnapshotWriter([SNAPSHOT_MAGIC, bytes].concat()).finish()
+        let (version, bytes) = match bytes.strip_prefix(&[255]) {
+            Some(bytes) => (VERSION_ANSWERS, bytes),
+            None => (VERSION_PLAIN, bytes),
+        };
+        SnapshotWriter([&SNAPSHOT_MAGIC[..], &[version], bytes].concat()).finish()
     }
 }
 
@@ -605,6 +635,8 @@ pub(crate) struct SnapshotHead<'a> {
     pub(crate) next_offset: Offset,
     pub(crate) pending_next: u64,
     pub(crate) names: &'a [String],
+    /// Whether [`SnapshotWriter::answers`] will have any.
+    pub(crate) has_answers: bool,
 }
 
 /// Writes the parts of a snapshot, which image and owner have in different shapes.
@@ -613,6 +645,7 @@ pub(crate) struct SnapshotWriter(Vec<u8>);
 impl SnapshotWriter {
     pub(crate) fn new(head: &SnapshotHead<'_>) -> Self {
         let mut out = SNAPSHOT_MAGIC.to_vec();
+        out.push(if head.has_answers { VERSION_ANSWERS } else { VERSION_PLAIN });
         put_varint(&mut out, u64::from(head.shard));
         put_varint(&mut out, head.term);
         put_varint(&mut out, head.nonce);
@@ -635,6 +668,13 @@ impl SnapshotWriter {
         }
         put_varint(&mut self.0, count);
         self.0.extend_from_slice(&body);
+    }
+
+    /// Writes the remembered answers, if there are any.
+    pub(crate) fn answers(&mut self, remembered: &Remembered) {
+        if !remembered.is_empty() {
+            self.list(remembered.iter(), |answer, out| answer.put(out));
+        }
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {

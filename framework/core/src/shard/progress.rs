@@ -22,6 +22,8 @@ pub struct Progress {
     pub outer: Vec<EventTime>,
     /// By stage: before the earliest message within the stage that is not acknowledged.
     pub hold: Vec<EventTime>,
+    /// The earliest event time that a message or timer waits for; none if none waits.
+    pub waiting: Option<EventTime>,
     /// By target: how many messages were sent.
     pub sent: Vec<u64>,
     /// By source: how many messages were accepted.
@@ -74,6 +76,12 @@ impl Board {
         }
     }
 
+    /// The earliest event time that anything in the app waits for.
+    #[must_use]
+    pub fn earliest_waiting(&self) -> EventTime {
+        self.records.iter().flatten().filter_map(|record| record.waiting).min().unwrap_or(EventTime::MAX)
+    }
+
     /// A number that changes with every record.
     #[must_use]
     pub fn version(&self) -> u64 {
@@ -119,6 +127,7 @@ mod tests {
             out: vec![EventTime::MIN],
             outer: vec![EventTime(100)],
             hold: vec![EventTime(hold)],
+            waiting: None,
             sent: vec![0, 0],
             seen: seen.to_vec(),
             acknowledged: acknowledged.to_vec(),

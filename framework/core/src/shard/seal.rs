@@ -177,6 +177,7 @@ impl Shard {
     }
 
     fn seal_epoch(&mut self, records: &mut Vec<Arc<Vec<u8>>>) -> SealedEpoch {
+        self.forget_answers();
         self.put_changes();
         let mut body = std::mem::take(&mut self.effects.body);
         let header = self.header(Kind::Epoch, self.epoch + 1, self.crc);
@@ -299,6 +300,7 @@ impl Shard {
             hold: stages
                 .map(|stage| if self.holds_itself(stage) { self.hold(stage) } else { EventTime::MAX })
                 .collect(),
+            waiting: Some(self.earliest_waiting()).filter(|earliest| *earliest < EventTime::MAX),
             sent: self.outboxes.iter().map(|outbox| outbox.sent).collect(),
             seen: self.seen_sealed.clone(),
             acknowledged: self.acknowledged_sealed.clone(),
@@ -432,6 +434,7 @@ impl Shard {
     }
 
     fn encode_before_states(&self, next_offset: Offset) -> SnapshotWriter {
+        let has_answers = !self.remembered.is_empty() && self.options.rules.holds(Rule::SnapshotHasAnswers);
         let mut writer = SnapshotWriter::new(&SnapshotHead {
             shard: self.id,
             term: self.term,
@@ -442,6 +445,7 @@ impl Shard {
             next_offset,
             pending_next: self.effects.pending_next,
             names: &self.names,
+            has_answers,
         });
         writer.list(self.sealed_positions().iter(), |((ingress, partition), position), out| {
             put_varint(out, u64::from(*ingress));
@@ -481,6 +485,9 @@ impl Shard {
         pending.retain(|_| rules.holds(Rule::SnapshotHasPending));
         writer.list(pending.iter(), |pending, out| put_bytes(out, pending));
         writer.list(self.parked.iter(), |((function, key), parked), out| put_parked(*function, key, parked, out));
+        if has_answers {
+            writer.answers(&self.remembered);
+        }
         writer
     }
 

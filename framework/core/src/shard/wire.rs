@@ -5,7 +5,7 @@
 //! magic u16 | version u8 | kind u8 | body | crc32c u32 over all before
 //! mail:     source | target | first | names | count, messages as in a frame
 //! progress: count, stages as lists of names | count, shards:
-//!           shard | epoch | by stage: out, outer, hold | sent | seen | acknowledged
+//!           shard | epoch | by stage: out, outer, hold | sent | seen | acknowledged | waiting
 //! ```
 //! Names within a mail are places in its own table, and stages are known by the names of their
 //! functions: writer and reader may be different programs. Numbers by shard are lists of those that
@@ -217,6 +217,7 @@ fn put_progress(progress: &Progress, out: &mut Vec<u8>) {
             put_varint(out, *number);
         }
     }
+    put_signed(out, progress.waiting.unwrap_or(EventTime::MAX).0);
 }
 
 /// Reads the progress of shards of an app with `shards` shards.
@@ -270,16 +271,11 @@ fn read_progress(
         });
         lowest.collect()
     };
-    Ok(Progress {
-        shard,
-        epoch,
-        out: by_stage(0),
-        outer: by_stage(1),
-        hold: by_stage(2),
-        sent: read_numbers(reader, shards)?,
-        seen: read_numbers(reader, shards)?,
-        acknowledged: read_numbers(reader, shards)?,
-    })
+    let (out, outer, hold) = (by_stage(0), by_stage(1), by_stage(2));
+    let (sent, seen) = (read_numbers(reader, shards)?, read_numbers(reader, shards)?);
+    let acknowledged = read_numbers(reader, shards)?;
+    let waiting = Some(EventTime(reader.signed()?)).filter(|earliest| *earliest < EventTime::MAX);
+    Ok(Progress { shard, epoch, out, outer, hold, waiting, sent, seen, acknowledged })
 }
 
 fn read_numbers(reader: &mut Reader<'_>, shards: u32) -> Result<Vec<u64>, Corrupt> {
@@ -373,7 +369,8 @@ mod tests {
     fn progress(shard: ShardId, numbers: [u64; 6], times: [i64; 3]) -> Arc<Progress> {
         let [out, outer, hold] = times.map(|time| vec![EventTime(time)]);
         let [sent, seen, acknowledged] = [0, 2, 4].map(|at| numbers[at..at + 2].to_vec());
-        Arc::new(Progress { shard, epoch: numbers[0], out, outer, hold, sent, seen, acknowledged })
+        let waiting = Some(EventTime(times[0])).filter(|_| times[1] % 2 == 0);
+        Arc::new(Progress { shard, epoch: numbers[0], out, outer, hold, waiting, sent, seen, acknowledged })
     }
 
     #[test]

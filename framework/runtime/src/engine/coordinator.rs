@@ -96,7 +96,7 @@ async fn live_again(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, 
 
 async fn live(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: &Stop) -> Result<Outcome, RunError> {
     let (switchboard, mut notices) = switchboard(plan, status);
-    let opened = Opened::open(plan)?;
+    let opened = Opened::open(plan, intake.is_some())?;
     let readers = Arc::new(Readers::open(plan, &opened.shards, switchboard.states.len())?);
     // Writers that wait for a disk give up only when the run is over.
     let halt = Stop::default();
@@ -144,8 +144,8 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Opens everything and takes every shard over.
-    fn open(plan: &Plan) -> Result<Self, RunError> {
-        let mut options = options(plan);
+    fn open(plan: &Plan, is_live: bool) -> Result<Self, RunError> {
+        let mut options = Options { is_live, ..options(plan) };
         match &plan.storage {
             Storage::Memory => {
                 options.snapshot_tail_bytes = u64::MAX;
@@ -216,6 +216,7 @@ pub(super) fn options(plan: &Plan) -> Options {
     let mut options = Options::new(plan.shards, &plan.program);
     options.partitions = plan.inputs.iter().map(|input| input.places.len() as u32).collect();
     options.snapshot_tail_bytes = plan.snapshot_tail_bytes;
+    options.answers_kept_ms = i64::try_from(plan.answers_kept.as_millis()).unwrap_or(i64::MAX);
     options
 }
 

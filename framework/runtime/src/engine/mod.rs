@@ -76,6 +76,8 @@ pub struct Plan {
     pub snapshot_tail_bytes: u64,
     /// How large a segment of the log is, in bytes.
     pub segment_bytes: u64,
+    /// How long answers are remembered for idempotency keys, at least.
+    pub answers_kept: Duration,
 }
 
 impl Plan {

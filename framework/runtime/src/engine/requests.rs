@@ -251,7 +251,7 @@ impl Desk {
                 let mut calls = Calls::default();
                 let call = Call::message(demand.function, demand.handler, hash, EventTime::MIN);
                 calls.push(call, &demand.key, &demand.payload);
-                return Some((shard, Request { id: self.next, wants: demand.wants, calls }));
+                return Some((shard, Request { id: self.next, wants: demand.wants, once: demand.once, calls }));
             }
         }
     }
@@ -299,7 +299,7 @@ mod tests {
         let tell: Tell = Box::new(move |outcome| teller.send(outcome).expect("the test waits"));
         let patience = std::time::Duration::from_secs(60);
         let (key, payload) = (vec![1], vec![2]);
-        let demand = Demand { function: 0, handler: 0, wants: Wants::Answer, key, payload, patience };
+        let demand = Demand { function: 0, handler: 0, wants: Wants::Answer, once: None, key, payload, patience };
         let Ok(place) = door.place(2, tell) else { panic!("there is room") };
         (Waiting { shard: 0, hash: 0, until: Instant::now() + patience, demand, place }, told)
     }

@@ -142,6 +142,7 @@ pub(crate) struct ShardHost {
     appends: Vec<Append>,
     opened_at: Option<Instant>,
     sealed_at: Option<Instant>,
+    is_draining: bool,
     is_broken: bool,
 }
 
@@ -176,6 +177,7 @@ impl ShardHost {
             appends: Vec::new(),
             opened_at: None,
             sealed_at: None,
+            is_draining: false,
             is_broken: false,
         }
     }
@@ -218,7 +220,10 @@ impl ShardHost {
                 }
             }
             Event::Requests => self.desk.take_in(),
-            Event::Drain => self.pipeline.drain(),
+            Event::Drain => {
+                self.is_draining = true;
+                self.pipeline.drain();
+            }
         }
     }
 
@@ -398,12 +403,12 @@ impl ShardHost {
         let state = &self.switchboard.states[self.number];
         let is_waiting = !self.waiting.is_empty();
         let is_finished = !is_waiting && self.pipeline.is_finished();
-        if is_finished {
+        let is_idle = !is_waiting && self.desk.is_idle() && self.pipeline.is_idle();
+        if is_finished || self.is_draining && is_idle {
             // The run may end before the next tick, and its summary has to have everything.
             self.tell_counters();
         }
         state.is_finished.store(is_finished, Ordering::Release);
-        let is_idle = !is_waiting && self.desk.is_idle() && self.pipeline.is_idle();
         state.is_idle.store(is_idle, Ordering::Release);
     }
 
