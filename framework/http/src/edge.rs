@@ -6,7 +6,7 @@ use actix_web::{
     HttpRequest, HttpResponse,
     http::{
         Method,
-        header::{self, HeaderMap},
+        header::{self, HeaderMap, HeaderValue},
     },
     web,
 };
@@ -172,8 +172,8 @@ fn key_of(function: &LinkedFunction, text: &[u8]) -> Result<Vec<u8>, Problem> {
 /// The idempotency key of a request, if it has one.
 fn once(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {
     let mut given = headers.get_all(IDEMPOTENCY_KEY);
-    let Some(once) = given.next().map(|value| value.as_bytes()) else { return Ok(None) };
-    let is_text = once.iter().all(|byte| byte.is_ascii_graphic());
+    let Some(once) = given.next().map(HeaderValue::as_bytes) else { return Ok(None) };
+    let is_text = once.iter().all(u8::is_ascii_graphic);
     if once.is_empty() || once.len() > ONCE_BYTES_MAX || !is_text || given.next().is_some() {
         let text = format!("a request has one idempotency key, of 1 to {ONCE_BYTES_MAX} letters, digits and signs");
         return Err(Problem::new("bad-idempotency-key", text));
