@@ -17,7 +17,7 @@ use statefn_core::{
     function::{Accepts, Access, Function, Handles, Incoming, Target, TargetDeclaration},
     host::Handlers,
     message::{decode_json, encode_json},
-    ports::requests::{Condition, Demand, Requests, Unanswered},
+    ports::requests::{Condition, Demand, Requests, Unanswered, conformance},
     program::{FunctionSpec, Program, ProgramSpec},
     shard::{Reply, Trouble, Wants},
     state::{self, Field},
@@ -189,6 +189,23 @@ fn each_request_is_answered_and_what_was_answered_is_there_after_a_restart() {
     };
     assert_eq!(Counter::decode_state(&state).expect("reads").sum, sums[3]);
     assert_eq!(service.demand(demand("nobody", Wants::State, "")).recv(), Ok(Ok(Reply::State(None))));
+    service.stop();
+}
+
+#[test]
+fn the_intake_conforms() {
+    let data = tempfile::tempdir().expect("a directory");
+    let service = Service::start(data.path(), 50);
+    conformance(&demand("a", Wants::Answer, "{\"amount\":1}"), |demands| {
+        let told: Vec<_> = demands.into_iter().map(|demand| service.demand(demand)).collect();
+        told.into_iter()
+            .map(|told| told.iter().collect::<Vec<_>>())
+            .map(|told| {
+                assert_eq!(told.len(), 1, "each demand is told once");
+                told[0].clone()
+            })
+            .collect()
+    });
     service.stop();
 }
 

@@ -80,6 +80,32 @@ impl fmt::Display for Condition {
     }
 }
 
+/// How many demands the suite makes at a time.
+const DEMANDS: usize = 100;
+
+/// The suite that every implementation of [`Requests`] passes; `ask` makes demands, in their order and
+/// without waiting between them, and waits until each was told, once; `good` is a demand for an answer.
+///
+/// # Panics
+/// If an implementation breaks its contract.
+pub fn conformance(good: &Demand, mut ask: impl FnMut(Vec<Demand>) -> Vec<Result<Reply, Unanswered>>) {
+    let told = ask(vec![good.clone(); DEMANDS]);
+    assert_eq!(told.len(), DEMANDS, "each demand is told once");
+    for told in told {
+        assert!(matches!(told, Ok(Reply::Answered(_)) | Err(Unanswered::Overloaded)), "a demand was told {told:?}");
+    }
+    let told = ask(vec![Demand { patience: Duration::ZERO, ..good.clone() }]);
+    assert_eq!(told, [Err(Unanswered::Expired)], "a demand that may not wait is not begun late");
+    let told =
+        ask(vec![Demand { wants: Wants::Commit, ..good.clone() }, Demand { wants: Wants::State, ..good.clone() }]);
+    assert_eq!(told.first(), Some(&Ok(Reply::Taken)), "a message that is committed is taken");
+    assert!(matches!(told.last(), Some(Ok(Reply::State(Some(_))))), "a key that was called has a state: {told:?}");
+    let once = Demand { once: Some(b"once".to_vec()), ..good.clone() };
+    let told = ask(vec![once.clone(), once]);
+    assert!(matches!(told.first(), Some(Ok(Reply::Answered(_)))), "a demand was told {told:?}");
+    assert_eq!(told.first(), told.last(), "a demand that is made again is told the same");
+}
+
 /// Where demands go; see the module for the contract.
 pub trait Requests: Send + Sync {
     /// Makes a demand.

@@ -106,9 +106,13 @@ pub(crate) fn until(now: ProcessingTime, kept_ms: i64) -> i64 {
 }
 
 /// A number that two requests with one idempotency key have in common only if they are the same:
-/// FNV-1a, 64 bits.
+/// FNV-1a, 64 bits. It stands on disk, so what goes into it stays as it is.
 pub(crate) fn hash_of(wants: Wants, message: &str, payload: &[u8]) -> u64 {
-    let wants = [wants as u8];
+    let wants = [match wants {
+        Wants::Answer => 0,
+        Wants::Commit => 1,
+        Wants::State => 2,
+    }];
     let length = (message.len() as u64).to_le_bytes();
     let bytes = wants.iter().chain(&length).chain(message.as_bytes()).chain(payload);
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
