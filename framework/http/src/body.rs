@@ -1,7 +1,7 @@
 //! Reading a body: bounded in size and time.
 
 use actix_web::{
-    HttpRequest,
+    HttpMessage, HttpRequest,
     http::header::{self, HeaderMap},
     web,
 };
@@ -10,12 +10,19 @@ use tokio::time::timeout;
 
 use crate::{problem::Problem, server::Options};
 
-/// Checks that a body is said to have the encoding of the message.
-pub(crate) fn check_type(headers: &HeaderMap, encoding: Encoding) -> Result<(), Problem> {
-    let wanted = match encoding {
+/// The content type of JSON lines.
+pub(crate) const LINES: &str = "application/x-ndjson";
+
+/// The content type of an encoding.
+pub(crate) fn content(encoding: Encoding) -> &'static str {
+    match encoding {
         Encoding::Json => "application/json",
         Encoding::Protobuf => "application/x-protobuf",
-    };
+    }
+}
+
+/// Checks that a body is said to be what is wanted.
+pub(crate) fn check_type(headers: &HeaderMap, wanted: &str) -> Result<(), Problem> {
     let wrong = |what: &str| Problem::new("bad-content-type", format!("{what}: this message is `{wanted}`"));
     let mut given = headers.get_all(header::CONTENT_TYPE);
     let text = given.next().and_then(|value| value.to_str().ok());
@@ -38,6 +45,14 @@ pub(crate) fn check_type(headers: &HeaderMap, encoding: Encoding) -> Result<(), 
     }
 }
 
+/// Notes that the body of a request was read to its end.
+struct WasRead;
+
+/// Whether the body of a request was read to its end.
+pub(crate) fn was_read(request: &HttpRequest) -> bool {
+    request.extensions().contains::<WasRead>()
+}
+
 /// Reads a whole body.
 pub(crate) async fn read(
     request: &HttpRequest,
@@ -52,7 +67,10 @@ pub(crate) async fn read(
         return Err(too_large());
     }
     match timeout(limits.body_time_max, payload.to_bytes_limited(bytes_max)).await {
-        Ok(Ok(Ok(body))) => Ok(body),
+        Ok(Ok(Ok(body))) => {
+            request.extensions_mut().insert(WasRead);
+            Ok(body)
+        }
         Ok(Ok(Err(error))) => Err(Problem::new("bad-body", error.to_string())),
         Ok(Err(_)) => Err(too_large()),
         Err(_) => {

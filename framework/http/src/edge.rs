@@ -20,10 +20,14 @@ use statefn_core::{
     shard::{Reply, Wants},
     state::to_value,
 };
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot::{self, error::RecvError},
+    time::{Instant, error::Elapsed, timeout_at},
+};
 
 use crate::{
-    body,
+    batch::{self, Item},
+    body::{self, content},
     path::Place,
     problem::{CODES, Problem},
     query::Query,
@@ -44,8 +48,11 @@ pub(crate) struct Edge {
 pub(crate) async fn handle(request: HttpRequest, payload: web::Payload, edge: web::Data<Edge>) -> HttpResponse {
     let answered = edge.answer(&request, payload).await;
     let mut response = answered.unwrap_or_else(|problem| problem.response());
-    if edge.requests.condition() == Condition::Stopping {
-        // The client finds another process, or this one when it runs again.
+    let is_stopping = edge.requests.condition() == Condition::Stopping;
+    let has_body = !matches!(*request.method(), Method::GET | Method::HEAD);
+    if is_stopping || has_body && !body::was_read(&request) {
+        // The client finds another process, or this one when it runs again; and what stands behind a
+        // body that nobody has read is not looked for.
         response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
     }
     response
@@ -62,8 +69,9 @@ impl Edge {
                 let query = Query::of(request.query_string())?;
                 self.message(request, payload, [&function, &last], &key, query).await
             }
+            Place::Batch(function) if is_post => self.batch(request, payload, &function).await,
             Place::Key { last, .. } if last == "state" => Err(Problem::method("GET, POST")),
-            Place::Key { .. } => Err(Problem::method("POST")),
+            Place::Batch(_) | Place::Key { .. } => Err(Problem::method("POST")),
             _ if !is_get => Err(Problem::method("GET")),
             Place::Functions => Ok(json(&self.functions())),
             Place::Health => Ok(json(&json!({ "status": "alive" }))),
@@ -99,23 +107,19 @@ impl Edge {
         query: Query,
     ) -> Result<HttpResponse, Problem> {
         let (function, linked) = self.function(function)?;
-        let messages = &linked.spec.messages;
-        let handler = messages.iter().position(|handler| handler.message == message).ok_or_else(|| {
-            let text = format!("`{}` takes no message {message:?}; `GET /functions` lists them", linked.spec.name);
-            Problem::new("unknown-message", text)
-        })?;
+        let (handler, known) = handler_of(linked, message)?;
         let key = key_of(linked, key)?;
-        body::check_type(request.headers(), messages[handler].encoding)?;
+        body::check_type(request.headers(), content(known.encoding))?;
         let payload = body::read(request, payload, &self.options).await?.to_vec();
         let wants = if query.is_sent { Wants::Commit } else { Wants::Answer };
         if query.is_sent {
             // Nobody would be told later that it cannot be read.
-            (messages[handler].check)(&payload).map_err(|error| Problem::new("bad-message", error.to_string()))?;
+            (known.check)(&payload).map_err(|error| Problem::new("bad-message", error.to_string()))?;
         }
         let once = once(request.headers())?;
-        let demand = Demand { handler: handler as u16, once, payload, ..self.of(function, key, wants) };
+        let demand = Demand { handler, once, payload, ..self.of(function, key, wants) };
         match self.demand(demand).await? {
-            Reply::Answered(answer) => Ok(answered(&messages[handler], answer)),
+            Reply::Answered(answer) => Ok(answered(known, answer)),
             Reply::Rejected(rejection) => Err(Problem::rejected(&rejection)),
             Reply::Failed(trouble) => {
                 tracing::warn!(function = linked.spec.name, message, "a request could not be handled: {trouble}");
@@ -125,6 +129,35 @@ impl Edge {
         }
     }
 
+    /// Sends many messages; all lines are read before the first is sent.
+    async fn batch(
+        &self,
+        request: &HttpRequest,
+        payload: web::Payload,
+        function: &str,
+    ) -> Result<HttpResponse, Problem> {
+        let (function, linked) = self.function(function)?;
+        body::check_type(request.headers(), body::LINES)?;
+        let body = body::read(request, payload, &self.options).await?;
+        let items = batch::read(linked, &body)?.into_iter();
+        let told: Vec<_> = items
+            .map(|Item { handler, key, once, payload }| {
+                self.ask(Demand { handler, once, payload, ..self.of(function, key, Wants::Commit) })
+            })
+            .collect();
+        let until = Instant::now() + self.options.answer_time_max;
+        let mut lines = String::new();
+        for told in told {
+            let line = match outcome(timeout_at(until, told).await) {
+                Ok(Reply::Failed(trouble)) => line_of(&trouble.into()),
+                Ok(_) => json!({ "status": 202 }),
+                Err(problem) => line_of(&problem),
+            };
+            lines += &format!("{line}\n");
+        }
+        Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, body::LINES)).body(lines))
+    }
+
     fn of(&self, function: FunctionId, key: Vec<u8>, wants: Wants) -> Demand {
         // It is dropped well before the client is told that nobody knows.
         let patience = self.options.answer_time_max / 2;
@@ -132,13 +165,15 @@ impl Edge {
     }
 
     async fn demand(&self, demand: Demand) -> Result<Reply, Problem> {
+        let until = Instant::now() + self.options.answer_time_max;
+        outcome(timeout_at(until, self.ask(demand)).await)
+    }
+
+    fn ask(&self, demand: Demand) -> oneshot::Receiver<Told> {
         let (teller, told) = oneshot::channel();
         // The client may be gone by then.
         self.requests.demand(demand, Box::new(|outcome| _ = teller.send(outcome)));
-        match timeout(self.options.answer_time_max, told).await {
-            Ok(Ok(outcome)) => Ok(outcome?),
-            Ok(Err(_)) | Err(_) => Err(Unanswered::Unknown.into()),
-        }
+        told
     }
 
     fn functions(&self) -> Value {
@@ -160,7 +195,34 @@ impl Edge {
     }
 }
 
-fn key_of(function: &LinkedFunction, text: &[u8]) -> Result<Vec<u8>, Problem> {
+/// What a demand is told.
+type Told = Result<Reply, Unanswered>;
+
+/// What came of a demand, as far as anybody knows by now.
+fn outcome(told: Result<Result<Told, RecvError>, Elapsed>) -> Result<Reply, Problem> {
+    match told {
+        Ok(Ok(told)) => Ok(told?),
+        Ok(Err(_)) | Err(_) => Err(Unanswered::Unknown.into()),
+    }
+}
+
+/// What a line of a batch is told.
+fn line_of(problem: &Problem) -> Value {
+    json!({ "status": problem.status(), "code": problem.kind(), "detail": problem.detail() })
+}
+
+pub(crate) fn handler_of<'a>(
+    function: &'a LinkedFunction,
+    message: &str,
+) -> Result<(u16, &'a MessageHandler), Problem> {
+    let mut handlers = (0..).zip(&function.spec.messages);
+    handlers.find(|(_, handler)| handler.message == message).ok_or_else(|| {
+        let text = format!("`{}` takes no message {message:?}; `GET /functions` lists them", function.spec.name);
+        Problem::new("unknown-message", text)
+    })
+}
+
+pub(crate) fn key_of(function: &LinkedFunction, text: &[u8]) -> Result<Vec<u8>, Problem> {
     if text.len() > KEY_BYTES_MAX {
         return Err(Problem::new("bad-key", format!("the key has {} bytes; the limit is {KEY_BYTES_MAX}", text.len())));
     }
@@ -173,12 +235,19 @@ fn key_of(function: &LinkedFunction, text: &[u8]) -> Result<Vec<u8>, Problem> {
 fn once(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {
     let mut given = headers.get_all(IDEMPOTENCY_KEY);
     let Some(once) = given.next().map(HeaderValue::as_bytes) else { return Ok(None) };
-    let is_text = once.iter().all(u8::is_ascii_graphic);
-    if once.is_empty() || once.len() > ONCE_BYTES_MAX || !is_text || given.next().is_some() {
-        let text = format!("a request has one idempotency key, of 1 to {ONCE_BYTES_MAX} letters, digits and signs");
-        return Err(Problem::new("bad-idempotency-key", text));
+    if given.next().is_some() {
+        return Err(Problem::new("bad-idempotency-key", "the request has two idempotency keys"));
     }
-    Ok(Some(once.to_vec()))
+    check_once(once).map(|()| Some(once.to_vec()))
+}
+
+/// Checks that these bytes can be an idempotency key.
+pub(crate) fn check_once(once: &[u8]) -> Result<(), Problem> {
+    if (1..=ONCE_BYTES_MAX).contains(&once.len()) && once.iter().all(u8::is_ascii_graphic) {
+        return Ok(());
+    }
+    let text = format!("an idempotency key has 1 to {ONCE_BYTES_MAX} letters, digits and signs");
+    Err(Problem::new("bad-idempotency-key", text))
 }
 
 fn described(handler: &MessageHandler) -> Value {
@@ -193,13 +262,6 @@ fn described(handler: &MessageHandler) -> Value {
         "answer": content(handler.answer_encoding),
         "waits_for_event_time": handler.in_event_time_order,
     })
-}
-
-fn content(encoding: Encoding) -> &'static str {
-    match encoding {
-        Encoding::Json => "application/json",
-        Encoding::Protobuf => "application/x-protobuf",
-    }
 }
 
 fn answered(handler: &MessageHandler, answer: Vec<u8>) -> HttpResponse {

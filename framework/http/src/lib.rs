@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `POST /functions/{namespace}/{name}/{key}/{message}` | what the handler returns, after the commit |
 //! | the same with `?mode=send` | 202 once the message is committed |
+//! | `POST /batch/{namespace}/{name}` | many messages, a line of JSON each, sent: what became of each line |
 //! | `GET /functions/{namespace}/{name}/{key}/state` | the state of the key as JSON |
 //! | `GET /functions` | the functions, their keys and messages |
 //! | `GET /health`, `GET /ready` | 200 while the process lives; while it takes requests |
@@ -30,6 +31,7 @@
 
 #![forbid(unsafe_code)]
 
+mod batch;
 mod body;
 mod edge;
 mod path;

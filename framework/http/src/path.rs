@@ -11,6 +11,8 @@ use crate::problem::Problem;
 pub(crate) enum Place {
     /// All functions.
     Functions,
+    /// Many messages of a function.
+    Batch(String),
     /// A message, or the state, of a key.
     Key {
         function: String,
@@ -38,6 +40,7 @@ impl Place {
                 let function = format!("{}/{}", text(namespace)?, text(name)?);
                 Ok(Self::Key { function, key: key.to_vec(), last: text(last)?.to_owned() })
             }
+            [b"batch", namespace, name] => Ok(Self::Batch(format!("{}/{}", text(namespace)?, text(name)?))),
             [b"health"] => Ok(Self::Health),
             [b"ready"] => Ok(Self::Ready),
             [b"errors", code] => Ok(Self::Error(text(code)?.to_owned())),

@@ -42,6 +42,7 @@ macro_rules! codes {
 
 codes! {
     "answers-full" 503 "no more answers can be remembered";
+    "bad-batch" 400 "a line of the batch is wrong";
     "bad-body" 400 "the body could not be read to its end";
     "bad-content-type" 415 "the body is not of the kind that the message has";
     "bad-idempotency-key" 400 "the idempotency key cannot be taken";
@@ -104,6 +105,18 @@ impl Problem {
         Self { status, code, value: Some(value), ..Self::new("rejected", "the handler said no; `value` says why") }
     }
 
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
+
+    pub(crate) fn kind(&self) -> &'static str {
+        self.kind
+    }
+
     #[cfg(test)]
     pub(crate) fn code(&self) -> &'static str {
         self.kind
@@ -126,10 +139,6 @@ impl Problem {
         }
         if let Some(allow) = self.allow {
             response.insert_header((header::ALLOW, allow));
-        }
-        if matches!(self.kind, "slow-body" | "body-too-large" | "bad-body") {
-            // What is still to come on this connection is not worth reading.
-            response.force_close();
         }
         response.body(json!(body).to_string())
     }
@@ -185,6 +194,7 @@ mod tests {
     fn codes_are_sorted_and_every_one_is_used() {
         assert!(CODES.is_sorted_by_key(|code| code.name));
         let sources = [
+            include_str!("batch.rs"),
             include_str!("body.rs"),
             include_str!("edge.rs"),
             include_str!("path.rs"),

@@ -216,3 +216,54 @@ fn timers_fire_though_nobody_says_anything() {
     let summary = service.stop();
     assert_eq!(summary.totals.shards.timers, 1);
 }
+
+#[test]
+fn a_batch_is_sent_line_by_line_or_not_at_all() {
+    const BATCH: &str = "/batch/test/counter";
+    let data = tempfile::tempdir().expect("a directory");
+    let service = Service::start(data.path());
+    let mut client = service.client();
+    let mut send = |lines: &str| {
+        client.send(&post(BATCH, "content-type: application/x-ndjson\r\n", lines.as_bytes()));
+        client.response().expect("an answer")
+    };
+    let line = |key: &str, amount: u64| format!(r#"{{"key":"{key}","message":"add","body":{{"amount":{amount}}}}}"#);
+    let good: Vec<String> = (1..=500).map(|number| line(&format!("a/{}", number % 5), number)).collect();
+    let sent = send(&good.join("\n"));
+    assert_eq!((sent.status, sent.text().lines().count()), (200, 500));
+    assert!(sent.text().lines().all(|line| line == r#"{"status":202}"#));
+    let once = line("once", 7).replace("}}", r#"},"idempotency_key":"k"}"#);
+    assert_eq!(send(&format!("{once}\n\n{once}\n")).text().lines().count(), 2);
+    let reused = send(&once.replace('7', "8"));
+    assert!(reused.text().contains("idempotency-key-reused"), "{}", reused.text());
+    for (lines, expected) in [
+        (format!("{}\n{{}}", line("b", 1)), "line 2: missing field `key`"),
+        (format!("{}\n{}", line("b", 1), line("", 1)), "line 2: the key is empty"),
+        (line("b", 1).replace("add", "nothing"), "line 1: `test/counter` takes no message"),
+        (line("b", 1).replace("amount", "amounts"), "line 1: missing field `amount`"),
+        (line("b", 1).replace("key", "keys"), "line 1: unknown field `keys`"),
+        (line("b", 1).repeat(2), "line 1: trailing characters"),
+        (once.replace("\"k\"", "\"a b\""), "line 1: an idempotency key has"),
+        (String::new(), "the batch has no line"),
+        ("\n".repeat(1_000), "the batch has no line"),
+        (vec![line("b", 1); 10_001].join("\n"), "a batch has at most 10000 lines"),
+    ] {
+        let refused = send(&lines);
+        assert_eq!((refused.status, refused.code().as_str()), (400, "bad-batch"), "{expected}");
+        let detail = refused.json()["detail"].as_str().expect("text").to_owned();
+        assert!(detail.starts_with(expected), "{detail}");
+    }
+    let mut client = service.client();
+    assert_eq!(client.get("/functions/test/counter/b/state").code(), "no-state");
+    assert_eq!(client.get("/functions/test/counter/once/state").json()["sum"], 7);
+    let sum = |key: u64| (1..=500).filter(|number| number % 5 == key).sum::<u64>();
+    for key in 0..5 {
+        assert_eq!(client.get(&format!("/functions/test/counter/a%2F{key}/state")).json()["sum"], sum(key));
+    }
+    assert_eq!(client.get(BATCH).code(), "bad-method");
+    let unread = client.post(BATCH, &line("b", 1));
+    // What stands behind a body that nobody has read is not looked for, and the client is told.
+    assert_eq!((unread.code().as_str(), unread.header("connection")), ("bad-content-type", Some("close")));
+    assert!(client.is_closed());
+    service.stop();
+}
