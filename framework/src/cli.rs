@@ -222,7 +222,9 @@ async fn wait_for_signal() {
 
 /// Shows how far a run is until it ends.
 fn watch(running: &Running) {
-    if std::io::stderr().is_terminal() { watch_bar(running) } else { watch_lines(running) }
+    // Nobody knows how far a service is.
+    let has_end = running.http_address().is_none();
+    if has_end && std::io::stderr().is_terminal() { watch_bar(running) } else { watch_lines(running) }
 }
 
 fn watch_bar(running: &Running) {

@@ -5,6 +5,7 @@
 mod app;
 mod cli;
 mod error;
+mod http;
 pub mod inspect;
 pub mod run;
 pub mod settings;
@@ -28,6 +29,7 @@ pub use statefn_core::{
     Address, Context, DecodeError, Due, Egress, Encoding, EventTime, Failed, Fault, IntoKey, Key, KeyBytes, LinkError,
     Message, Never, ProcessingTime, Reject, State, Wire,
     ingress::{Ingress, Router},
+    key::KeyKind,
 };
 
 /// Makes the methods of an impl block the handlers of a stateful function.

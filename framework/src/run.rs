@@ -1,12 +1,13 @@
 //! Running an app in this process.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use statefn_core::limits::SHARDS_MAX;
+use statefn_core::limits::{ANSWERS_KEPT_MS, SHARDS_MAX};
 pub use statefn_runtime::engine::{End, Latency, Status, Stop, Totals};
 use statefn_runtime::{
     egress::{Place, SinkSpec},
@@ -16,8 +17,12 @@ use statefn_runtime::{
 use crate::{
     App, Error, Settings,
     app::{Linked, Parts},
+    http::Service,
     settings::{EgressKind, EgressSettings, IngressSettings, Names, Origins, written},
 };
+
+/// How long answers are remembered if settings do not say.
+const ANSWERS_KEPT: Duration = Duration::from_millis(ANSWERS_KEPT_MS as u64);
 
 /// What a run did.
 #[derive(Debug, Clone)]
@@ -39,6 +44,7 @@ pub struct Summary {
 #[derive(Debug)]
 pub struct Running {
     thread: JoinHandle<Result<Summary, Error>>,
+    http_address: Option<SocketAddr>,
     status: Arc<Status>,
     stop: Stop,
 }
@@ -48,6 +54,12 @@ impl Running {
     #[must_use]
     pub fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// Where it listens for HTTP, if it does.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
     }
 
     /// What stops it.
@@ -72,7 +84,8 @@ impl Running {
 }
 
 impl App {
-    /// Runs the app with its own settings until its input ends.
+    /// Runs the app with its own settings until its input ends; one that listens for HTTP runs until
+    /// it is stopped.
     ///
     /// # Errors
     /// See [`Error`]. What was committed stays; the next run goes on from there.
@@ -89,9 +102,13 @@ impl App {
         let plan = plan(linked?, &names, &settings, &origins)?;
         let (status, stop) = (Arc::new(Status::new()), Stop::default());
         let (seen, stopped) = (Arc::clone(&status), stop.clone());
+        let service = Service::start(&plan, &settings, &status)?;
+        let http_address = service.as_ref().map(Service::address);
         let run = move || {
             let started_at = Instant::now();
-            let end = engine::run(&plan, &seen, &stopped)?;
+            let end = engine::run(&plan, service.as_ref().map(Service::intake), &seen, &stopped);
+            service.into_iter().for_each(Service::stop);
+            let end = end?;
             let summary = Summary {
                 end,
                 elapsed: started_at.elapsed(),
@@ -106,7 +123,7 @@ impl App {
         };
         let builder = std::thread::Builder::new().name("statefn".into());
         let thread = builder.spawn(run).map_err(|error| Error::Broken(format!("cannot start a thread: {error}")))?;
-        Ok(Running { thread, status, stop })
+        Ok(Running { thread, http_address, status, stop })
     }
 }
 
@@ -133,6 +150,7 @@ pub(crate) fn plan(parts: Linked, names: &Names, settings: &Settings, origins: &
         commit_interval: settings.commit_interval(),
         snapshot_tail_bytes: settings.snapshot_tail_bytes(),
         segment_bytes: settings.segment_bytes(),
+        answers_kept: settings.http.answers_kept.unwrap_or(ANSWERS_KEPT),
         program,
         ingresses,
         inputs,

@@ -98,6 +98,7 @@ fn wire_by_prost(ident: &Ident) -> TokenStream {
     quote! {
         #[automatically_derived]
         impl ::statefn::__private::Wire for #ident {
+            const CONTENT: ::statefn::__private::Encoding = ::statefn::__private::Encoding::Protobuf;
             fn encode(&self, out: &mut ::std::vec::Vec<u8>) {
                 ::statefn::__private::encode_prost(self, out);
             }

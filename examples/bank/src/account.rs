@@ -35,6 +35,21 @@ pub struct HoldExpired {
     pub cents: i64,
 }
 
+/// Moves money to another account at once, and answers what is left.
+#[derive(Debug, Clone, Serialize, Deserialize, Message)]
+#[message(name = "pay")]
+pub struct Pay {
+    /// The other account.
+    pub to: String,
+    /// How much.
+    pub cents: i64,
+}
+
+/// Asks for what can be spent.
+#[derive(Debug, Clone, Serialize, Deserialize, Message)]
+#[message(name = "get-balance")]
+pub struct GetBalance {}
+
 /// What an account has after a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Message)]
 #[message(name = "statement")]
@@ -62,6 +77,20 @@ impl Account {
         let receive = Receive { from: ctx.key().clone(), cents: transfer.cents };
         ctx.send(api::Account::at(&transfer.to), receive);
         Ok(())
+    }
+
+    /// What [`Transfer`] does, at once, for those who wait for an answer: the new balance.
+    #[on]
+    fn pay(&mut self, pay: &Pay, ctx: &mut Context<Self>) -> Result<i64, Overdrawn> {
+        self.take(pay.cents, ctx.key())?;
+        self.booked(-pay.cents, ctx);
+        ctx.send(api::Account::at(&pay.to), Receive { from: ctx.key().clone(), cents: pay.cents });
+        Ok(self.balance_cents)
+    }
+
+    #[on]
+    fn balance(&self, _: &GetBalance) -> i64 {
+        self.balance_cents
     }
 
     /// A closed account does not reject: a rejection would leave nothing, and the money is already

@@ -6,6 +6,8 @@
 //!                              │    └─┘
 //!                              └────► bank/auditor (by day) ──► audits.jsonl
 //! ```
+//! It is a service too: `README.md` beside this crate pays over HTTP.
+//!
 //! Money that is paid in comes from the account `vault`, so all accounts sum to zero, always. The
 //! auditor shows that for each day; `tests/simulation.rs` shows it for every moment, whatever
 //! crashes.
@@ -20,7 +22,7 @@ use std::path::Path;
 use statefn::{Module, prelude::*};
 
 pub use self::{
-    account::{Account, HoldExpired, STATEMENTS, Statement},
+    account::{Account, GetBalance, HoldExpired, Pay, STATEMENTS, Statement},
     auditor::{AUDITS, Audit, Auditor, Booked, day_of},
     order::{Action, Order},
 };

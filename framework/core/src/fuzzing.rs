@@ -76,6 +76,11 @@ fn check_op(op: OpRef<'_>) {
             let read = PendingRef::read(&mut Reader::new(&again));
             assert_eq!(read, Ok(pending), "what is read is written again");
         }
+        OpRef::Answer(answer) => {
+            answer.put(&mut again);
+            let read = frame::AnswerRef::read(&mut Reader::new(&again));
+            assert_eq!(read, Ok(answer), "what is read is written again");
+        }
         OpRef::Position(_, _, position) => {
             position.put(&mut again);
             let read = frame::Position::read(&mut Reader::new(&again));

@@ -7,6 +7,7 @@
 //! Deliberately absent: loading state while a run is on; all instances are in memory.
 
 use std::{
+    borrow::Cow,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -15,14 +16,15 @@ use std::{
 use hashbrown::HashTable;
 
 use crate::{
+    address::murmur2,
     codec::{put_bytes, put_varint, put_with},
     context::Context,
     decoded::Decoded,
     effect::{Call, Effects},
     error::{DecodeError, Reject},
-    function::{Access, Function, HandlerReturn, Handles, HandlesTimer, Incoming, Outcome},
+    function::{Accepts, Access, Function, HandlerReturn, Handles, HandlesTimer, Incoming, Outcome},
     key::{Key, KeyBytes},
-    message::Message,
+    message::{Message, Wire},
     program::{Links, MessageHandler, NameId},
     shard::{frame::Op, rules::Rule},
     time::ProcessingTime,
@@ -58,7 +60,7 @@ pub enum Failure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// Its stable code.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// The HTTP status of its answer.
     pub status: u16,
     /// Its encoded value.
@@ -90,6 +92,13 @@ pub trait ErasedHost: Send {
 
     /// Returns every state, encoded, in the order of the keys' bytes.
     fn states(&self) -> Vec<(&[u8], Vec<u8>)>;
+
+    /// The encoded state of a key; none if it has none.
+    fn encoded_state(&self, hash: u32, key: &[u8]) -> Option<Vec<u8>>;
+
+    /// Forgets the instance that was made last, if its key has no state after all: a read, or a
+    /// call that failed, must not cost memory for each key that anybody may think of.
+    fn forget_last(&mut self);
 
     /// Whether any state changed since the last `seal`.
     fn is_dirty(&self) -> bool;
@@ -233,11 +242,18 @@ impl<F: Function> Handlers<F> {
         F: Handles<M>,
     {
         assert_eq!(
-            usize::from(<F as crate::function::Accepts<M>>::INDEX),
+            usize::from(<F as Accepts<M>>::INDEX),
             self.messages.len(),
             "handlers are registered in the order of their INDEX"
         );
-        let handler = MessageHandler { message: M::NAME, in_event_time_order: <F as Handles<M>>::IN_EVENT_TIME_ORDER };
+        let handler = MessageHandler {
+            message: M::NAME,
+            in_event_time_order: <F as Handles<M>>::IN_EVENT_TIME_ORDER,
+            access: <F as Handles<M>>::ACCESS,
+            encoding: M::ENCODING,
+            answer_encoding: <<F as Accepts<M>>::Return as HandlerReturn>::Answer::CONTENT,
+            check: |bytes| M::decode(bytes).map(drop),
+        };
         self.messages.push((handler, Box::new(OnMessage::<M>(Incoming::empty()))));
     }
 
@@ -428,7 +444,7 @@ fn unreadable(error: DecodeError) -> Failure {
 fn rejected(rejection: &impl Reject) -> Failure {
     let mut value = Vec::new();
     rejection.encode(&mut value);
-    Failure::Rejected(Rejection { code: rejection.code(), status: rejection.status(), value })
+    Failure::Rejected(Rejection { code: rejection.code().into(), status: rejection.status(), value })
 }
 
 /// The text of a panic.
@@ -553,6 +569,26 @@ impl<F: Function> ErasedHost for Host<F> {
             .collect();
         states.sort_unstable_by_key(|(key, _)| *key);
         states
+    }
+
+    fn encoded_state(&self, hash: u32, key: &[u8]) -> Option<Vec<u8>> {
+        let slot = &self.table.slots[self.table.find(hash, key)? as usize];
+        slot.exists.then(|| {
+            let mut state = Vec::new();
+            slot.state.encode_state(&mut state);
+            state
+        })
+    }
+
+    fn forget_last(&mut self) {
+        let Some(slot) = self.table.slots.last().filter(|slot| !slot.exists && !slot.dirty && !slot.parked) else {
+            return;
+        };
+        let (hash, last) = (spread(murmur2(slot.key.get())), self.table.slots.len() as u32 - 1);
+        if let Ok(found) = self.table.places.find_entry(hash, |place| place.slot == last) {
+            found.remove();
+        }
+        self.table.slots.pop();
     }
 
     fn is_dirty(&self) -> bool {

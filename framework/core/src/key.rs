@@ -1,6 +1,6 @@
 //! Keys: the identity of one instance, with the bytes that Kafka's clients would write for it.
 
-use std::fmt::{self, Debug};
+use std::fmt::{self, Debug, Display};
 
 use uuid::Uuid;
 
@@ -26,6 +26,10 @@ use crate::error::DecodeError;
     note = "keys are `String`, integers, `Uuid`, or a type of yours with `impl statefn::Key for {Self}`"
 )]
 pub trait Key: Sized + Clone + Eq + Debug + Send + 'static {
+    /// How a person or a URL writes it. A type of your own that is an integer inside says so, with
+    /// `const KIND: KeyKind = u64::KIND`; else its text is the very bytes that `write` writes.
+    const KIND: KeyKind = KeyKind::Bytes;
+
     /// Appends the key's bytes; equal keys write equal bytes, unequal keys unequal ones.
     fn write(&self, out: &mut KeyBytes);
 
@@ -129,6 +133,83 @@ impl<const INLINE: usize> Debug for KeyBytes<INLINE> {
     }
 }
 
+/// How the text of a key becomes its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// Text is UTF-8.
+    Text,
+    /// A UUID is its text.
+    Uuid,
+    /// An integer is decimal.
+    Integer {
+        /// How many bytes it has.
+        bytes: u8,
+        /// Whether it may be negative.
+        is_signed: bool,
+    },
+    /// A type of the app: its text is its bytes.
+    Bytes,
+}
+
+impl KeyKind {
+    /// The bytes of the key that is written as `text`; each key is written in one way only.
+    ///
+    /// # Errors
+    /// If it is no integer of this size, or not as one is written: `7`, and not `+7` or `07`.
+    pub fn bytes(self, text: &[u8]) -> Result<Vec<u8>, DecodeError> {
+        match self {
+            Self::Integer { bytes, is_signed } => integer(text, usize::from(bytes), is_signed),
+            Self::Text | Self::Uuid | Self::Bytes => Ok(text.to_vec()),
+        }
+    }
+}
+
+impl Display for KeyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text => f.write_str("text"),
+            Self::Uuid => f.write_str("uuid"),
+            Self::Integer { bytes, is_signed } => {
+                write!(f, "{}{}", if *is_signed { 'i' } else { 'u' }, u32::from(*bytes) * 8)
+            }
+            Self::Bytes => f.write_str("bytes"),
+        }
+    }
+}
+
+fn integer(text: &[u8], bytes: usize, is_signed: bool) -> Result<Vec<u8>, DecodeError> {
+    let kind = KeyKind::Integer { bytes: bytes as u8, is_signed };
+    let wrong = || {
+        let text = String::from_utf8_lossy(text);
+        DecodeError::new(format_args!("`{text}` is no {kind}: write it in decimal, without `+` or zeros in front"))
+    };
+    let digits = std::str::from_utf8(text).map_err(|_| wrong())?;
+    let (all, is_canonical) = if is_signed {
+        let number: i128 = digits.parse().map_err(|_| wrong())?;
+        (number.to_be_bytes(), number.to_string() == digits)
+    } else {
+        let number: u128 = digits.parse().map_err(|_| wrong())?;
+        (number.to_be_bytes(), number.to_string() == digits)
+    };
+    let (front, own) = all.split_at(all.len() - bytes);
+    // What is cut off must say nothing: zeros, or the sign again.
+    let sign = if is_signed && own[0] & 0x80 != 0 { 0xff } else { 0 };
+    if !is_canonical || front.iter().any(|byte| *byte != sign) {
+        return Err(wrong());
+    }
+    Ok(own.to_vec())
+}
+
+/// The bytes of the key of type `K` that is written as `text`.
+///
+/// # Errors
+/// If it is no such key.
+pub fn from_text<K: Key>(text: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    // Reading and writing again gives keys with several texts, such as UUIDs, their one form.
+    let key = K::read(&K::KIND.bytes(text)?)?;
+    Ok(KeyBytes::of(&key).get().to_vec())
+}
+
 /// What can stand where a key of type `K` is wanted: the key, a reference to it, or a literal.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no key of this function, whose keys are `{K}`",
@@ -174,6 +255,8 @@ impl IntoKey<String> for &str {
 }
 
 impl Key for String {
+    const KIND: KeyKind = KeyKind::Text;
+
     fn write(&self, out: &mut KeyBytes) {
         out.push(self.as_bytes());
     }
@@ -192,6 +275,8 @@ impl Key for String {
 }
 
 impl Key for Uuid {
+    const KIND: KeyKind = KeyKind::Uuid;
+
     fn write(&self, out: &mut KeyBytes) {
         let mut text = Uuid::encode_buffer();
         out.push(self.hyphenated().encode_lower(&mut text).as_bytes());
@@ -204,6 +289,10 @@ impl Key for Uuid {
 macro_rules! integers {
     ($($integer:ident),*) => {$(
         impl Key for $integer {
+            #[allow(unused_comparisons, reason = "the macro makes signed and unsigned ones")]
+            const KIND: KeyKind =
+                KeyKind::Integer { bytes: size_of::<$integer>() as u8, is_signed: $integer::MIN < 0 };
+
             fn write(&self, out: &mut KeyBytes) {
                 out.push(&self.to_be_bytes());
             }
@@ -238,6 +327,27 @@ mod tests {
         check(-2_i32, &[255, 255, 255, 254]);
         check(1_u64, &[0, 0, 0, 0, 0, 0, 0, 1]);
         check(Uuid::from_u128(0x1234), b"00000000-0000-0000-0000-000000001234");
+    }
+
+    #[test]
+    fn a_key_has_one_text() {
+        let bytes = |key: Result<Vec<u8>, DecodeError>| key.map_err(|error| error.to_string());
+        assert_eq!(bytes(from_text::<String>("ä/b".as_bytes())), Ok("ä/b".as_bytes().to_vec()));
+        assert_eq!(bytes(from_text::<u16>(b"258")), Ok(vec![1, 2]));
+        assert_eq!(bytes(from_text::<i8>(b"-128")), Ok(vec![0x80]));
+        assert_eq!(bytes(from_text::<i128>(b"-1")), Ok(vec![0xff; 16]));
+        assert_eq!(bytes(from_text::<u128>(u128::MAX.to_string().as_bytes())), Ok(vec![0xff; 16]));
+        let uuid = b"00000000-0000-0000-0000-00000000ABCD";
+        assert_eq!(bytes(from_text::<Uuid>(uuid)), Ok(uuid.to_ascii_lowercase()));
+        for text in ["", "+7", "07", "-0", "256", "-1", " 7", "7 ", "0x7", "7.0", "seven", "\u{661}"] {
+            assert!(from_text::<u8>(text.as_bytes()).is_err(), "{text:?}");
+        }
+        for text in ["128", "-129", "-", "--1", "-01"] {
+            assert!(from_text::<i8>(text.as_bytes()).is_err(), "{text:?}");
+        }
+        assert!(from_text::<String>(&[0xff]).is_err());
+        assert!(from_text::<Uuid>(b"00000000").is_err());
+        assert_eq!((u64::KIND.to_string(), i8::KIND.to_string()), ("u64".into(), "i8".into()));
     }
 
     #[test]

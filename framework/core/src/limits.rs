@@ -36,3 +36,12 @@ pub const UNSEALED_BYTES_MAX: usize = 512 * 1024 * 1024;
 pub const UNACKNOWLEDGED_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// The most bytes of an unreadable record that its dead letter keeps; the record stays in its ingress.
 pub const DEAD_LETTER_BYTES_MAX: usize = 256 * 1024;
+/// The longest idempotency key, in bytes.
+pub const ONCE_BYTES_MAX: usize = 255;
+/// How long answers are remembered for idempotency keys, in milliseconds, if settings do not say.
+pub const ANSWERS_KEPT_MS: i64 = 60 * 60 * 1_000;
+/// How many bytes of remembered answers a shard holds; then requests with a new idempotency key are
+/// refused until some are forgotten.
+pub const ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How often a shard makes a frame of nothing but a reading of the clock, at most, in milliseconds.
+pub const IDLE_INTERVAL_MS: i64 = 1_000;

@@ -16,6 +16,9 @@ use crate::error::DecodeError;
     note = "add `#[derive(Serialize, Deserialize, Message)]` and `#[message(name = \"..\")]` to `{Self}`"
 )]
 pub trait Wire: Sized + Send + 'static {
+    /// How its bytes are to be read by those who lack its type.
+    const CONTENT: Encoding = Encoding::Json;
+
     /// Appends the encoding of this value to `out`.
     fn encode(&self, out: &mut Vec<u8>);
 

@@ -16,9 +16,10 @@ use crate::{
     context::Resources,
     effect::Call,
     egress::{DEAD_LETTERS, EgressDeclaration},
-    error::LinkError,
-    function::{Function, TargetDeclaration},
+    error::{DecodeError, LinkError},
+    function::{Access, Function, TargetDeclaration},
     host::{ErasedHost, Handlers, Host},
+    key::{self, Key, KeyKind},
     limits::{NAME_BYTES_MAX, NAMES_MAX},
     message::Encoding,
     state::Field,
@@ -32,12 +33,20 @@ pub type NameId = u16;
 pub type StageId = u16;
 
 /// A handler of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct MessageHandler {
     /// The message's stable name.
     pub message: &'static str,
     /// Whether messages wait for the watermark.
     pub in_event_time_order: bool,
+    /// Whether it can change anything.
+    pub access: Access,
+    /// How the message's bytes are to be read.
+    pub encoding: Encoding,
+    /// How the bytes of its answer are to be read.
+    pub answer_encoding: Encoding,
+    /// Whether bytes are such a message.
+    pub check: fn(&[u8]) -> Result<(), DecodeError>,
 }
 
 /// A function before linking.
@@ -55,6 +64,10 @@ pub struct FunctionSpec {
     pub emits: Vec<EgressDeclaration>,
     /// The fields of its state.
     pub fields: &'static [Field],
+    /// How its keys are written as text.
+    pub key: KeyKind,
+    /// The bytes of the key that is written as a text.
+    pub key_from_text: fn(&[u8]) -> Result<Vec<u8>, DecodeError>,
     host: fn(Arc<Links>) -> Box<dyn ErasedHost>,
 }
 
@@ -70,6 +83,8 @@ impl FunctionSpec {
             sends: F::SENDS,
             emits: F::emits(),
             fields: F::FIELDS,
+            key: <F::Key as Key>::KIND,
+            key_from_text: key::from_text::<F::Key>,
             host: |links| Box::new(Host::<F>::new(links)),
         }
     }
@@ -273,6 +288,13 @@ impl Program {
         self.function_of_name.get(usize::from(name)).copied().flatten()
     }
 
+    /// The function that is called `name`.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<FunctionId> {
+        let place = self.names.binary_search_by(|known| known.as_str().cmp(name)).ok()?;
+        self.function_named(place as NameId)
+    }
+
     /// The handler of `message` in the function `function`, both by name.
     #[must_use]
     pub fn message_handler(&self, function: FunctionId, message: NameId) -> Option<u16> {
@@ -296,8 +318,7 @@ impl Program {
     /// Resolves a router's target by name: its function, and its handlers by the declaration's order.
     #[must_use]
     pub fn route(&self, target: &TargetDeclaration) -> Option<Route> {
-        let name = self.names.binary_search_by(|name| name.as_str().cmp(target.name)).ok()?;
-        let function = self.function_named(name as NameId)?;
+        let function = self.function(target.name)?;
         let messages = &self.functions[usize::from(function)].spec.messages;
         let handlers = target.messages.iter().map(|wanted| {
             let place = messages.iter().position(|handler| handler.message == *wanted)?;

@@ -1,15 +1,15 @@
 //! A small app and one worker of it, for the tests of this crate.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Context, DecodeError, Encoding, EventTime, Message, ProcessingTime, State, Wire,
+    Address, Context, DecodeError, Encoding, EventTime, Fault, Message, ProcessingTime, State, Wire,
     address::{ShardId, murmur2, shard_of},
     effect::{Call, Calls},
     egress::EgressDeclaration,
-    function::{Accepts, Access, Function, Handles, Incoming, SendsTo, Target, TargetDeclaration},
+    function::{Accepts, Access, Function, Handles, HandlesTimer, Incoming, SendsTo, Target, TargetDeclaration},
     host::Handlers,
     message::{decode_json, encode_json},
     pipeline::{Action, Pipeline},
@@ -19,7 +19,7 @@ use crate::{
         store::Store,
     },
     program::{FunctionSpec, Program, ProgramSpec},
-    shard::{Accepted, Emission, Options, Request, TakeOver, outbox::Mail, read_back, stored},
+    shard::{Accepted, Emission, Options, Reply, Request, TakeOver, outbox::Mail, read_back, stored},
     state::Field,
 };
 
@@ -58,6 +58,11 @@ json!(Pass, "pass");
 pub(crate) struct Get;
 json!(Get, "get");
 
+/// Lets a counter add 100 after so many milliseconds of event time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Later(pub(crate) u64);
+json!(Later, "later");
+
 /// The one function.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Counter(u64);
@@ -75,7 +80,7 @@ impl State for Counter {
 
 impl Target for Counter {
     const NAME: &'static str = "test/counter";
-    const MESSAGES: &'static [&'static str] = &["add", "pass", "get"];
+    const MESSAGES: &'static [&'static str] = &["add", "pass", "get", "later"];
     type Key = String;
 }
 
@@ -88,6 +93,8 @@ impl Function for Counter {
         handlers.on::<Add>();
         handlers.on::<Pass>();
         handlers.on::<Get>();
+        handlers.on::<Later>();
+        handlers.on_timer::<Later>();
     }
 }
 
@@ -121,6 +128,18 @@ handles!(1 Pass -> (), Write, |counter, pass, ctx| {
     ctx.send(Address::<Self>::new(pass.0.clone()), Add(1));
 });
 handles!(2 Get -> u64, Read, |counter, _get, ctx| counter.0);
+
+handles!(3 Later -> (), Write, |_counter, later, ctx| {
+    ctx.set_timer(ctx.event_time() + Duration::from_millis(later.0), Later(0));
+});
+
+impl HandlesTimer<Later> for Counter {
+    const INDEX: u16 = 0;
+    fn fire(&mut self, _: &mut Incoming<Later>, _: &mut Context<'_, Self>) -> Result<(), Fault> {
+        self.0 += 100;
+        Ok(())
+    }
+}
 
 /// The linked app.
 pub(crate) fn program() -> Arc<Program> {
@@ -210,15 +229,24 @@ impl Worker {
     where
         Counter: Handles<M>,
     {
+        self.call_once(key, msg, None)
+    }
+
+    /// The same with an idempotency key, at the time that it is.
+    pub(crate) fn call_once<M: Message>(&mut self, key: &str, msg: &M, once: Option<&[u8]>) -> u64
+    where
+        Counter: Handles<M>,
+    {
         let hash = murmur2(key.as_bytes());
         let mut payload = Vec::new();
         msg.encode(&mut payload);
         let mut calls = Calls::default();
         let handler = <Counter as Accepts<M>>::INDEX;
-        calls.push(Call::message(0, handler, hash, EventTime(0)), key.as_bytes(), &payload);
+        calls.push(Call::message(0, handler, hash, EventTime::MIN), key.as_bytes(), &payload);
         self.requests += 1;
         let id = self.requests;
-        self.pipeline.request(shard_of(hash, SHARDS), &Request { id, calls }, self.now);
+        let request = Request { once: once.map(<[u8]>::to_vec), ..Request::for_answer(id, calls) };
+        self.pipeline.request(shard_of(hash, SHARDS), &request, self.now);
         id
     }
 
@@ -305,6 +333,14 @@ pub(crate) fn answered(actions: &[Action]) -> Vec<u64> {
         _ => None,
     });
     answers.collect()
+}
+
+/// What these actions reply to a request.
+pub(crate) fn reply_to(actions: &[Action], request: u64) -> Option<Reply> {
+    actions.iter().find_map(|action| match action {
+        Action::Answer(answer) if answer.request == request => Some(answer.reply.clone()),
+        _ => None,
+    })
 }
 
 /// The mail that these actions publish.

@@ -92,6 +92,8 @@ counts! {
     mail_doubled,
     /// Requests that were answered.
     answers,
+    /// Requests that were asked again.
+    repeats,
     /// Records that egresses have.
     emitted,
     /// Epochs that egresses were given again.

@@ -16,6 +16,7 @@ mod value;
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -64,10 +65,42 @@ table! {
         pub snapshot_tail_bytes: Option<u64> = "`1MiB`",
         /// How large a segment file of the log is.
         pub segment_bytes: Option<u64> = "`64MiB`",
+        /// Where it listens for HTTP, and what it takes.
+        pub http: HttpSettings,
         /// Where each ingress reads, by its name; a generator needs none.
         pub ingress: BTreeMap<String, IngressSettings>,
         /// Where each egress writes, by its name.
         pub egress: BTreeMap<String, EgressSettings>,
+    }
+}
+
+table! {
+    /// Where an app listens for HTTP, and what it takes.
+    ///
+    /// ```
+    /// use statefn::Settings;
+    /// let settings = Settings::from_toml("[http]\nlisten = \"127.0.0.1:8080\"\nbody_time_max = \"2s\"").unwrap();
+    /// assert_eq!(settings.http.body_time_max, Some(std::time::Duration::from_secs(2)));
+    /// ```
+    pub struct HttpSettings {
+        /// The address where the app listens for HTTP; port 0 is one that is free. Without it no server is started.
+        pub listen: Option<SocketAddr> = "none",
+        /// The largest body, up to 4 MiB.
+        pub body_bytes_max: Option<u64> = "`1MiB`",
+        /// How many connections may be open at a time.
+        pub connections_max: Option<usize> = "`10000`",
+        /// How long the head of a request may take to come.
+        pub head_time_max: Option<Duration> = "`5s`",
+        /// How long a body may take to come.
+        pub body_time_max: Option<Duration> = "`10s`",
+        /// How long an idle connection is kept.
+        pub idle_time_max: Option<Duration> = "`30s`",
+        /// How long a client waits for an answer before it is told that the outcome is unknown.
+        pub answer_time_max: Option<Duration> = "`30s`",
+        /// How long answers are remembered for idempotency keys, up to a twelfth longer.
+        pub answers_kept: Option<Duration> = "`1h`",
+        /// How many threads serve connections.
+        pub threads: Option<usize> = "`1`",
     }
 }
 

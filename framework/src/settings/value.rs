@@ -3,7 +3,7 @@
 //! Invariants: what is shown is read as the same value again, but for secrets, which are shown to
 //! nobody. A reason says what is wrong and what to write; that of a secret holds nothing of it.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use statefn_runtime::ingress::Format;
 use toml::Value;
@@ -75,6 +75,19 @@ macro_rules! numbers {
 }
 
 numbers!(u32, usize);
+
+impl Setting for SocketAddr {
+    const KIND: &'static str = "address and port, such as `127.0.0.1:8080`";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let address = value.as_str().and_then(|text| text.parse().ok());
+        address.ok_or_else(|| format!("it must be an {}", Self::KIND))
+    }
+
+    fn shown(&self) -> Value {
+        Value::String(self.to_string())
+    }
+}
 
 impl Setting for f64 {
     const KIND: &'static str = "number, such as `2.5`";

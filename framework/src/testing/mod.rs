@@ -238,7 +238,7 @@ impl TestApp {
         let mut calls = Calls::default();
         calls.push(Call::message(route.function, handler, hash, EventTime(now.0)), to.key(), &payload);
         self.requests += 1;
-        let request = Request { id: self.requests, calls };
+        let request = Request::for_answer(self.requests, calls);
         self.pipeline.request(shard_of(hash, self.options.shards), &request, now);
         self.run();
         let reply = self.replies.remove(&request.id).expect("a request is answered once its epoch is committed");
@@ -428,7 +428,8 @@ fn read_reply<M: MessageTo<T>, T: Target>(reply: Reply) -> AnswerTo<M, T> {
     match reply {
         Reply::Answered(answer) => Ok(decode(&answer)),
         Reply::Rejected(rejection) => Err(Failed::Rejected(decode(&rejection.value))),
-        Reply::Failed(reason) => Err(Failed::Fault(Fault::new(reason))),
+        Reply::Failed(trouble) => Err(Failed::Fault(Fault::new(trouble))),
+        Reply::Taken | Reply::State(_) => unreachable!("a request for an answer gets one"),
     }
 }
 

@@ -26,7 +26,7 @@ use serde_json::{Map, Value};
 use crate::{
     Outcome, failpoints,
     flights::{Flights, workspace},
-    kill, say,
+    http_kill, kill, say,
 };
 
 /// How a line of a test begins that says what it has done, such as `figures: images=500 nested=125`.
@@ -119,6 +119,14 @@ impl Part {
         })
     }
 
+    /// Kills of a service under load.
+    fn http_kills(kills: u64, seed: u64) -> Self {
+        Self::new(format!("http-kill-{kills}-seed-{seed}"), move || {
+            http_kill::run(&http_kill::Options { kills, seed, clients: 4 })?;
+            Ok(Figures { kills, ..Figures::default() })
+        })
+    }
+
     /// Worlds of the simulator, of all workloads.
     fn worlds(seeds: Range<u64>) -> Self {
         let name = format!("worlds-{}-{}", seeds.start, seeds.end);
@@ -185,6 +193,7 @@ fn tests(arguments: &[&str], cases: &[(&str, u64)]) -> Outcome<Figures> {
 fn bounded() -> Vec<Part> {
     vec![
         Part::kills(10, 1, 64, 2),
+        Part::http_kills(10, 1),
         Part::failpoints(true),
         Part::disks(500, 1_000),
         Part::worlds(1_000..1_200),
@@ -200,6 +209,8 @@ fn in_full() -> Vec<Part> {
         [(64, 2), (64, 1), (7, 2), (16, 2), (64, 4), (64, 2), (1, 1), (4, 2), (64, 3), (128, 2)];
     let kills = KILLED.into_iter().zip(101..).map(|((shards, threads), seed)| Part::kills(20, seed, shards, threads));
     let worlds = (0..17_000).step_by(SLICE as usize).map(|start| Part::worlds(start..start + SLICE));
+    let http_kills = (201..206).map(|seed| Part::http_kills(20, seed));
+    let kills = kills.chain(http_kills);
     kills.chain([Part::failpoints(false), Part::disks(10_000, 10_000)]).chain(worlds).chain([Part::mutants()]).collect()
 }
 

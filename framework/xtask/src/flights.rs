@@ -35,18 +35,7 @@ impl Flights {
 
     /// Builds it with other options of cargo, for those who do not measure anything.
     pub(crate) fn build_with(options: &[&str]) -> Outcome<Self> {
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args(["build", "--package", "flights", "--bin", "flights"]).args(options);
-        build.args(["--message-format", "json-render-diagnostics"]).current_dir(workspace());
-        let output = build.stderr(Stdio::inherit()).output()?;
-        if !output.status.success() {
-            return Err("the flights example cannot be built".into());
-        }
-        let artifacts = BufReader::new(&output.stdout[..]).lines().map_while(Result::ok);
-        let mut messages = artifacts.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
-        let binary = messages.find_map(|message| message["executable"].as_str().map(PathBuf::from));
-        Ok(Self { binary: binary.ok_or("cargo does not say where it put the flights example")? })
+        Ok(Self { binary: build_example("flights", options)? })
     }
 
     /// A command on a data directory, which is made if it is missing.
@@ -91,6 +80,10 @@ impl Flights {
 }
 
 impl Process {
+    pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
+        command.spawn().map(Self)
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.0.id()
     }
@@ -117,6 +110,22 @@ impl Drop for Process {
         // One that has ended already cannot be killed, and need not be.
         let _ = self.kill();
     }
+}
+
+/// Builds an example and finds its program.
+pub(crate) fn build_example(name: &str, options: &[&str]) -> Outcome<PathBuf> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--package", name, "--bin", name]).args(options);
+    build.args(["--message-format", "json-render-diagnostics"]).current_dir(workspace());
+    let output = build.stderr(Stdio::inherit()).output()?;
+    if !output.status.success() {
+        return Err(format!("the example {name} cannot be built").into());
+    }
+    let artifacts = BufReader::new(&output.stdout[..]).lines().map_while(Result::ok);
+    let mut messages = artifacts.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+    let binary = messages.find_map(|message| message["executable"].as_str().map(PathBuf::from));
+    Ok(binary.ok_or_else(|| format!("cargo does not say where it put the example {name}"))?)
 }
 
 /// The directory of the workspace.

@@ -4,6 +4,8 @@ mod bench;
 mod ci;
 mod failpoints;
 mod flights;
+mod http_client;
+mod http_kill;
 mod instructions;
 mod kill;
 mod outputs;
@@ -36,6 +38,8 @@ enum Task {
     Instructions(instructions::Options),
     /// Kills the flights example again and again and compares it with a run that nobody killed.
     Kill(kill::Options),
+    /// Kills the bank while clients pay over HTTP, and counts every cent.
+    HttpKill(http_kill::Options),
     /// Kills the flights example at every failpoint and compares it with a run that nobody killed.
     Failpoints(failpoints::Options),
     /// Runs the bounded share of the long tests.
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Task::Bench(workload) => return bench::main(workload),
         Task::Instructions(options) => instructions::run(&options),
         Task::Kill(options) => kill::run(&options),
+        Task::HttpKill(options) => http_kill::run(&options),
         Task::Failpoints(options) => failpoints::run(&options).map(drop),
         Task::Ci => ci::run_bounded(),
         Task::Nightly => ci::run_in_full(),

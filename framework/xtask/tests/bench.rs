@@ -51,6 +51,11 @@ fn latency() {
 }
 
 #[test]
+fn http() {
+    check(2, "http --requests 400 --clients 1,4");
+}
+
+#[test]
 fn sends() {
     check(4, "sends --events 5000 --keys 1000 --sends 1,4");
 }

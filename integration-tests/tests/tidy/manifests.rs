@@ -8,12 +8,13 @@ use crate::{
 };
 
 /// What a package may depend on of ours; `macros` has more for its tests.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("statefn-macros", &[]),
     ("statefn-core", &[]),
     ("statefn-runtime", &["statefn-core"]),
+    ("statefn-http", &["statefn-core"]),
     ("statefn-sim", &["statefn-core"]),
-    ("statefn", &["statefn-core", "statefn-macros", "statefn-runtime", "statefn-sim"]),
+    ("statefn", &["statefn-core", "statefn-http", "statefn-macros", "statefn-runtime", "statefn-sim"]),
     ("xtask", &["statefn", "statefn-sim"]),
     ("statefn-fuzz", &["statefn"]),
 ];

@@ -21,6 +21,8 @@
 mod mailbox;
 mod reads;
 #[cfg(test)]
+mod service_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{collections::VecDeque, fmt, sync::Arc};

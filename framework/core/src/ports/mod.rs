@@ -12,3 +12,4 @@ pub mod clock;
 pub mod egress;
 pub mod ingress;
 pub mod membership;
+pub mod requests;

@@ -9,6 +9,7 @@
 //!
 //! Deliberately absent: compression, which belongs to the log.
 
+use super::remembered;
 use crate::{
     address::ShardId,
     codec::{Reader, Truncated, put_bytes, put_signed, put_varint},
@@ -86,6 +87,10 @@ pub enum Op {
     Carry = 10,
     /// A call that a parked key waits with.
     Park = 11,
+    /// An answer that is remembered.
+    Answer = 12,
+    /// Remembered answers that have ended are forgotten.
+    ForgetAnswers = 13,
 }
 
 /// Waiting for the watermark: a message.
@@ -385,6 +390,43 @@ impl<'a> PendingRef<'a> {
     }
 }
 
+/// An answer that is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerRef<'a> {
+    /// When it ends, in milliseconds.
+    pub until: i64,
+    /// The function that was called.
+    pub function: NameId,
+    /// The key that was called.
+    pub key: &'a [u8],
+    /// The idempotency key.
+    pub once: &'a [u8],
+    /// The hash of the request.
+    pub hash: u64,
+    /// The encoded reply.
+    pub reply: &'a [u8],
+}
+
+impl<'a> AnswerRef<'a> {
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        put_signed(out, self.until);
+        put_varint(out, u64::from(self.function));
+        put_bytes(out, self.key);
+        put_bytes(out, self.once);
+        put_varint(out, self.hash);
+        put_bytes(out, self.reply);
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, Truncated> {
+        let (until, function) = (reader.signed()?, reader.number()?);
+        let (key, once, hash) = (reader.bytes()?, reader.bytes()?, reader.varint()?);
+        let reply = reader.bytes()?;
+        // It will be given some day: it is read once before.
+        remembered::decode(reply)?;
+        Ok(Self { until, function, key, once, hash, reply })
+    }
+}
+
 /// One op of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpRef<'a> {
@@ -410,6 +452,10 @@ pub enum OpRef<'a> {
     Carry(MessageRef<'a>),
     /// See [`Op::Park`]: whether it is a timer, the call, and the reason if it is the first.
     Park(bool, MessageRef<'a>, &'a str),
+    /// See [`Op::Answer`].
+    Answer(AnswerRef<'a>),
+    /// See [`Op::ForgetAnswers`]: those that end at this time or before it, in milliseconds.
+    ForgetAnswers(i64),
 }
 
 /// Calls `each` with every op of a body.
@@ -445,6 +491,8 @@ pub fn ops<'a>(body: &'a [u8], mut each: impl FnMut(OpRef<'a>)) -> Result<(), Co
                 let message = MessageRef::read(&mut reader)?;
                 each(OpRef::Park(is_timer, message, reader.text()?));
             }
+            12 => each(OpRef::Answer(AnswerRef::read(&mut reader)?)),
+            13 => each(OpRef::ForgetAnswers(reader.signed()?)),
             other => {
                 return Err(Corrupt(format!(
                     "the body of a frame has the unknown op {other} at byte {}",

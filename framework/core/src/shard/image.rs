@@ -17,7 +17,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    frame::{self, FrameRef, Header, Kind, MessageRef, OpRef, PendingRef, Position, SnapshotMark},
+    frame::{self, AnswerRef, FrameRef, Header, Kind, MessageRef, OpRef, PendingRef, Position, SnapshotMark},
+    remembered::Remembered,
     rules::{Rule, Rules},
     states::States,
 };
@@ -30,7 +31,11 @@ use crate::{
     time::EventTime,
 };
 
-const SNAPSHOT_MAGIC: &[u8; 8] = b"statefn\x01";
+const SNAPSHOT_MAGIC: &[u8; 7] = b"statefn";
+/// The version of a snapshot without remembered answers.
+const VERSION_PLAIN: u8 = 1;
+/// The version of one that has a list of them behind the parked keys.
+const VERSION_ANSWERS: u8 = 2;
 /// The length of the checksum at the end of a snapshot, in bytes.
 const TRAILER_BYTES: usize = 4;
 
@@ -97,6 +102,7 @@ pub struct Image {
     pub(crate) carry: Vec<Vec<u8>>,
     pub(crate) pending: BTreeMap<u64, Vec<u8>>,
     pub(crate) parked: BTreeMap<(NameId, Vec<u8>), Parked>,
+    pub(crate) remembered: Remembered,
     pub(crate) states: States,
     /// The snapshots whose marks were read, oldest first.
     pub(crate) marks: Vec<SnapshotMark>,
@@ -374,6 +380,8 @@ impl Image {
                 let parked = self.parked.entry((message.function, message.key.to_vec())).or_default();
                 parked.push(is_timer, &message, reason);
             }
+            OpRef::Answer(answer) => self.remembered.keep(&answer),
+            OpRef::ForgetAnswers(now) => self.remembered.forget(now),
         }
         Ok(())
     }
@@ -460,7 +468,11 @@ impl Image {
         self.positions = renamed(&mut self.positions, |(ingress, partition)| Ok((rename(ingress)?, partition)))?;
         self.watermarks = renamed(&mut self.watermarks, &mut rename)?;
         self.parked = renamed(&mut self.parked, |(function, key)| Ok((rename(function)?, key)))?;
-        self.states = self.states.renamed(rename)?;
+        self.states = self.states.renamed(&mut rename)?;
+        let remembered = std::mem::take(&mut self.remembered);
+        for answer in remembered.iter() {
+            self.remembered.keep(&AnswerRef { function: rename(answer.function)?, ..answer });
+        }
         Ok(())
     }
 
@@ -477,6 +489,7 @@ impl Image {
             next_offset: self.next_offset,
             pending_next: self.pending_next,
             names: &self.names,
+            has_answers: !self.remembered.is_empty(),
         });
         writer.list(self.positions.iter(), |((ingress, partition), position), out| {
             put_varint(out, u64::from(*ingress));
@@ -497,6 +510,7 @@ impl Image {
         writer.list(self.carry.iter(), |message, out| put_bytes(out, message));
         writer.list(self.pending.values(), |pending, out| put_bytes(out, pending));
         writer.list(self.parked.iter(), |((function, key), parked), out| put_parked(*function, key, parked, out));
+        writer.answers(&self.remembered);
         writer.list(self.states.sorted(), |state, out| put_state(state.function, state.key, state.state, out));
         writer.finish()
     }
@@ -515,17 +529,19 @@ impl Image {
     /// Reads a snapshot whose checksum was found right, and keeps its bytes.
     pub(crate) fn decode_whole(mut bytes: Vec<u8>) -> Result<Self, Corrupt> {
         bytes.truncate(bytes.len().saturating_sub(TRAILER_BYTES));
-        let body = bytes
-            .strip_prefix(SNAPSHOT_MAGIC)
-            .ok_or_else(|| Corrupt("the bytes are no snapshot of version 1".into()))?;
+        let unknown = || Corrupt("the bytes are no snapshot of version 1 or 2".into());
+        let (version, body) = bytes.strip_prefix(SNAPSHOT_MAGIC).and_then(<[u8]>::split_first).ok_or_else(unknown)?;
+        if !matches!(*version, VERSION_PLAIN | VERSION_ANSWERS) {
+            return Err(unknown());
+        }
         let mut reader = Reader::new(body);
-        let mut image = Self::read_before_states(&mut reader)?;
-        let states_at = SNAPSHOT_MAGIC.len() + reader.at();
+        let mut image = Self::read_before_states(*version, &mut reader)?;
+        let states_at = SNAPSHOT_MAGIC.len() + 1 + reader.at();
         image.states = States::read(bytes, states_at)?;
         Ok(image)
     }
 
-    fn read_before_states(r: &mut Reader<'_>) -> Result<Self, Corrupt> {
+    fn read_before_states(version: u8, r: &mut Reader<'_>) -> Result<Self, Corrupt> {
         let mut image = Self::new(r.number()?);
         image.term = r.varint()?;
         image.nonce = r.varint()?;
@@ -547,15 +563,29 @@ impl Image {
             Ok((PendingRef::read(&mut Reader::new(bytes))?.id, bytes.to_vec()))
         })?;
         image.parked = list(r, read_parked)?;
+        if version == VERSION_ANSWERS {
+            let count: u64 = r.varint()?;
+            for _ in 0..count {
+                image.remembered.keep(&AnswerRef::read(r)?);
+            }
+            if image.remembered.is_empty() {
+                return Err(Corrupt("a snapshot of version 2 has remembered answers, and this one has none".into()));
+            }
+        }
         Ok(image)
     }
 }
 
 #[cfg(feature = "fuzzing")]
 impl Image {
-    /// The bytes as a snapshot whose magic and checksum are right.
+    /// The bytes as a snapshot whose magic and checksum are right; behind a byte 255, which no other
+    /// begins with, it is one of version 2.
     pub(crate) fn sealed(bytes: &[u8]) -> Vec<u8> {
-        SnapshotWriter([SNAPSHOT_MAGIC, bytes].concat()).finish()
+        let (version, bytes) = match bytes.strip_prefix(&[255]) {
+            Some(bytes) => (VERSION_ANSWERS, bytes),
+            None => (VERSION_PLAIN, bytes),
+        };
+        SnapshotWriter([&SNAPSHOT_MAGIC[..], &[version], bytes].concat()).finish()
     }
 }
 
@@ -626,6 +656,8 @@ pub(crate) struct SnapshotHead<'a> {
     pub(crate) next_offset: Offset,
     pub(crate) pending_next: u64,
     pub(crate) names: &'a [String],
+    /// Whether [`SnapshotWriter::answers`] will have any.
+    pub(crate) has_answers: bool,
 }
 
 /// Writes the parts of a snapshot, which image and owner have in different shapes.
@@ -634,6 +666,7 @@ pub(crate) struct SnapshotWriter(Vec<u8>);
 impl SnapshotWriter {
     pub(crate) fn new(head: &SnapshotHead<'_>) -> Self {
         let mut out = SNAPSHOT_MAGIC.to_vec();
+        out.push(if head.has_answers { VERSION_ANSWERS } else { VERSION_PLAIN });
         put_varint(&mut out, u64::from(head.shard));
         put_varint(&mut out, head.term);
         put_varint(&mut out, head.nonce);
@@ -656,6 +689,13 @@ impl SnapshotWriter {
         }
         put_varint(&mut self.0, count);
         self.0.extend_from_slice(&body);
+    }
+
+    /// Writes the remembered answers, if there are any.
+    pub(crate) fn answers(&mut self, remembered: &Remembered) {
+        if !remembered.is_empty() {
+            self.list(remembered.iter(), |answer, out| answer.put(out));
+        }
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {

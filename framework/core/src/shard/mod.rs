@@ -19,6 +19,7 @@ pub mod outbox;
 mod pending;
 pub mod progress;
 pub mod recovery;
+mod remembered;
 mod retain;
 pub mod rules;
 mod seal;
@@ -34,11 +35,14 @@ use std::{
     sync::Arc,
 };
 
+use thiserror::Error;
+
 use self::{
-    frame::{MessageRef, Op, Position, SnapshotMark},
+    frame::{AnswerRef, MessageRef, Op, Position, SnapshotMark},
     image::{Image, Parked},
     outbox::{Mail, Outbox, Outboxes},
     pending::{Pending, Waiting},
+    remembered::Remembered,
     retain::ReadBack,
     rules::{Rule, Rules},
     seal::Sealed,
@@ -52,16 +56,17 @@ pub use self::{
 };
 use crate::{
     address::{ShardId, murmur2},
-    codec::{Reader, put_bytes, put_varint},
+    codec::{Reader, put_bytes, put_signed, put_varint},
     dead_letter::{DeadLetter, Reason},
     decoded::Decoded,
     effect::{Call, Calls, Effects, TimerRequest},
     error::{Corrupt, DecodeError, LinkError},
+    function::Access,
     host::{ErasedHost, Failure, Rejection, Run},
     ingress::IngressBatch,
-    limits::{EPOCH_BYTES_MAX, EPOCH_CALLS_MAX, SNAPSHOT_TAIL_BYTES_MIN},
+    limits::{ANSWERS_BYTES_MAX, ANSWERS_KEPT_MS, EPOCH_BYTES_MAX, EPOCH_CALLS_MAX, SNAPSHOT_TAIL_BYTES_MIN},
     ports::log::Offset,
-    program::{NameId, Program, StageId},
+    program::{FunctionId, MessageHandler, NameId, Program, StageId},
     time::{EventTime, ProcessingTime},
 };
 
@@ -79,6 +84,13 @@ pub struct Options {
     pub record_bytes_max: usize,
     /// Whether other processes write to the same log and may take shards over at any time.
     pub is_log_shared: bool,
+    /// Whether requests may come at any time: event time then follows the clock where no ingress
+    /// holds it back, and the input never ends.
+    pub is_live: bool,
+    /// How long answers are remembered for idempotency keys, in milliseconds, at least.
+    pub answers_kept_ms: i64,
+    /// How many bytes of remembered answers a shard holds.
+    pub answers_bytes_max: usize,
     /// How many bytes the journal grows behind a snapshot before the next is due, at least.
     pub snapshot_tail_bytes: u64,
     /// How many calls an epoch has at most.
@@ -96,6 +108,9 @@ impl Options {
             partitions: vec![1; program.ingresses.len()],
             record_bytes_max: usize::MAX,
             is_log_shared: false,
+            is_live: false,
+            answers_kept_ms: ANSWERS_KEPT_MS,
+            answers_bytes_max: ANSWERS_BYTES_MAX,
             snapshot_tail_bytes: SNAPSHOT_TAIL_BYTES_MIN,
             epoch_calls_max: EPOCH_CALLS_MAX,
             rules: Rules::default(),
@@ -119,8 +134,32 @@ pub enum Input<'a> {
 pub struct Request {
     /// The number that the answer will bear.
     pub id: u64,
-    /// Exactly one call and its bytes.
+    /// What is to be told.
+    pub wants: Wants,
+    /// The idempotency key, if it has one: a request with the same key to the same address is not
+    /// done again, but gets the same answer. Reads are always done.
+    pub once: Option<Vec<u8>>,
+    /// Exactly one call and its bytes. An event time of `EventTime::MIN` means that it happens now.
     pub calls: Calls,
+}
+
+impl Request {
+    /// A request for what the handler answers.
+    #[must_use]
+    pub fn for_answer(id: u64, calls: Calls) -> Self {
+        Self { id, wants: Wants::Answer, once: None, calls }
+    }
+}
+
+/// What a request wants to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wants {
+    /// What the handler answers.
+    Answer,
+    /// That the message is committed, whatever becomes of it.
+    Commit,
+    /// The state of the key; the handler of the call does not matter.
+    State,
 }
 
 /// What came of a request, once it may be told.
@@ -139,8 +178,35 @@ pub enum Reply {
     Answered(Vec<u8>),
     /// The handler said no.
     Rejected(Rejection),
-    /// It could not be handled, and the text says why; for a key that is parked too.
-    Failed(String),
+    /// It could not be handled.
+    Failed(Trouble),
+    /// The message is committed.
+    Taken,
+    /// The encoded state of the key; none if it has none.
+    State(Option<Vec<u8>>),
+}
+
+/// Why a request could not be handled.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Trouble {
+    /// The key is parked.
+    #[error("the key is parked after a fault")]
+    Parked,
+    /// The handler is broken, and its key is parked from now on; the text says why.
+    #[error("{0}")]
+    Faulted(String),
+    /// The key or the message cannot be read, and the text says why; nothing was done.
+    #[error("{0}")]
+    Unreadable(String),
+    /// The message of this name waits for its event time.
+    #[error("`{0}` waits for its event time, so it cannot be answered: send it instead")]
+    Waits(&'static str),
+    /// The idempotency key was used for another request; nothing was done.
+    #[error("this idempotency key was used for another request of this address")]
+    KeyReused,
+    /// No more answers can be remembered; nothing was done.
+    #[error("the answers that are remembered for idempotency keys take all the memory that they may take")]
+    AnswersFull,
 }
 
 /// What a shard has done since it was taken over.
@@ -233,7 +299,13 @@ pub struct Shard {
     effects: Effects,
     pending: Pending,
     parked: BTreeMap<(NameId, Vec<u8>), Parked>,
+    /// Answers for requests that are repeated.
+    remembered: Remembered,
 
+    /// How far event time has followed the clock, where requests may come at any time.
+    live: EventTime,
+    /// The clock when `live` moved last without anything else that makes a frame.
+    live_at: ProcessingTime,
     stages: Vec<StageTime>,
     /// By shard, by stage, one behind the other: the highest out-watermark that counts.
     heard: Vec<EventTime>,
@@ -484,32 +556,101 @@ impl Shard {
     fn apply_request(&mut self, request: &Request) {
         let Calls { calls, bytes, .. } = &request.calls;
         assert_eq!(calls.len(), 1, "a request is one call");
-        let handler =
-            self.program.functions[usize::from(calls[0].function)].spec.messages[usize::from(calls[0].handler)];
-        let reply = if handler.in_event_time_order {
-            let name = handler.message;
-            Reply::Failed(format!("`{name}` waits for its event time, so it cannot be answered: send it instead"))
-        } else {
-            self.call_for_answer(calls, bytes)
+        let mut call = calls[0];
+        if call.time == EventTime::MIN {
+            call.time = self.time_of_now(call.function);
+        }
+        let reply = match &request.once {
+            Some(once) if self.is_write(&call) => self.reply_once(request.wants, once, &call, bytes),
+            _ => self.reply(request.wants, &call, bytes),
         };
         self.answers.push(Answer { request: request.id, reply });
     }
 
+    fn reply(&mut self, wants: Wants, call: &Call, bytes: &[u8]) -> Reply {
+        match wants {
+            Wants::Answer => self.call_for_answer(&[*call], bytes),
+            Wants::Commit => {
+                self.deliver(&[*call], bytes, &mut Decoded::default());
+                Reply::Taken
+            }
+            Wants::State => {
+                let host = &self.hosts[usize::from(call.function)];
+                Reply::State(host.encoded_state(call.hash, call.key.of(bytes)))
+            }
+        }
+    }
+
+    fn is_write(&self, call: &Call) -> bool {
+        self.handler(call).access == Access::Write
+    }
+
+    fn handler(&self, call: &Call) -> &MessageHandler {
+        &self.program.functions[usize::from(call.function)].spec.messages[usize::from(call.handler)]
+    }
+
+    /// Replies to a request with an idempotency key; what was done before is not done again.
+    fn reply_once(&mut self, wants: Wants, once: &[u8], call: &Call, bytes: &[u8]) -> Reply {
+        self.forget_answers();
+        let function = self.program.functions[usize::from(call.function)].name;
+        let (key, payload) = (call.key.of(bytes), call.payload.of(bytes));
+        let hash = remembered::hash_of(wants, self.handler(call).message, payload);
+        let known = self.remembered.find(function, key, once);
+        match known.filter(|_| self.options.rules.holds(Rule::AnswersAreRemembered)) {
+            Some(known) if known.hash == hash => return read(remembered::decode(&known.reply)),
+            Some(_) => return Reply::Failed(Trouble::KeyReused),
+            None if self.remembered.bytes() >= self.options.answers_bytes_max => {
+                return Reply::Failed(Trouble::AnswersFull);
+            }
+            None => {}
+        }
+        let reply = self.reply(wants, call, bytes);
+        if let Some(encoded) = remembered::encode(&reply) {
+            let until = remembered::until(self.now, self.options.answers_kept_ms);
+            let answer = AnswerRef { until, function, key, once, hash, reply: &encoded };
+            self.effects.body.push(Op::Answer as u8);
+            answer.put(&mut self.effects.body);
+            self.remembered.keep(&answer);
+        }
+        reply
+    }
+
+    /// Forgets the remembered answers that have ended.
+    fn forget_answers(&mut self) {
+        if self.remembered.has_ended(self.now) {
+            self.effects.body.push(Op::ForgetAnswers as u8);
+            put_signed(&mut self.effects.body, self.now.0);
+            self.remembered.forget(self.now.0);
+        }
+    }
+
+    /// The event time of what happens now to a function: never one that its watermark has passed.
+    fn time_of_now(&self, function: FunctionId) -> EventTime {
+        let stage = self.program.functions[usize::from(function)].stage;
+        let reached = self.stages[usize::from(stage)].reached;
+        EventTime(self.now.0.max(reached.0.saturating_add(1)))
+    }
+
     fn call_for_answer(&mut self, calls: &[Call], bytes: &[u8]) -> Reply {
+        let handler = *self.handler(&calls[0]);
+        if handler.in_event_time_order {
+            return Reply::Failed(Trouble::Waits(handler.message));
+        }
         self.effects.wants_answer = true;
         self.call_host(calls, bytes, &mut Decoded::default());
         self.effects.wants_answer = false;
         let reply = match self.failures.pop() {
             None => Reply::Answered(self.effects.answer.take().unwrap_or_default()),
             Some((_, Failure::Rejected(rejection))) => Reply::Rejected(rejection),
-            Some((_, Failure::Parked)) => Reply::Failed("the key is parked after a fault".into()),
-            Some((_, Failure::Unreadable(error))) => Reply::Failed(error),
+            Some((_, Failure::Parked)) => Reply::Failed(Trouble::Parked),
+            Some((_, Failure::Unreadable(error))) => Reply::Failed(Trouble::Unreadable(error)),
             Some((place, Failure::Fault(reason))) => {
                 self.counters.faults += 1;
                 self.park(&calls[place], bytes, &reason);
-                Reply::Failed(reason)
+                Reply::Failed(Trouble::Faulted(reason))
             }
         };
+        self.hosts[usize::from(calls[0].function)].forget_last();
         self.take_timers();
         reply
     }
@@ -708,6 +849,9 @@ impl Shard {
             effects: Effects::new(id, options.shards),
             pending: Pending::new(&program),
             parked: image.parked.clone(),
+            remembered: std::mem::take(&mut image.remembered),
+            live: EventTime::MIN,
+            live_at: ProcessingTime(image.now),
             stages: vec![UNKNOWN; program.stages.len()],
             heard: vec![EventTime::MIN; shards * program.stages.len()],
             heard_least: vec![if shards > 1 { EventTime::MIN } else { EventTime::MAX }; program.stages.len()],

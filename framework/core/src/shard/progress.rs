@@ -18,6 +18,8 @@ pub struct Progress {
     pub epoch: u64,
     /// By stage: how far event time has come.
     pub stages: Vec<StageProgress>,
+    /// The earliest event time that a message or timer waits for; none if none waits.
+    pub waiting: Option<EventTime>,
     /// By other shard: how far the messages to it and from it have come.
     pub traffic: Vec<Traffic>,
 }
@@ -125,6 +127,12 @@ impl Board {
         })
     }
 
+    /// The earliest event time that anything in the app waits for.
+    #[must_use]
+    pub fn earliest_waiting(&self) -> EventTime {
+        self.records.iter().flatten().filter_map(|record| record.waiting).min().unwrap_or(EventTime::MAX)
+    }
+
     /// A number that changes with every record.
     #[must_use]
     pub fn version(&self) -> u64 {
@@ -160,6 +168,7 @@ mod tests {
             shard,
             epoch,
             stages: vec![StageProgress { out: EventTime::MIN, outer: EventTime(100), hold: EventTime(hold) }],
+            waiting: None,
             traffic: [0, 1].map(|at| Traffic { sent: 0, seen: seen[at], acknowledged: acknowledged[at] }).to_vec(),
         })
     }
@@ -211,7 +220,7 @@ mod tests {
                     false => Traffic { sent: 0, seen: seen[at], acknowledged: acknowledged[at] },
                 });
                 let stages = vec![StageProgress { out: EventTime::MIN, outer: EventTime(100), hold: EventTime(hold) }];
-                board.put(Arc::new(Progress { shard, epoch, stages, traffic: traffic.collect() }));
+                board.put(Arc::new(Progress { shard, epoch, stages, waiting: None, traffic: traffic.collect() }));
                 if !is_last {
                     continue;
                 }

@@ -76,6 +76,10 @@ pub enum Rule {
     SnapshotHasOutbox,
     /// A snapshot holds the pending timers and messages.
     SnapshotHasPending,
+    /// A snapshot holds the answers that are remembered.
+    SnapshotHasAnswers,
+    /// A request that is repeated gets the answer that it had.
+    AnswersAreRemembered,
     /// A call that failed leaves no effects.
     FailedCallsHaveNoEffects,
     /// A call that failed leaves the state as it was.

@@ -181,6 +181,7 @@ impl Shard {
     }
 
     fn seal_epoch(&mut self, records: &mut Vec<Arc<Vec<u8>>>) -> SealedEpoch {
+        self.forget_answers();
         self.put_changes();
         let mut body = std::mem::take(&mut self.effects.body);
         let header = self.header(Kind::Epoch, self.epoch + 1, self.crc);
@@ -299,7 +300,8 @@ impl Shard {
             seen: *seen,
             acknowledged: *acknowledged,
         });
-        Progress { shard: self.id, epoch: self.epoch, stages: stages.collect(), traffic: traffic.collect() }
+        let waiting = Some(self.earliest_waiting()).filter(|earliest| *earliest < EventTime::MAX);
+        Progress { shard: self.id, epoch: self.epoch, stages: stages.collect(), waiting, traffic: traffic.collect() }
     }
 
     /// Whether messages within a stage hold its watermark.
@@ -429,6 +431,7 @@ impl Shard {
     }
 
     fn encode_before_states(&self, next_offset: Offset) -> SnapshotWriter {
+        let has_answers = !self.remembered.is_empty() && self.options.rules.holds(Rule::SnapshotHasAnswers);
         let mut writer = SnapshotWriter::new(&SnapshotHead {
             shard: self.id,
             term: self.term,
@@ -439,6 +442,7 @@ impl Shard {
             next_offset,
             pending_next: self.effects.pending_next,
             names: &self.names,
+            has_answers,
         });
         writer.list(self.sealed_positions().iter(), |((ingress, partition), position), out| {
             put_varint(out, u64::from(*ingress));
@@ -475,6 +479,9 @@ impl Shard {
         let pending = self.pending.sorted().filter(|_| rules.holds(Rule::SnapshotHasPending));
         writer.list(pending, |pending, out| put_bytes(out, pending));
         writer.list(self.parked.iter(), |((function, key), parked), out| put_parked(*function, key, parked, out));
+        if has_answers {
+            writer.answers(&self.remembered);
+        }
         writer
     }
 

@@ -3,7 +3,7 @@
 use hashbrown::HashTable;
 
 use super::{
-    Shard,
+    Shard, frame,
     pending::{Waiting, Wanted},
     progress::Board,
     rules::Rule,
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     address::ShardId,
     effect::{Call, Calls},
+    limits::IDLE_INTERVAL_MS,
     program::{Stage, StageId},
     time::{EventTime, ProcessingTime},
 };
@@ -30,11 +31,15 @@ impl Shard {
     /// Nothing happens if nothing has happened to the shard since it last came to an end.
     pub fn settle(&mut self, board: &Board, now: ProcessingTime) {
         self.now = self.now.max(now);
-        if self.is_settled && self.heard_version == Some(board.version()) && !self.is_processing_timer_due() {
+        let is_quiet = self.heard_version == Some(board.version())
+            && !self.is_processing_timer_due()
+            && !self.follows_clock(board);
+        if self.is_settled && is_quiet {
             return;
         }
         self.hear(board);
         self.drain();
+        self.follow_clock(board);
         self.fire_processing_timers();
         for stage in 0..self.stages.len() {
             if self.is_drained() {
@@ -50,6 +55,43 @@ impl Shard {
 
     fn is_processing_timer_due(&self) -> bool {
         self.pending.earliest(self.pending.processing_wheel()).is_some_and(|earliest| earliest <= self.now.0)
+    }
+
+    /// Whether event time may follow the clock now, where requests may come at any time: with every
+    /// epoch that is made anyway, and else only as often as it may if something in the app waits for it.
+    fn follows_clock(&self, board: &Board) -> bool {
+        let reading = self.live_reading();
+        if !self.options.is_live || reading <= self.live {
+            return false;
+        }
+        let is_idle = self.now.0.saturating_sub(self.live_at.0) >= IDLE_INTERVAL_MS;
+        self.has_work() || is_idle && self.earliest_waiting().min(board.earliest_waiting()) <= reading
+    }
+
+    fn follow_clock(&mut self, board: &Board) {
+        if self.follows_clock(board) {
+            (self.live, self.live_at) = (self.live_reading(), self.now);
+        }
+    }
+
+    /// Up to where the clock says that event time has come.
+    fn live_reading(&self) -> EventTime {
+        EventTime(self.now.0).just_before()
+    }
+
+    /// Whether the open epoch holds more than time and acknowledgements. If time alone moved time
+    /// on, two shards that tell each other would never come to rest.
+    fn has_work(&self) -> bool {
+        self.effects.body.len() > frame::HEADER_BYTES
+            || !self.is_drained()
+            || self.hosts.iter().any(|host| host.is_dirty())
+            || self.positions.iter().flatten().any(|partition| partition.is_dirty)
+    }
+
+    /// The time of the earliest message or timer that waits for its event time.
+    pub(super) fn earliest_waiting(&self) -> EventTime {
+        let stages = (0..self.stages.len()).filter_map(|stage| self.pending.earliest(stage));
+        stages.min().map_or(EventTime::MAX, EventTime)
     }
 
     /// Whether no message to this shard waits within the epoch.
@@ -113,20 +155,23 @@ impl Shard {
 
     /// The minimum of what the ingresses and senders of a stage let through.
     fn outer_watermark(&self, stage: &Stage) -> EventTime {
-        if stage.sources.is_empty() {
+        let is_live = self.options.is_live;
+        if stage.sources.is_empty() && !is_live {
             // Nothing that has a time reaches it: it ends when the app does.
             let is_ended = !self.program.ingresses.is_empty() && self.is_input_ended();
             return if is_ended { EventTime::MAX } else { EventTime::MIN };
         }
         let ingresses = stage.ingresses.iter().map(|ingress| self.ingress_watermark(*ingress));
         // A sender that nothing with a time reaches is idle; what it sends may be late.
-        let senders =
-            stage.senders.iter().filter(|sender| !self.program.stages[usize::from(**sender)].sources.is_empty());
+        let has_time = |sender: &StageId| is_live || !self.program.stages[usize::from(*sender)].sources.is_empty();
+        let senders = stage.senders.iter().filter(|sender| has_time(sender));
         let senders = senders.map(|sender| {
             let sender = usize::from(*sender);
             self.stages[sender].out.min(self.heard_least[sender])
         });
-        ingresses.chain(senders).min().unwrap_or(EventTime::MIN)
+        // Every function can be called from outside at any time.
+        let live = is_live.then_some(self.live);
+        ingresses.chain(senders).chain(live).min().unwrap_or(EventTime::MIN)
     }
 
     fn ingress_watermark(&self, ingress: usize) -> EventTime {
@@ -135,13 +180,21 @@ impl Shard {
         partitions.map(|position| position.watermark(lateness_ms)).min().unwrap_or(EventTime::MIN)
     }
 
-    /// Whether every ingress has ended.
+    /// Whether every ingress has ended, and nothing can come from outside any more.
     #[must_use]
     pub fn is_input_ended(&self) -> bool {
-        self.positions.iter().flatten().all(|partition| partition.position.is_some_and(|position| position.is_ended))
+        !self.options.is_live
+            && self
+                .positions
+                .iter()
+                .flatten()
+                .all(|partition| partition.position.is_some_and(|position| position.is_ended))
     }
 
     fn are_sources_ended(&self, stage: usize) -> bool {
+        if self.options.is_live {
+            return false;
+        }
         let sources = self.program.stages[stage].sources.iter();
         let mut partitions = sources.flat_map(|ingress| &self.positions[*ingress]);
         partitions.all(|partition| partition.position.is_some_and(|position| position.is_ended))

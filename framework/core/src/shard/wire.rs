@@ -5,7 +5,7 @@
 //! magic u16 | version u8 | kind u8 | body | crc32c u32 over all before
 //! mail:     source | target | first | names | count, messages as in a frame
 //! progress: count, stages as lists of names | count, shards:
-//!           shard | epoch | by stage: out, outer, hold | sent | seen | acknowledged
+//!           shard | epoch | by stage: out, outer, hold | sent | seen | acknowledged | waiting
 //! ```
 //! Names within a mail are places in its own table, and stages are known by the names of their
 //! functions: writer and reader may be different programs. Numbers by shard are lists of those that
@@ -211,6 +211,7 @@ fn put_progress(progress: &Progress, out: &mut Vec<u8>) {
             put_varint(out, number);
         }
     }
+    put_signed(out, progress.waiting.unwrap_or(EventTime::MAX).0);
 }
 
 /// Reads the progress of shards of an app with `shards` shards.
@@ -273,7 +274,8 @@ fn read_progress(
             *number(&mut traffic[shard as usize]) = reader.varint()?;
         }
     }
-    Ok(Progress { shard, epoch, stages, traffic })
+    let waiting = Some(EventTime(reader.signed()?)).filter(|earliest| *earliest < EventTime::MAX);
+    Ok(Progress { shard, epoch, stages, waiting, traffic })
 }
 
 fn read_shard(reader: &mut Reader<'_>, shards: u32) -> Result<ShardId, Corrupt> {
@@ -356,9 +358,10 @@ mod tests {
 
     fn progress(shard: ShardId, numbers: [u64; 6], times: [i64; 3]) -> Arc<Progress> {
         let [out, outer, hold] = times.map(EventTime);
+        let waiting = Some(EventTime(times[0])).filter(|_| times[1] % 2 == 0);
         let stages = vec![StageProgress { out, outer, hold }];
         let traffic = |at| Traffic { sent: numbers[at], seen: numbers[at + 2], acknowledged: numbers[at + 4] };
-        Arc::new(Progress { shard, epoch: numbers[0], stages, traffic: [0, 1].map(traffic).to_vec() })
+        Arc::new(Progress { shard, epoch: numbers[0], stages, waiting, traffic: [0, 1].map(traffic).to_vec() })
     }
 
     #[test]

@@ -17,6 +17,7 @@ use statefn_core::{
         egress::Egresses,
         log::{Log, MemoryLog, Record},
         membership::{Membership, MemoryMembership, News},
+        requests::Condition,
         snapshots::{MemorySnapshots, Snapshots},
     },
     shard::{Accepted, Options, Shard},
@@ -24,10 +25,11 @@ use statefn_core::{
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::{
-    End, Plan, RunError, Status, Stop, Storage,
+    End, Intake, Plan, RunError, Status, Stop, Storage,
     egress_writer::{self, EgressRequest, Places},
     log_writer::{self, LogRequest},
     reader::Readers,
+    requests::Desk,
     shard_host::{Event, HostState, Journal, ShardHost, Switchboard},
     snapshot_writer::{self, SnapshotRequest},
     take_over::{self, Ports},
@@ -63,10 +65,25 @@ enum Outcome {
     Again(String),
 }
 
-pub(crate) async fn run(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Result<End, RunError> {
+pub(crate) async fn run(
+    plan: &Plan,
+    intake: Option<&Intake>,
+    status: &Arc<Status>,
+    stop: &Stop,
+) -> Result<End, RunError> {
+    let outcome = live_again(plan, intake, status, stop).await;
+    if let Some(intake) = intake {
+        intake.close(Condition::Stopping);
+        intake.send_away();
+    }
+    outcome
+}
+
+/// Lives, and begins again from what is durable when a life breaks.
+async fn live_again(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: &Stop) -> Result<End, RunError> {
     let mut restarts = 0;
     loop {
-        match live(plan, status, stop).await? {
+        match live(plan, intake, status, stop).await? {
             Outcome::Ended(end) => return Ok(end),
             Outcome::Again(reason) if restarts < RESTARTS_MAX => {
                 restarts += 1;
@@ -77,19 +94,22 @@ pub(crate) async fn run(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Resul
     }
 }
 
-async fn live(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Result<Outcome, RunError> {
+async fn live(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: &Stop) -> Result<Outcome, RunError> {
     let (switchboard, mut notices) = switchboard(plan, status);
-    let opened = Opened::open(plan)?;
+    let opened = Opened::open(plan, intake.is_some())?;
     let readers = Arc::new(Readers::open(plan, &opened.shards, switchboard.states.len())?);
     // Writers that wait for a disk give up only when the run is over.
     let halt = Stop::default();
-    let running = Running::start(plan, opened, &switchboard, &readers, &halt)?;
+    let running = Running::start(plan, intake, opened, &switchboard, &readers, &halt)?;
     let generators = readers.start_generators(&switchboard)?;
-    let outcome = wait(&switchboard, &mut notices, &readers, stop).await;
+    intake.into_iter().for_each(|intake| intake.open(&switchboard));
+    let outcome = wait(&switchboard, intake, &mut notices, &readers, stop).await;
+    intake.into_iter().for_each(|intake| intake.close(Condition::Starting));
     readers.stop();
     generators.into_iter().for_each(join);
     halt.stop();
     let is_written = running.stop();
+    intake.into_iter().for_each(Intake::send_away);
     match outcome? {
         Outcome::Ended(End::Finished) if !is_written => Ok(Outcome::Ended(End::Stopped)),
         outcome => Ok(outcome),
@@ -98,7 +118,7 @@ async fn live(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Result<Outcome,
 
 fn switchboard(plan: &Plan, status: &Arc<Status>) -> (Arc<Switchboard>, UnboundedReceiver<Notice>) {
     let (notices, receiver) = unbounded_channel();
-    let threads = plan.threads.clamp(1, plan.shards as usize);
+    let threads = plan.hosts();
     let switchboard = Switchboard {
         hosts: OnceLock::new(),
         states: std::iter::repeat_with(HostState::default).take(threads).collect(),
@@ -124,8 +144,8 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Opens everything and takes every shard over.
-    fn open(plan: &Plan) -> Result<Self, RunError> {
-        let mut options = options(plan);
+    fn open(plan: &Plan, is_live: bool) -> Result<Self, RunError> {
+        let mut options = Options { is_live, ..options(plan) };
         match &plan.storage {
             Storage::Memory => {
                 options.snapshot_tail_bytes = u64::MAX;
@@ -190,6 +210,7 @@ pub(super) fn options(plan: &Plan) -> Options {
     let mut options = Options::new(plan.shards, &plan.program);
     options.partitions = plan.inputs.iter().map(|input| input.places.len() as u32).collect();
     options.snapshot_tail_bytes = plan.snapshot_tail_bytes;
+    options.answers_kept_ms = i64::try_from(plan.answers_kept.as_millis()).unwrap_or(i64::MAX);
     options
 }
 
@@ -222,6 +243,7 @@ struct Running {
 impl Running {
     fn start(
         plan: &Plan,
+        intake: Option<&Intake>,
         opened: Opened,
         switchboard: &Arc<Switchboard>,
         readers: &Arc<Readers>,
@@ -256,7 +278,8 @@ impl Running {
             };
             let (egress, snapshots) = (egress.0.clone(), snapshots.0.clone());
             let (switchboard, readers) = (Arc::clone(switchboard), Arc::clone(readers));
-            let host = ShardHost::new(number, pipeline, switchboard, readers, journal, egress, snapshots, tick);
+            let desk = Desk::new(intake.map(|intake| intake.door(number)).unwrap_or_default());
+            let host = ShardHost::new(number, pipeline, switchboard, readers, desk, journal, egress, snapshots, tick);
             let arbiter = Arbiter::new();
             addresses.push(ShardHost::start_in_arbiter(&arbiter.handle(), |_| host));
             arbiters.push(arbiter);
@@ -289,18 +312,23 @@ impl Running {
 /// Waits for the end of the input, a stop, or trouble.
 async fn wait(
     switchboard: &Switchboard,
+    intake: Option<&Intake>,
     notices: &mut UnboundedReceiver<Notice>,
     readers: &Readers,
     stop: &Stop,
 ) -> Result<Outcome, RunError> {
     let mut stopping: Option<(Instant, Option<SourceError>)> = None;
     let mut is_drained = false;
+    let drain = || {
+        intake.into_iter().for_each(|intake| intake.close(Condition::Stopping));
+        drain(switchboard, readers);
+    };
     loop {
         tokio::select! {
             Some(notice) = notices.recv() => match notice {
                 Notice::SourceFailed(error) => {
                     // What was read before the place of the error is still committed.
-                    drain(switchboard, readers);
+                    drain();
                     stopping = Some((Instant::now(), Some(error)));
                 }
                 Notice::Lost(reason) => return Ok(Outcome::Again(reason)),
@@ -309,14 +337,14 @@ async fn wait(
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
         }
         if stop.is_stopped() && stopping.is_none() {
-            drain(switchboard, readers);
+            drain();
             stopping = Some((Instant::now(), None));
         }
         let is_read = readers.is_over();
-        if is_read && !is_drained {
+        if is_read && intake.is_none() && !is_drained {
             is_drained = true;
             // Nothing more will come that a later commit could take along.
-            drain(switchboard, readers);
+            drain();
         }
         if let Some((since, error)) = &mut stopping {
             let is_idle =
@@ -324,7 +352,10 @@ async fn wait(
             if is_idle || since.elapsed() >= STOP_TIME_MAX {
                 return error.take().map_or(Ok(Outcome::Ended(End::Stopped)), |error| Err(error.into()));
             }
-        } else if is_read && switchboard.is_quiet(|host| host.is_finished.load(std::sync::atomic::Ordering::Acquire)) {
+        } else if intake.is_none()
+            && is_read
+            && switchboard.is_quiet(|host| host.is_finished.load(std::sync::atomic::Ordering::Acquire))
+        {
             return Ok(Outcome::Ended(End::Finished));
         }
     }

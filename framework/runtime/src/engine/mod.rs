@@ -12,10 +12,13 @@
 //! thread here executes one kind of action. Whatever goes wrong with a log or a host ends in the
 //! same place: everything is dropped and taken over again from what is durable.
 //!
+//! Requests from outside come through an [`Intake`] to the host of their key, and are told what came of
+//! them once their epoch is committed.
+//!
 //! Invariants: the log has one writer; an emission reaches the egress writer only after its frame
 //! is durable; input is held back, never dropped, while a disk is full.
 //!
-//! Deliberately absent: HTTP, other processes, and any decision about state.
+//! Deliberately absent: HTTP itself, other processes, and any decision about state.
 
 mod coordinator;
 #[cfg(test)]
@@ -23,6 +26,7 @@ mod disk_tests;
 mod egress_writer;
 mod log_writer;
 mod reader;
+mod requests;
 mod shard_host;
 mod snapshot_writer;
 mod status;
@@ -40,7 +44,10 @@ use std::{
 use statefn_core::{error::Corrupt, ingress::ErasedIngress, program::Program, shard::TakeOverError};
 use thiserror::Error;
 
-pub use self::status::{Latency, Status, Totals};
+pub use self::{
+    requests::Intake,
+    status::{Latency, Status, Totals},
+};
 use crate::{
     egress::{EgressError, SinkSpec},
     embedded::OpenError,
@@ -70,6 +77,15 @@ pub struct Plan {
     pub snapshot_tail_bytes: u64,
     /// How large a segment of the log is, in bytes.
     pub segment_bytes: u64,
+    /// How long answers are remembered for idempotency keys, at least.
+    pub answers_kept: Duration,
+}
+
+impl Plan {
+    /// How many hosts share the shards.
+    pub(crate) fn hosts(&self) -> usize {
+        self.threads.clamp(1, self.shards as usize)
+    }
 }
 
 impl std::fmt::Debug for Plan {
@@ -157,15 +173,16 @@ impl Stop {
     }
 }
 
-/// Runs a plan until its input has ended or `stop` says so.
+/// Runs a plan until its input has ended or `stop` says so; a service, which takes requests by its
+/// `intake`, runs on until it is stopped, and answers what it has taken in before it ends.
 ///
 /// It blocks the calling thread and may be called from any thread that is not an async one.
 ///
 /// # Errors
 /// See [`RunError`]; what was committed stays, and a later run goes on from there.
-pub fn run(plan: &Plan, status: &Arc<Status>, stop: &Stop) -> Result<End, RunError> {
+pub fn run(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: &Stop) -> Result<End, RunError> {
     let system = actix::System::new();
-    let outcome = system.block_on(coordinator::run(plan, status, stop));
+    let outcome = system.block_on(coordinator::run(plan, intake, status, stop));
     tell_counts();
     outcome
 }

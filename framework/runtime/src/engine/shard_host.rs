@@ -27,6 +27,7 @@ use super::{
     egress_writer::EgressRequest,
     log_writer::LogRequest,
     reader::{Attempt, Permit, Readers},
+    requests::Desk,
     snapshot_writer::SnapshotRequest,
     status::Held,
 };
@@ -34,6 +35,8 @@ use crate::{clock::MachineClock, failpoint::failpoint};
 
 /// How many bytes egresses may be behind before hosts stop taking input.
 const EGRESS_BACKLOG_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// How many requests are applied before a host looks whether it is full.
+const REQUESTS_AT_A_TIME: usize = 256;
 
 /// A batch of things that happened, for one host.
 #[derive(Message)]
@@ -49,6 +52,8 @@ pub(crate) enum Event {
     SnapshotReadBack(ShardId, SnapshotMark, bool),
     SnapshotWanted(ShardId),
     EgressTaken(Vec<(ShardId, u64)>),
+    /// Requests wait at the door.
+    Requests,
     Drain,
 }
 
@@ -125,6 +130,7 @@ pub(crate) struct ShardHost {
     pipeline: Pipeline,
     switchboard: Arc<Switchboard>,
     readers: Arc<Readers>,
+    desk: Desk,
     journal: Journal,
     egress: Sender<EgressRequest>,
     snapshots: Sender<SnapshotRequest>,
@@ -137,6 +143,7 @@ pub(crate) struct ShardHost {
     appends: Vec<Append>,
     opened_at: Option<Instant>,
     sealed_at: Option<Instant>,
+    is_draining: bool,
     is_broken: bool,
 }
 
@@ -147,6 +154,7 @@ impl ShardHost {
         pipeline: Pipeline,
         switchboard: Arc<Switchboard>,
         readers: Arc<Readers>,
+        desk: Desk,
         journal: Journal,
         egress: Sender<EgressRequest>,
         snapshots: Sender<SnapshotRequest>,
@@ -158,6 +166,7 @@ impl ShardHost {
             pipeline,
             switchboard,
             readers,
+            desk,
             journal,
             egress,
             snapshots,
@@ -169,6 +178,7 @@ impl ShardHost {
             appends: Vec::new(),
             opened_at: None,
             sealed_at: None,
+            is_draining: false,
             is_broken: false,
         }
     }
@@ -209,7 +219,11 @@ impl ShardHost {
                     self.pipeline.egress_taken(shard, epoch);
                 }
             }
-            Event::Drain => self.pipeline.drain(),
+            Event::Requests => self.desk.take_in(),
+            Event::Drain => {
+                self.is_draining = true;
+                self.pipeline.drain();
+            }
         }
     }
 
@@ -226,15 +240,16 @@ impl ShardHost {
             return;
         }
         loop {
-            let is_input = self.apply_input();
+            let is_input = self.apply_requests() | self.apply_input();
             self.pipeline.pump(MachineClock.now());
             let is_progress = self.execute();
             if !is_input && !is_progress {
                 break;
             }
         }
-        self.tell_state();
         self.flush();
+        self.desk.tell();
+        self.tell_state();
         self.read(ctx);
     }
 
@@ -275,6 +290,20 @@ impl ShardHost {
         true
     }
 
+    /// Applies a batch of the requests that wait; returns whether there was any.
+    fn apply_requests(&mut self) -> bool {
+        if !self.desk.is_waiting() || !self.takes_input() {
+            return false;
+        }
+        self.opened_at.get_or_insert_with(Instant::now);
+        let now = MachineClock.now();
+        for _ in 0..REQUESTS_AT_A_TIME {
+            let Some((shard, request)) = self.desk.next(|shard| self.pipeline.owns(shard)) else { break };
+            self.pipeline.request(shard, &request, now);
+        }
+        true
+    }
+
     fn execute(&mut self) -> bool {
         let mut is_any = false;
         while let Some(action) = self.pipeline.next_action() {
@@ -292,8 +321,9 @@ impl ShardHost {
                     }
                 }
                 Action::Emit(emission) => self.emissions.push(emission),
-                // No ingress of this engine makes requests, and its log is not shared.
-                Action::Answer(_) | Action::AskEnd { .. } | Action::TrimMailbox { .. } => {}
+                Action::Answer(answer) => self.desk.answer(answer),
+                // Its log is not shared.
+                Action::AskEnd { .. } | Action::TrimMailbox { .. } => {}
                 Action::Store(snapshot) => _ = self.snapshots.send(SnapshotRequest::Store(snapshot)),
                 Action::ReadBack { shard, snapshot } => {
                     let _ = self.snapshots.send(SnapshotRequest::ReadBack(shard, snapshot));
@@ -371,12 +401,13 @@ impl ShardHost {
         let state = &self.switchboard.states[self.number];
         let is_waiting = !self.waiting.is_empty();
         let is_finished = !is_waiting && self.pipeline.is_finished();
-        if is_finished {
+        let is_idle = !is_waiting && self.desk.is_idle() && self.pipeline.is_idle();
+        if is_finished || self.is_draining && is_idle {
             // The run may end before the next tick, and its summary has to have everything.
             self.tell_counters();
         }
         state.is_finished.store(is_finished, Ordering::Release);
-        state.is_idle.store(!is_waiting && self.pipeline.is_idle(), Ordering::Release);
+        state.is_idle.store(is_idle, Ordering::Release);
     }
 
     fn tell_counters(&self) {

@@ -12,7 +12,7 @@ use statefn_core::{
 };
 
 use super::{Event, Life, WorkerId, World};
-use crate::{check::snapshot_equals_fold, plan::Fault, workload::Told};
+use crate::{check::snapshot_equals_fold, plan::Fault};
 
 impl World<'_> {
     pub(super) fn execute(&mut self, worker: WorkerId, action: Action) -> Result<(), String> {
@@ -71,10 +71,12 @@ impl World<'_> {
         self.tell(format_args!("request {} is answered", answer.request));
         if self.plan.looks_inside {
             self.check_answered(answer.request, asking)?;
+        }
+        let answer = Answer { request: asking.first, ..answer };
+        if self.plan.looks_inside {
             self.workload.check_answer(&self.program, &self.audit, &answer)?;
         }
-        self.answers.push(Told { answer, known: asking.known });
-        Ok(())
+        self.tell_client(answer, asking.known)
     }
 
     /// A worker learns where a journal ends.

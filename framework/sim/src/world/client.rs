@@ -1,17 +1,27 @@
-//! Clients that call handlers and wait for answers.
+//! Clients that call handlers and wait for answers, and that ask again with the same idempotency key.
 
 use statefn_core::{
     address::{ShardId, murmur2, shard_of},
     effect::{Call, Calls},
-    shard::{Answer, Reply, Request},
+    function::Access,
+    shard::{Answer, Reply, Request, Trouble},
 };
 
 use super::{Event, WorkerId, World};
 use crate::workload::{Asked, Told};
 
+/// The numbers of requests that repeat another one begin here.
+const REPEATS_FROM: u64 = 1 << 40;
+/// How many clients, of thousand, ask again what was asked before.
+const REPEATS_PER_MILLE: u32 = 120;
+/// How many requests may be asked again: the last ones.
+const REPEATABLE: usize = 32;
+
 /// A request that nobody has answered yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asking {
+    /// The request that it repeats, or its own number.
+    pub(super) first: u64,
     worker: WorkerId,
     shard: ShardId,
     nonce: u64,
@@ -34,50 +44,93 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A client calls a handler of some key and waits for the answer; it never calls twice.
+    /// A client calls a handler of some key and waits for the answer; or it asks again what somebody
+    /// has asked before, whether that was answered or not.
     pub(super) fn request(&mut self) {
         if self.is_calm {
             return;
         }
         let ms = self.random.between(5, self.plan.request_ms_max);
         self.after(ms, Event::Request);
-        let id = self.requests;
-        let Some(Asked { function, message, key, payload }) = self.workload.request(&mut self.random, id) else {
+        if !self.repeatable.is_empty() && self.random.chance(REPEATS_PER_MILLE) {
+            let place = self.random.below(self.repeatable.len() as u64) as usize;
+            let (first, asked) = self.repeatable[place].clone();
+            self.report.repeats += 1;
+            self.ask(REPEATS_FROM + self.report.repeats, first, &asked);
             return;
-        };
-        let hash = murmur2(&key);
+        }
+        let id = self.requests;
+        let Some(asked) = self.workload.request(&mut self.random, id) else { return };
+        if !self.ask(id, id, &asked) {
+            return;
+        }
+        self.requests += 1;
+        if self.handler_of(&asked).2 == Access::Write {
+            self.repeatable.push_back((id, asked));
+            if self.repeatable.len() > REPEATABLE {
+                self.repeatable.pop_front();
+            }
+        }
+    }
+
+    fn handler_of(&self, asked: &Asked) -> (u16, u16, Access) {
+        let functions = &self.program.functions;
+        let function = functions.iter().position(|known| known.spec.name == asked.function);
+        let function = function.expect("a function of the program");
+        let handlers = &functions[function].spec.messages;
+        let handler = handlers.iter().position(|handler| handler.message == asked.message);
+        let handler = handler.expect("a message of the function");
+        (function as u16, handler as u16, handlers[handler].access)
+    }
+
+    /// Gives a request to an owner of its shard; there may be none.
+    fn ask(&mut self, id: u64, first: u64, asked: &Asked) -> bool {
+        let hash = murmur2(&asked.key);
         let shard = shard_of(hash, self.plan.shards);
         let owners: Vec<WorkerId> =
             (0..self.workers.len()).filter(|worker| self.owned(*worker, shard).is_some()).collect();
         if owners.is_empty() {
-            return;
+            return false;
         }
-        self.requests += 1;
         let worker = self.random.one_of(&owners);
-        let functions = &self.program.functions;
-        let function =
-            functions.iter().position(|known| known.spec.name == function).expect("a function of the program");
-        let handlers = &functions[function].spec.messages;
-        let handler =
-            handlers.iter().position(|handler| handler.message == message).expect("a message of the function");
+        let (function, handler, _) = self.handler_of(asked);
         let mut calls = Calls::default();
-        let call = Call::message(function as u16, handler as u16, hash, statefn_core::EventTime(0));
-        calls.push(call, &key, &payload);
+        let call = Call::message(function, handler, hash, statefn_core::EventTime(0));
+        calls.push(call, &asked.key, &asked.payload);
         let now = self.clock(worker);
-        self.tell(format_args!("worker {worker} gets request {id}, for shard {shard}"));
-        self.pipeline(worker).request(shard, &Request { id, calls }, now);
+        self.tell(format_args!("worker {worker} gets request {id}, the same as {first}, for shard {shard}"));
+        let once = Some(first.to_le_bytes().to_vec());
+        self.pipeline(worker).request(shard, &Request { once, ..Request::for_answer(id, calls) }, now);
         let known = self.answers.len();
         let owned = self.owned(worker, shard).expect("an owner was picked");
         let (nonce, epoch) = (owned.nonce(), owned.epoch() + u64::from(owned.has_epoch()));
-        self.asked.insert(id, Asking { worker, shard, nonce, epoch, known });
+        self.asked.insert(id, Asking { first, worker, shard, nonce, epoch, known });
+        true
+    }
+
+    /// Tells the clients an answer; of a request that was asked again all have to be the same.
+    pub(super) fn tell_client(&mut self, answer: Answer, known: usize) -> Result<(), String> {
+        let Answer { request, reply } = &answer;
+        if let Some(before) = self.replies.get(request) {
+            let is_same = before == reply;
+            return is_same.then_some(()).ok_or_else(|| {
+                format!("request {request} was answered by {before:?} and, when it came again, by {reply:?} (I7)")
+            });
+        }
+        self.replies.insert(*request, reply.clone());
+        self.answers.push(Told { answer, known });
+        Ok(())
     }
 
     /// What a mutant does: clients are told that nothing was done, though nobody knows.
     pub(super) fn refuse_requests(&mut self, worker: WorkerId, shard: ShardId) {
         let is_refused = |asking: &Asking| (asking.worker, asking.shard) == (worker, shard);
-        for (request, asking) in self.asked.extract_if(.., |_, asking| is_refused(asking)) {
-            let answer = Answer { request, reply: Reply::Failed("nothing was done".into()) };
-            self.answers.push(Told { answer, known: asking.known });
+        let refused = self.asked.extract_if(.., |_, asking| is_refused(asking));
+        for (_, Asking { first, known, .. }) in refused {
+            if !self.replies.contains_key(&first) {
+                let reply = Reply::Failed(Trouble::Faulted("nothing was done".into()));
+                self.answers.push(Told { answer: Answer { request: first, reply }, known });
+            }
         }
     }
 }

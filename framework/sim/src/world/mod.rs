@@ -49,7 +49,7 @@ use statefn_core::{
     },
     program::Program,
     shard::{
-        Emission, Options, TakeOver,
+        Emission, Options, Reply, TakeOver,
         frame::SnapshotMark,
         wire::{mailbox_partition, progress_partition},
     },
@@ -63,7 +63,7 @@ use crate::{
     plan::{Fault, Faults, Plan},
     random::Random,
     report::Report,
-    workload::{Told, Workload},
+    workload::{Asked, Told, Workload},
 };
 
 /// How many events a world may have; one that has more does not come to an end.
@@ -230,6 +230,10 @@ pub struct World<'a> {
     audit: Audit,
     answers: Vec<Told>,
     requests: u64,
+    /// The last requests that change something, which may be asked again.
+    repeatable: VecDeque<(u64, Asked)>,
+    /// What each request was answered first.
+    replies: BTreeMap<u64, Reply>,
     /// By request.
     asked: BTreeMap<u64, client::Asking>,
     report: Report,
@@ -288,6 +292,8 @@ impl<'a> World<'a> {
             audit: Audit::new(plan.shards, plan.judges_by()),
             answers: Vec::new(),
             requests: 0,
+            repeatable: VecDeque::new(),
+            replies: BTreeMap::new(),
             asked: BTreeMap::new(),
             report: Report { seeds: 1, ..Report::default() },
             trace: 0xcbf2_9ce4_8422_2325,

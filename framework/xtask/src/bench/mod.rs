@@ -17,6 +17,7 @@ mod disk;
 mod figures;
 mod files;
 mod gate;
+mod http;
 mod keyed_sum;
 mod latency;
 mod meter;
@@ -47,6 +48,8 @@ pub(crate) enum Workload {
     KeyedSum(keyed_sum::Options),
     /// From read to committed output, at a steady rate.
     Latency(latency::Options),
+    /// Requests over HTTP, each answered once it is durable.
+    Http(http::Options),
     /// Messages from function to function, within a shard and to others.
     Sends(sends::Options),
     /// Pending timers, each of which fires and is set again.
@@ -66,6 +69,7 @@ pub(crate) fn main(workload: Workload) -> ExitCode {
     let done = match workload {
         Workload::KeyedSum(options) => run(&options),
         Workload::Latency(options) => run(&options),
+        Workload::Http(options) => run(&options),
         Workload::Sends(options) => run(&options),
         Workload::Timers(options) => run(&options),
         Workload::Transfers(options) => run(&options),

@@ -224,5 +224,6 @@ pub(super) fn plan(records: u64) -> Plan {
         commit_interval: Duration::ZERO,
         snapshot_tail_bytes: SNAPSHOT_TAIL_BYTES,
         segment_bytes: SEGMENT_BYTES,
+        answers_kept: Duration::from_secs(3600),
     }
 }
