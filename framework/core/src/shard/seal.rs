@@ -300,11 +300,16 @@ impl Shard {
             hold: stages
                 .map(|stage| if self.holds_itself(stage) { self.hold(stage) } else { EventTime::MAX })
                 .collect(),
-            waiting: Some(self.earliest_waiting()).filter(|earliest| *earliest < EventTime::MAX),
+            waiting: self.told_waiting(),
             sent: self.outboxes.iter().map(|outbox| outbox.sent).collect(),
             seen: self.seen_sealed.clone(),
             acknowledged: self.acknowledged_sealed.clone(),
         }
+    }
+
+    /// What others have to know of what waits here: it is of no use where time does not follow a clock.
+    fn told_waiting(&self) -> Option<EventTime> {
+        self.options.is_live.then(|| self.earliest_waiting()).filter(|earliest| *earliest < EventTime::MAX)
     }
 
     /// Whether messages within a stage hold its watermark.
