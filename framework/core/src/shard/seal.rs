@@ -300,8 +300,13 @@ impl Shard {
             seen: *seen,
             acknowledged: *acknowledged,
         });
-        let waiting = Some(self.earliest_waiting()).filter(|earliest| *earliest < EventTime::MAX);
+        let waiting = self.told_waiting();
         Progress { shard: self.id, epoch: self.epoch, stages: stages.collect(), waiting, traffic: traffic.collect() }
+    }
+
+    /// What others have to know of what waits here: it is of no use where time does not follow a clock.
+    fn told_waiting(&self) -> Option<EventTime> {
+        self.options.is_live.then(|| self.earliest_waiting()).filter(|earliest| *earliest < EventTime::MAX)
     }
 
     /// Whether messages within a stage hold its watermark.
