@@ -282,6 +282,10 @@ impl Partition {
             return self.route_rest(readers, switchboard);
         }
         let Some(mut source) = unless_taken(&self.source) else { return Attempt::Nothing };
+        if self.is_cut.load(Ordering::Acquire) {
+            // Another host has found the end in the meantime, which is told once.
+            return Attempt::Nothing;
+        }
         let Some(limit) = self.pace.limit(self.stretch) else { return Attempt::Later(THROTTLE_INTERVAL) };
         let permit = self.permit();
         match &mut *source {
