@@ -539,10 +539,10 @@ impl<F: Function> ErasedHost for Host<F> {
         put_varint(body, self.table.dirty.len() as u64);
         let mut dirty = std::mem::take(&mut self.table.dirty);
         let slots = &mut self.table.slots;
-        for places in dirty.chunks(LOOKUPS) {
+        for chunk in dirty.chunks(LOOKUPS) {
             // As lookups do, these wait for memory side by side.
-            places.iter().for_each(|place| _ = std::hint::black_box(slots[*place as usize].exists));
-            for place in places {
+            chunk.iter().for_each(|place| _ = std::hint::black_box(slots[*place as usize].exists));
+            for place in chunk {
                 let slot = &mut slots[*place as usize];
                 slot.dirty = false;
                 put_bytes(body, slot.key.get());
