@@ -23,7 +23,7 @@ pub(crate) struct Service {
 impl Service {
     /// Starts the server that settings ask for, if they do.
     pub(crate) fn start(plan: &Plan, settings: &Settings, status: &Arc<Status>) -> Result<Option<Self>, Error> {
-        let http = &settings.http;
+        let http = settings.http.filled();
         let Some(listen) = http.listen else { return Ok(None) };
         let body_bytes_max = http.body_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
         let default = statefn_http::Options::default();

@@ -22,7 +22,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, Serializer};
-use statefn_core::limits::SNAPSHOT_TAIL_BYTES_MIN;
+use statefn_core::limits::{ANSWERS_KEPT_MS, SNAPSHOT_TAIL_BYTES_MIN};
 use statefn_runtime::ingress::Format;
 
 pub(crate) use self::table::Row;
@@ -140,6 +140,24 @@ pub enum EgressKind {
     Count,
 }
 
+impl HttpSettings {
+    /// What holds, what nobody has said included.
+    pub(crate) fn filled(&self) -> Self {
+        let seconds = |given: Option<Duration>, default| given.or(Some(Duration::from_secs(default)));
+        Self {
+            listen: self.listen,
+            body_bytes_max: self.body_bytes_max.or(Some(1 << 20)),
+            connections_max: self.connections_max.or(Some(10_000)),
+            head_time_max: seconds(self.head_time_max, 5),
+            body_time_max: seconds(self.body_time_max, 10),
+            idle_time_max: seconds(self.idle_time_max, 30),
+            answer_time_max: seconds(self.answer_time_max, 30),
+            answers_kept: self.answers_kept.or(Some(Duration::from_millis(ANSWERS_KEPT_MS.unsigned_abs()))),
+            threads: self.threads.or(Some(1)),
+        }
+    }
+}
+
 impl Settings {
     /// The default settings.
     #[must_use]
@@ -229,6 +247,7 @@ impl Settings {
             commit_interval: Some(self.commit_interval()),
             snapshot_tail_bytes: Some(self.snapshot_tail_bytes()),
             segment_bytes: Some(self.segment_bytes()),
+            http: self.http.filled(),
             ..self.clone()
         };
         for name in &names.ingresses {

@@ -174,7 +174,7 @@ mod tests {
         let shown = effective(&Settings::new(), &Origins::default(), &names());
         let value = |name: &str| shown.iter().find(|setting| setting.name == name).expect(name).value.as_ref();
         let mut as_written = 0;
-        for row in rows().into_iter().filter(|row| row.name.len() == 1) {
+        for row in rows().into_iter().filter(|row| row.name.len() == 1 || row.name[0] == "http") {
             let mut settings = Settings::new();
             let name = name_of(&row);
             if settings.put(&name, &Value::from(row.default.trim_matches('`'))).is_ok() && row.default.starts_with('`')
@@ -185,7 +185,7 @@ mod tests {
                 as_written += 1;
             }
         }
-        assert_eq!(as_written, 4, "shards, commit_interval, snapshot_tail_bytes and segment_bytes");
+        assert_eq!(as_written, 12, "shards, commit_interval, snapshot_tail_bytes, segment_bytes, and 8 of `http`");
     }
 
     #[test]
@@ -211,6 +211,15 @@ mod tests {
                 "commit_interval 10ms the variable `STATEFN_COMMIT_INTERVAL`",
                 "snapshot_tail_bytes 1MiB the default",
                 "segment_bytes 1MiB `s.toml`, line 3",
+                "http.listen - the default",
+                "http.body_bytes_max 1MiB the default",
+                "http.connections_max 10000 the default",
+                "http.head_time_max 5s the default",
+                "http.body_time_max 10s the default",
+                "http.idle_time_max 30s the default",
+                "http.answer_time_max 30s the default",
+                "http.answers_kept 1h the default",
+                "http.threads 1 the default",
                 "ingress.sales.path sales.csv.gz the program",
                 "ingress.sales.paths - the default",
                 "ingress.sales.format csv the default",
