@@ -244,7 +244,7 @@ mod tests {
                 &json!("the variable `STATEFN_COMMIT_INTERVAL`")
             )
         );
-        assert_eq!(at(7).1, &serde_json::Value::Null);
-        assert_eq!((at(0).2, at(10).2), (&json!("program"), &json!("command line")));
+        assert_eq!(at(16).1, &serde_json::Value::Null);
+        assert_eq!((at(0).2, at(19).2), (&json!("program"), &json!("command line")));
     }
 }
