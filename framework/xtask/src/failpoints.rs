@@ -39,8 +39,8 @@ const ARGUMENTS: [&str; 5] = [
     "--shards=4",
     "--threads=2",
     "--set=ingress.flights.records_per_second=10000",
-    "--set=segment_bytes=32768",
-    "--set=snapshot_tail_bytes=1024",
+    "--set=segment_bytes=32KiB",
+    "--set=snapshot_tail_bytes=1KiB",
 ];
 /// Where the process before dies if a point needs a second start: with lines that no mark knows, or
 /// else with a group that the superblock does not know.

@@ -151,7 +151,7 @@ impl Bank {
     /// Starts it and waits until it takes requests.
     fn start(&self) -> Outcome<(Process, SocketAddr)> {
         let mut command = self.command();
-        command.arg("--set=http.listen=127.0.0.1:0").arg(format!("--set=snapshot_tail_bytes={SNAPSHOT_TAIL_BYTES}"));
+        command.arg("--set=http.listen=127.0.0.1:0").arg(format!("--set=snapshot_tail_bytes={SNAPSHOT_TAIL_BYTES}B"));
         let mut process = Process::start(command.stdout(Stdio::null()).stderr(File::create(&self.log)?))?;
         let started_at = Instant::now();
         loop {

@@ -181,8 +181,8 @@ impl<'a> Killing<'a> {
             format!("--shards={}", self.options.shards),
             format!("--threads={}", self.options.threads),
             format!("--commit-interval={commit_interval}"),
-            format!("--set=segment_bytes={SEGMENT_BYTES}"),
-            format!("--set=snapshot_tail_bytes={SNAPSHOT_TAIL_BYTES}"),
+            format!("--set=segment_bytes={SEGMENT_BYTES}B"),
+            format!("--set=snapshot_tail_bytes={SNAPSHOT_TAIL_BYTES}B"),
         ];
         fixed.into_iter().chain(rate).collect()
     }
