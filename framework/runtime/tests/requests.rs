@@ -132,6 +132,7 @@ impl Service {
         let (given, stopped) = (intake.clone(), stop.clone());
         let thread = std::thread::spawn(move || engine::run(&plan, Some(&given), &status, &stopped));
         while intake.condition() == Condition::Starting {
+            assert!(!thread.is_finished(), "the run ends before it has begun");
             std::thread::sleep(Duration::from_millis(1));
         }
         Self { intake, stop, thread }

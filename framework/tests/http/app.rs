@@ -184,6 +184,7 @@ impl Service {
         let service = Self { running, address };
         let mut client = service.client();
         while client.get("/ready").status != 200 {
+            assert!(!service.running.is_finished(), "the app ends before it is ready");
             std::thread::sleep(Duration::from_millis(2));
         }
         service

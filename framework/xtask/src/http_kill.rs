@@ -275,7 +275,10 @@ fn make(payment: &Payment, connection: &mut Option<(SocketAddr, Client)>, shared
         if connection.as_ref().is_none_or(|(known, _)| *known != address) {
             *connection = Client::connect(address).ok().map(|client| (address, client));
         }
-        let Some((_, client)) = connection else { continue };
+        let Some((_, client)) = connection else {
+            thread::sleep(Duration::from_millis(1));
+            continue;
+        };
         shared.pending.fetch_add(1, Ordering::AcqRel);
         let answer = client.post(&path, Some(once), &body);
         shared.pending.fetch_sub(1, Ordering::AcqRel);

@@ -307,7 +307,13 @@ impl Partition {
             AnySource::Generator(generator) => {
                 let mut batches = lock(&self.delivery).batches();
                 let before = (generator.position().records, generator.dead_letters());
-                let Ok(stretch) = generator.read(&*self.ingress, &mut batches, limit) else { return Attempt::Nothing };
+                let stretch = match generator.read(&*self.ingress, &mut batches, limit) {
+                    Ok(stretch) => stretch,
+                    Err(error) => {
+                        self.fail(&mut lock(&self.delivery), error, readers, switchboard);
+                        return Attempt::Nothing;
+                    }
+                };
                 let counts = [stretch.to.records - before.0, generator.dead_letters() - before.1];
                 self.pace.records.fetch_add(counts[0], Ordering::Relaxed);
                 self.is_cut.store(stretch.to.is_ended, Ordering::Release);
