@@ -289,9 +289,8 @@ impl Key for Uuid {
 macro_rules! integers {
     ($($integer:ident),*) => {$(
         impl Key for $integer {
-            #[allow(unused_comparisons, reason = "the macro makes signed and unsigned ones")]
             const KIND: KeyKind =
-                KeyKind::Integer { bytes: size_of::<$integer>() as u8, is_signed: $integer::MIN < 0 };
+                KeyKind::Integer { bytes: size_of::<$integer>() as u8, is_signed: $integer::MIN != 0 };
 
             fn write(&self, out: &mut KeyBytes) {
                 out.push(&self.to_be_bytes());
