@@ -151,6 +151,7 @@ pub(crate) fn plan(parts: Linked, names: &Names, settings: &Settings, origins: &
         snapshot_tail_bytes: settings.snapshot_tail_bytes(),
         segment_bytes: settings.segment_bytes(),
         answers_kept: settings.http.answers_kept.unwrap_or(ANSWERS_KEPT),
+        spans: None,
         program,
         ingresses,
         inputs,

@@ -43,5 +43,8 @@ pub const ANSWERS_KEPT_MS: i64 = 60 * 60 * 1_000;
 /// How many bytes of remembered answers a shard holds; then requests with a new idempotency key are
 /// refused until some are forgotten.
 pub const ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How many calls of activities of a shard may wait for their results before the shards of its thread
+/// stop taking input.
+pub const ACTIVITIES_MAX: usize = 10_000;
 /// How often a shard makes a frame of nothing but a reading of the clock, at most, in milliseconds.
 pub const IDLE_INTERVAL_MS: i64 = 1_000;

@@ -32,6 +32,7 @@ use crate::{
     problem::{CODES, Problem},
     query::Query,
     server::Options,
+    trace,
 };
 
 /// The header with the key that a request keeps when it is repeated.
@@ -117,7 +118,8 @@ impl Edge {
             (known.check)(&payload).map_err(|error| Problem::new("bad-message", error.to_string()))?;
         }
         let once = once(request.headers())?;
-        let demand = Demand { handler, once, payload, ..self.of(function, key, wants) };
+        let trace = trace::of(request.headers());
+        let demand = Demand { handler, once, payload, trace, delay: query.delay, ..self.of(function, key, wants) };
         match self.demand(demand).await? {
             Reply::Answered(answer) => Ok(answered(known, answer)),
             Reply::Rejected(rejection) => Err(Problem::rejected(&rejection)),
@@ -125,7 +127,7 @@ impl Edge {
                 tracing::warn!(function = linked.spec.name, message, "a request could not be handled: {trouble}");
                 Err(trouble.into())
             }
-            Reply::Taken | Reply::State(_) => Ok(HttpResponse::Accepted().finish()),
+            Reply::Taken | Reply::State(_) | Reply::Deferred => Ok(HttpResponse::Accepted().finish()),
         }
     }
 
@@ -161,7 +163,8 @@ impl Edge {
     fn of(&self, function: FunctionId, key: Vec<u8>, wants: Wants) -> Demand {
         // It is dropped well before the client is told that nobody knows.
         let patience = self.options.answer_time_max / 2;
-        Demand { function, handler: 0, wants, once: None, key, payload: Vec::new(), patience }
+        let deferral_max = self.options.answer_time_max;
+        Demand { deferral_max, ..Demand::new(function, wants, key, patience) }
     }
 
     async fn demand(&self, demand: Demand) -> Result<Reply, Problem> {

@@ -38,6 +38,7 @@ mod path;
 mod problem;
 mod query;
 mod server;
+mod trace;
 
 pub use self::{
     problem::CODES,

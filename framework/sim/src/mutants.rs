@@ -225,8 +225,13 @@ fn forgetful_log(plan: &mut Plan) {
     (plan.faults.forgets, plan.snapshot_tail_bytes) = (1_000, 1 << 30);
 }
 
+fn doubled_attempts(plan: &mut Plan) {
+    apart(plan);
+    plan.faults.doubled_attempt = 300;
+}
+
 /// The mutants, each with its worlds.
-pub const MUTANTS: [Mutant; 38] = [
+pub const MUTANTS: [Mutant; 43] = [
     Mutant::new(Rule::ClaimsRaiseTheTerm, Kind::Bank, many_owners),
     Mutant::new(Rule::EqualTermsAreVoid, Kind::Bank, many_owners),
     Mutant::new(Rule::NoncesAreNew, Kind::Bank, late_claims),
@@ -263,6 +268,11 @@ pub const MUTANTS: [Mutant; 38] = [
     Mutant::new(Rule::SnapshotHasPending, Kind::Timers, snapshots),
     Mutant::new(Rule::SnapshotHasAnswers, Kind::Bank, snapshots),
     Mutant::new(Rule::AnswersAreRemembered, Kind::Bank, apart),
+    Mutant::new(Rule::LateAnswersAreRemembered, Kind::Orders, doubled_attempts),
+    Mutant::new(Rule::CallAfterCommit, Kind::Orders, refused_appends),
+    Mutant::new(Rule::CallsAreTakenUp, Kind::Orders, crashes),
+    Mutant::new(Rule::ResultsCountOnce, Kind::Orders, doubled_attempts),
+    Mutant::new(Rule::AskersAreTold, Kind::Orders, apart),
     Mutant::new(Rule::FailedCallsHaveNoEffects, Kind::Bank, apart),
     Mutant::new(Rule::FailedCallsChangeNothing, Kind::Bank, apart),
 ];

@@ -94,6 +94,24 @@ counts! {
     answers,
     /// Requests that were asked again.
     repeats,
+    /// Requests whose answer came later than their call.
+    deferred,
+    /// Calls of activities that were begun.
+    calls,
+    /// Attempts of them.
+    attempts,
+    /// Attempts behind the first one of a call.
+    attempts_again,
+    /// Attempts whose answer was lost.
+    attempts_lost,
+    /// Attempts that were made twice.
+    attempts_doubled,
+    /// Results that came late.
+    results_late,
+    /// Results that nobody waited for any more.
+    results_void,
+    /// Results that came to one who had lost the shard.
+    results_elsewhere,
     /// Records that egresses have.
     emitted,
     /// Epochs that egresses were given again.
@@ -181,7 +199,7 @@ counts! {
 impl Report {
     /// The kinds of faults: how often each happened, and how often it changed what came next.
     #[must_use]
-    pub fn faults(&self) -> [(&'static str, u64, u64); 29] {
+    pub fn faults(&self) -> [(&'static str, u64, u64); 32] {
         [
             ("crash", self.crashes, self.crashes_in_work),
             ("pause", self.pauses, self.deposed),
@@ -212,6 +230,9 @@ impl Report {
             ("snapshot damaged before a trim", self.snapshots_read_back, self.snapshots_read_back_damaged),
             ("trim while a journal is read", self.trims, self.trims_raced),
             ("egress given an epoch again", self.crashes, self.emitted_again),
+            ("lost attempt", self.attempts_lost, self.attempts_again),
+            ("doubled attempt", self.attempts_doubled, self.results_void),
+            ("late result", self.results_late, self.results_elsewhere),
         ]
     }
 

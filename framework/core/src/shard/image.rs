@@ -129,6 +129,12 @@ impl Image {
         self.epoch
     }
 
+    /// The number that the next pending timer, message or call of an activity gets.
+    #[must_use]
+    pub fn pending_next(&self) -> u64 {
+        self.pending_next
+    }
+
     /// The offset of the first record that was not folded.
     #[must_use]
     pub fn next_offset(&self) -> Offset {

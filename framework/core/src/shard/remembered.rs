@@ -9,6 +9,9 @@
 //! Invariant: what has ended is forgotten before anything is looked up, so the same clock gives the
 //! same answer, whoever owns the shard.
 //!
+//! An answer that a handler gives later than its call is remembered twice: at first that it is to come,
+//! then what it is, as an answer of that later moment.
+//!
 //! Deliberately absent: answers of reads, which make no frame.
 
 use std::{borrow::Cow, collections::BTreeMap};
@@ -137,6 +140,7 @@ pub(crate) fn encode(reply: &Reply) -> Option<Vec<u8>> {
             out.push(4);
             out.extend_from_slice(reason.as_bytes());
         }
+        Reply::Deferred => out.push(5),
         Reply::Failed(_) | Reply::State(_) => return None,
     }
     Some(out)
@@ -153,6 +157,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Reply, Truncated> {
         }
         3 if bytes.len() == 1 => Reply::Taken,
         4 => Reply::Failed(Trouble::Faulted(std::str::from_utf8(&bytes[1..]).map_err(|_| Truncated)?.to_owned())),
+        5 if bytes.len() == 1 => Reply::Deferred,
         _ => return Err(Truncated),
     })
 }
@@ -169,6 +174,7 @@ mod tests {
             Reply::Answered(Vec::new()),
             Reply::Rejected(rejection),
             Reply::Taken,
+            Reply::Deferred,
             Reply::Failed(Trouble::Faulted("broken".into())),
         ] {
             let bytes = encode(&reply).expect("is remembered");
@@ -177,7 +183,7 @@ mod tests {
         for reply in [Trouble::Parked, Trouble::Unreadable(String::new()), Trouble::Waits("x")] {
             assert_eq!(encode(&Reply::Failed(reply)), None);
         }
-        for bytes in [&b""[..], b"\x00", b"\x05", b"\x02\x05", b"\x03x", b"\x04\xff"] {
+        for bytes in [&b""[..], b"\x00", b"\x06", b"\x05x", b"\x02\x05", b"\x03x", b"\x04\xff"] {
             assert!(decode(bytes).is_err(), "{bytes:?}");
         }
     }

@@ -80,6 +80,16 @@ pub enum Rule {
     SnapshotHasAnswers,
     /// A request that is repeated gets the answer that it had.
     AnswersAreRemembered,
+    /// An answer that is given later than its call is remembered then.
+    LateAnswersAreRemembered,
+    /// A call of an activity begins only once its frame is confirmed.
+    CallAfterCommit,
+    /// A new owner begins the calls of activities that have no result.
+    CallsAreTakenUp,
+    /// The call of an activity is gone from state in the frame that has its result.
+    ResultsCountOnce,
+    /// One who has asked for a call that was rejected is told.
+    AskersAreTold,
     /// A call that failed leaves no effects.
     FailedCallsHaveNoEffects,
     /// A call that failed leaves the state as it was.

@@ -20,6 +20,7 @@
 //!
 //! Deliberately absent: HTTP itself, other processes, and any decision about state.
 
+mod activities;
 mod coordinator;
 #[cfg(test)]
 mod disk_tests;
@@ -41,7 +42,9 @@ use std::{
     time::Duration,
 };
 
-use statefn_core::{error::Corrupt, ingress::ErasedIngress, program::Program, shard::TakeOverError};
+use statefn_core::{
+    envelope::SpanRecord, error::Corrupt, ingress::ErasedIngress, program::Program, shard::TakeOverError,
+};
 use thiserror::Error;
 
 pub use self::{
@@ -79,7 +82,12 @@ pub struct Plan {
     pub segment_bytes: u64,
     /// How long answers are remembered for idempotency keys, at least.
     pub answers_kept: Duration,
+    /// Who is told what committed calls did in traces, if anybody.
+    pub spans: Option<SpanSink>,
 }
+
+/// Takes what committed calls did in traces; it must not wait.
+pub type SpanSink = Arc<dyn Fn(Vec<SpanRecord>) + Send + Sync>;
 
 impl Plan {
     /// How many hosts share the shards.

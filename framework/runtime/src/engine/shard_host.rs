@@ -13,16 +13,17 @@ use std::{
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use crossbeam_channel::Sender;
 use statefn_core::{
+    activity::CallOutcome,
     address::ShardId,
     ingress::IngressBatch,
     pipeline::{Action, Append, Pipeline},
     ports::clock::Clock,
-    shard::{Counters, Emission, frame::SnapshotMark, outbox::Mail, progress::Progress},
+    shard::{ActivityCall, Counters, Emission, frame::SnapshotMark, outbox::Mail, progress::Progress},
 };
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    Status,
+    SpanSink, Status,
     coordinator::Notice,
     egress_writer::EgressRequest,
     log_writer::LogRequest,
@@ -52,6 +53,8 @@ pub(crate) enum Event {
     SnapshotReadBack(ShardId, SnapshotMark, bool),
     SnapshotWanted(ShardId),
     EgressTaken(Vec<(ShardId, u64)>),
+    /// The call of an activity has a result.
+    Result(ShardId, u64, CallOutcome),
     /// Requests wait at the door.
     Requests,
     Drain,
@@ -125,6 +128,15 @@ pub(crate) enum Journal {
     Memory(Vec<u64>),
 }
 
+/// Where a host hands on what is no frame.
+pub(crate) struct Ends {
+    pub(crate) egress: Sender<EgressRequest>,
+    pub(crate) snapshots: Sender<SnapshotRequest>,
+    /// Calls of activities, if the program has any.
+    pub(crate) calls: Option<UnboundedSender<ActivityCall>>,
+    pub(crate) spans: Option<SpanSink>,
+}
+
 pub(crate) struct ShardHost {
     number: usize,
     pipeline: Pipeline,
@@ -132,8 +144,7 @@ pub(crate) struct ShardHost {
     readers: Arc<Readers>,
     desk: Desk,
     journal: Journal,
-    egress: Sender<EgressRequest>,
-    snapshots: Sender<SnapshotRequest>,
+    ends: Ends,
     tick: Duration,
     /// Whether it will be woken when the pace of an ingress allows to read on.
     is_woken: bool,
@@ -156,8 +167,7 @@ impl ShardHost {
         readers: Arc<Readers>,
         desk: Desk,
         journal: Journal,
-        egress: Sender<EgressRequest>,
-        snapshots: Sender<SnapshotRequest>,
+        ends: Ends,
         tick: Duration,
     ) -> Self {
         let hosts = switchboard.states.len();
@@ -168,8 +178,7 @@ impl ShardHost {
             readers,
             desk,
             journal,
-            egress,
-            snapshots,
+            ends,
             tick,
             is_woken: false,
             waiting: VecDeque::new(),
@@ -218,6 +227,10 @@ impl ShardHost {
                 for (shard, epoch) in taken {
                     self.pipeline.egress_taken(shard, epoch);
                 }
+            }
+            Event::Result(shard, id, outcome) => {
+                self.opened_at.get_or_insert_with(Instant::now);
+                self.pipeline.result(shard, id, &outcome, MachineClock.now());
             }
             Event::Requests => self.desk.take_in(),
             Event::Drain => {
@@ -322,11 +335,17 @@ impl ShardHost {
                 }
                 Action::Emit(emission) => self.emissions.push(emission),
                 Action::Answer(answer) => self.desk.answer(answer),
+                Action::Call(call) => {
+                    failpoint("host/call");
+                    // They are gone only when the run is over; the next one begins the call.
+                    self.ends.calls.iter().for_each(|calls| _ = calls.send(call.clone()));
+                }
+                Action::Trace(spans) => self.ends.spans.iter().for_each(|tell| tell(spans.clone())),
                 // Its log is not shared.
                 Action::AskEnd { .. } | Action::TrimMailbox { .. } => {}
-                Action::Store(snapshot) => _ = self.snapshots.send(SnapshotRequest::Store(snapshot)),
+                Action::Store(snapshot) => _ = self.ends.snapshots.send(SnapshotRequest::Store(snapshot)),
                 Action::ReadBack { shard, snapshot } => {
-                    let _ = self.snapshots.send(SnapshotRequest::ReadBack(shard, snapshot));
+                    let _ = self.ends.snapshots.send(SnapshotRequest::ReadBack(shard, snapshot));
                 }
                 Action::Forget { shard, snapshots, before } => self.forget(shard, snapshots, before),
                 Action::TakeOver(shard) => {
@@ -354,7 +373,7 @@ impl ShardHost {
 
     fn forget(&self, shard: ShardId, snapshots: Vec<SnapshotMark>, before: Option<u64>) {
         failpoint("trim/forget");
-        let _ = self.snapshots.send(SnapshotRequest::Remove(snapshots));
+        let _ = self.ends.snapshots.send(SnapshotRequest::Remove(snapshots));
         if let (Journal::Log(log), Some(before)) = (&self.journal, before) {
             let _ = log.send(LogRequest::Trim(shard, before));
         }
@@ -375,7 +394,7 @@ impl ShardHost {
             let bytes = self.emissions.iter().map(|emission| emission.frame.len()).sum();
             self.switchboard.status.egress_backlog_bytes.fetch_add(bytes, Ordering::Relaxed);
             failpoint("host/emit");
-            let _ = self.egress.send(EgressRequest::Emit(std::mem::take(&mut self.emissions), bytes));
+            let _ = self.ends.egress.send(EgressRequest::Emit(std::mem::take(&mut self.emissions), bytes));
             failpoint("host/emitted");
         }
         for host in 0..self.outgoing.len() {
@@ -426,7 +445,12 @@ impl Actor for ShardHost {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        ctx.run_interval(self.tick, |host, ctx| host.turn(ctx, |host| host.tell_counters()));
+        ctx.run_interval(self.tick, |host, ctx| {
+            host.turn(ctx, |host| {
+                host.desk.send_away_deferred(host.is_draining);
+                host.tell_counters();
+            });
+        });
     }
 }
 

@@ -10,6 +10,7 @@ mod function;
 
 mod bank;
 mod faults;
+mod orders;
 mod ring;
 mod sends;
 mod timers;
@@ -18,9 +19,10 @@ mod trees;
 use std::{fmt, str::FromStr, sync::Arc};
 
 use statefn_core::{
+    activity::{CallOutcome, TryAgain},
     ingress::ErasedIngress,
     program::{Program, ProgramSpec},
-    shard::Answer,
+    shard::{ActivityCall, Answer},
     state::State,
 };
 
@@ -86,6 +88,15 @@ pub trait Workload {
     fn request(&self, random: &mut Random, id: u64) -> Option<Asked> {
         let _ = (random, id);
         None
+    }
+
+    /// Makes an attempt of an activity, which the outside may have done before.
+    ///
+    /// # Errors
+    /// Why it is to be tried again.
+    fn attempt(&self, call: &ActivityCall, attempt: u32) -> Result<CallOutcome, TryAgain> {
+        let _ = attempt;
+        panic!("this workload has no activity `{}`", call.activity)
     }
 
     /// How long time goes on after everything is done, in milliseconds: for timers that wait for
@@ -160,13 +171,16 @@ pub enum Kind {
     Ring,
     /// Rejections, faults and panics; other keys do not notice.
     Faults,
+    /// Sagas that ask, call the outside and answer later; nothing is done twice or half.
+    Orders,
     /// Random trees of commands; a model adds up what each key must hold.
     Trees,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Bank, Self::Sends, Self::Timers, Self::Ring, Self::Faults, Self::Trees];
+    pub const ALL: [Self; 7] =
+        [Self::Bank, Self::Sends, Self::Timers, Self::Ring, Self::Faults, Self::Orders, Self::Trees];
 
     /// The workload of a seed.
     #[must_use]
@@ -178,6 +192,7 @@ impl Kind {
             Self::Timers => Box::new(timers::Timers::new(&mut random)),
             Self::Ring => Box::new(ring::Chains::new(&mut random)),
             Self::Faults => Box::new(faults::Faults::new(&mut random)),
+            Self::Orders => Box::new(orders::Orders::new(&mut random)),
             Self::Trees => Box::new(trees::Trees::new(&mut random)),
         }
     }
@@ -189,6 +204,7 @@ impl Kind {
             Self::Timers => "timers",
             Self::Ring => "ring",
             Self::Faults => "faults",
+            Self::Orders => "orders",
             Self::Trees => "trees",
         }
     }

@@ -22,9 +22,9 @@ const REPEATABLE: usize = 32;
 pub(super) struct Asking {
     /// The request that it repeats, or its own number.
     pub(super) first: u64,
-    worker: WorkerId,
-    shard: ShardId,
-    nonce: u64,
+    pub(super) worker: WorkerId,
+    pub(super) shard: ShardId,
+    pub(super) nonce: u64,
     /// The last epoch that the call saw or became part of.
     epoch: u64,
     /// How many answers had been given before.

@@ -2,7 +2,7 @@
 
 use statefn_core::pipeline::Pipeline;
 
-use super::{World, store::Unapplied};
+use super::{World, client::Asking, store::Unapplied};
 use crate::{check::Accounts, workload::End};
 
 impl World<'_> {
@@ -62,6 +62,17 @@ impl World<'_> {
         format!("not drained after {} steps at {} (I8):\n{}", self.report.steps, self.now, shards.join("\n"))
     }
 
+    /// One who has asked an owner that still is one was told.
+    fn check_answered_all(&self) -> Result<(), String> {
+        let waits = |asking: &Asking| {
+            self.owned(asking.worker, asking.shard).is_some_and(|owned| owned.nonce() == asking.nonce)
+        };
+        let forgotten = self.asked.iter().find(|(_, asking)| waits(asking));
+        forgotten.map_or(Ok(()), |(request, _)| {
+            Err(format!("request {request} is never answered, though its owner lives (I8)"))
+        })
+    }
+
     pub(super) fn check_end(&mut self) -> Result<(), String> {
         for shard in 0..self.plan.shards {
             let owner = self.workers[self.named[shard as usize]].pipeline.as_ref().expect("all workers live");
@@ -77,6 +88,7 @@ impl World<'_> {
             accounts.agree(&mut self.log, &mut self.snapshots, &mut self.report)?;
             self.report.parked += owner.parked_keys() as u64;
         }
+        self.check_answered_all()?;
         self.watch.at_rest(self.plan.shards);
         self.workload.check_running(&self.program, &self.audit)?;
         let end = End { program: &self.program, audit: &self.audit, answers: &self.answers };

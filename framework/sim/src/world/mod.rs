@@ -22,6 +22,7 @@ mod action;
 mod client;
 mod end;
 mod journal;
+mod outside;
 mod ownership;
 mod post;
 mod store;
@@ -36,6 +37,7 @@ use std::{
 
 use statefn_core::{
     ProcessingTime,
+    activity::CallOutcome,
     address::ShardId,
     ingress::ErasedIngress,
     pipeline::Pipeline,
@@ -49,7 +51,7 @@ use statefn_core::{
     },
     program::Program,
     shard::{
-        Emission, Options, Reply, TakeOver,
+        ActivityCall, Emission, Options, Reply, TakeOver,
         frame::SnapshotMark,
         wire::{mailbox_partition, progress_partition},
     },
@@ -98,6 +100,9 @@ enum Event {
     Flush(Life),
     Forget(Life, ShardId, Vec<SnapshotMark>, Option<Offset>),
     EgressTaken(Life, ShardId, u64),
+    /// A worker makes an attempt of an activity, or learns its result.
+    Attempt(Life, ActivityCall, u32),
+    Result(Life, ShardId, u64, CallOutcome),
     News(Life, ShardId),
     Arrive(Flight),
     Restart(WorkerId),
@@ -121,6 +126,8 @@ impl Event {
             | Self::Flush(life)
             | Self::Forget(life, ..)
             | Self::EgressTaken(life, ..)
+            | Self::Attempt(life, ..)
+            | Self::Result(life, ..)
             | Self::News(life, _) => Some(*life),
             Self::Arrive(_)
             | Self::AskEnd(..)
@@ -394,6 +401,8 @@ impl<'a> World<'a> {
             Event::Flush((worker, _)) => self.flush(worker)?,
             Event::Forget((worker, _), shard, snapshots, before) => self.forget(worker, shard, &snapshots, before)?,
             Event::EgressTaken((worker, _), shard, epoch) => self.pipeline(worker).egress_taken(shard, epoch),
+            Event::Attempt((worker, _), call, attempt) => self.attempt(worker, call, attempt),
+            Event::Result((worker, _), shard, id, outcome) => self.result(worker, shard, id, &outcome),
             Event::News((worker, _), shard) => self.news(worker, shard),
             Event::Arrive(flight) => self.arrive(flight)?,
             Event::Restart(worker) => self.restart(worker),

@@ -225,5 +225,6 @@ pub(super) fn plan(records: u64) -> Plan {
         snapshot_tail_bytes: SNAPSHOT_TAIL_BYTES,
         segment_bytes: SEGMENT_BYTES,
         answers_kept: Duration::from_secs(3600),
+        spans: None,
     }
 }
