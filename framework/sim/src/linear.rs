@@ -8,17 +8,22 @@
 //! "Linearizability: A Correctness Condition for Concurrent Objects", 1990).
 //!
 //! The search is the one of Wing and Gong with the memory of Lowe ("Testing for linearizability", 2017):
-//! the first call that has not ended before another began is tried, then the next one; a set of calls
-//! that led to the same state before is not looked at again. Calls that were never answered are tried
-//! when no other can go on, as most histories need few of them. Histories are split by object before,
-//! since each object for itself is enough.
+//! calls are put in order one by one, each time one of those that began before the first of the rest
+//! ended, and a set of calls that led to the same state before is not looked at again. What explains most
+//! answers by the fewest calls that were never answered is gone on with first: there may be many of
+//! these, and few of them are needed. Histories are split by object before, since each object for itself is
+//! enough.
 //!
 //! Invariant: a history is never passed unless an order was found; one that takes too long is an error.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
+    fmt::{self, Write},
+};
 
-/// How many steps a search takes at most.
-pub const STEPS_MAX: u64 = 2_000_000;
+/// How many orders a search looks at.
+pub const STEPS_MAX: usize = 500_000;
 
 /// A call of a client and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,194 +61,175 @@ pub fn check<M: Model>(model: &M, history: &[Operation<M::Call, M::Answer>]) -> 
     Search::new(model, history).run()
 }
 
-/// The place of the head of a list.
-const HEAD: usize = 0;
-
-/// The begin or the end of an answered call, in a list of those that are left.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    /// The operation.
-    of: usize,
-    is_end: bool,
-    before: usize,
-    next: usize,
+/// A beginning of an order of calls.
+struct Node<S> {
+    /// The calls that it has, by bits.
+    done: Vec<u64>,
+    /// What they leave.
+    state: S,
+    /// How many of them were answered, and how many were not.
+    answered: usize,
+    lost: usize,
+    /// The last of them, and the node without it.
+    last: Option<(usize, usize)>,
+    /// All answered calls before this place, in the order of their begins, are among them.
+    from: usize,
 }
+
+impl<S> Node<S> {
+    fn has(&self, of: usize) -> bool {
+        self.done[of / 64] >> (of % 64) & 1 == 1
+    }
+
+    /// What is gone on with first: a call that was never answered has to explain more than one that was.
+    fn promise(&self) -> i64 {
+        self.answered as i64 - 2 * self.lost as i64
+    }
+}
+
+/// What is next done with a node, in the order of how much it promises; the newest first.
+type Task = (i64, Reverse<bool>, usize);
 
 struct Search<'a, M: Model> {
     model: &'a M,
     history: &'a [Operation<M::Call, M::Answer>],
-    /// Begins and ends in their order, behind the head; `next` of the last one is the head again.
-    entries: Vec<Entry>,
-    /// By answered operation, where its begin and its end stand.
-    places: Vec<(usize, usize)>,
-    /// The operations that were not answered.
+    /// The answered operations, in the order of their begins: number, begin and end.
+    answered: Vec<(usize, u64, u64)>,
+    /// The others.
     lost: Vec<usize>,
-    state: M::State,
-    /// The calls that have their moment, in order, each with the state before it.
-    order: Vec<(usize, M::State)>,
-    /// The same as a set, by bits.
-    done: Vec<u64>,
-    /// Answered calls that have no moment yet.
-    left: usize,
+    nodes: Vec<Node<M::State>>,
+    tasks: BinaryHeap<Task>,
     tried: BTreeSet<(Vec<u64>, M::State)>,
-    steps: u64,
-    /// The longest order that was found, and the call that it could not explain.
-    longest: (Vec<usize>, usize),
 }
 
 impl<'a, M: Model> Search<'a, M> {
     fn new(model: &'a M, history: &'a [Operation<M::Call, M::Answer>]) -> Self {
-        let answered = history.iter().enumerate();
-        let answered = answered.filter_map(|(of, operation)| Some((of, operation.begun, operation.ended.as_ref()?.0)));
-        let mut times: Vec<_> = answered.flat_map(|(of, begun, end)| [(begun, of, false), (end, of, true)]).collect();
-        times.sort_unstable();
-        let mut entries = vec![Entry { of: usize::MAX, is_end: false, before: times.len(), next: 1 }];
-        let mut places = vec![(HEAD, HEAD); history.len()];
-        for (place, (_, of, is_end)) in (1..).zip(&times) {
-            entries.push(Entry { of: *of, is_end: *is_end, before: place - 1, next: place + 1 });
-            match is_end {
-                true => places[*of].1 = place,
-                false => places[*of].0 = place,
-            }
-        }
-        let last = entries.len() - 1;
-        entries[last].next = HEAD;
-        Self {
-            model,
-            history,
-            entries,
-            places,
-            lost: (0..history.len()).filter(|of| history[*of].ended.is_none()).collect(),
-            state: model.begin(),
-            order: Vec::new(),
-            done: vec![0; history.len().div_ceil(64)],
-            left: times.len() / 2,
-            tried: BTreeSet::new(),
-            steps: 0,
-            longest: (Vec::new(), 0),
-        }
+        let all = history.iter().enumerate();
+        let answered = all.filter_map(|(of, operation)| Some((of, operation.begun, operation.ended.as_ref()?.0)));
+        let mut answered: Vec<_> = answered.collect();
+        answered.sort_unstable_by_key(|(_, begun, _)| *begun);
+        let lost = (0..history.len()).filter(|of| history[*of].ended.is_none()).collect();
+        let done = vec![0; history.len().div_ceil(64)];
+        let first = Node { done, state: model.begin(), answered: 0, lost: 0, last: None, from: 0 };
+        let tasks = BinaryHeap::from([(0, Reverse(false), 0)]);
+        Self { model, history, answered, lost, nodes: vec![first], tasks, tried: BTreeSet::new() }
     }
 
     fn run(mut self) -> Result<(), String> {
-        let mut at = self.entries[HEAD].next;
-        while self.left > 0 {
-            if self.steps > STEPS_MAX {
-                let count = self.history.len();
-                return Err(format!("{STEPS_MAX} steps did not show whether {count} operations are linearizable"));
+        let Some(all) = Some(self.answered.len()).filter(|all| *all > 0) else { return Ok(()) };
+        while let Some((promise, Reverse(with_lost), at)) = self.tasks.pop() {
+            if self.nodes.len() > STEPS_MAX {
+                return Err(format!(
+                    "{STEPS_MAX} steps did not show whether {} operations are linearizable; {}",
+                    self.history.len(),
+                    self.longest()
+                ));
             }
-            let Entry { of, is_end, next, .. } = self.entries[at];
-            assert_ne!(at, HEAD, "an end that is left stops the search before the end of the list");
-            at = match is_end {
-                false if self.tries(of) => self.entries[HEAD].next,
-                false => next,
-                // Its call must have its moment before anything that begins behind its end.
-                true if self.tries_lost(of, 0) => self.entries[HEAD].next,
-                true => self.goes_back(of).ok_or_else(|| self.violation())?,
-            };
+            let end = self.first_end(at);
+            match with_lost {
+                true => self.go_on_with_lost(at, end),
+                // A call that changes nothing and may be now may as well be now: no other way is needed.
+                false if self.go_on(at, end, true) => {}
+                false => {
+                    self.go_on(at, end, false);
+                    self.tasks.push((promise - 1, Reverse(true), at));
+                }
+            }
+            if self.nodes.last().is_some_and(|node| node.answered == all) {
+                return Ok(());
+            }
         }
-        Ok(())
+        Err(format!("not linearizable: {}", self.longest()))
     }
 
-    /// Gives a call its moment now, if the model explains its answer so and that was not tried before.
-    fn tries(&mut self, of: usize) -> bool {
-        self.steps += 1;
+    /// When the first of the answered calls ends that a node does not have.
+    fn first_end(&mut self, at: usize) -> u64 {
+        let node = &mut self.nodes[at];
+        while self.answered.get(node.from).is_some_and(|(of, ..)| node.has(*of)) {
+            node.from += 1;
+        }
+        let mut first = u64::MAX;
+        for (of, begun, end) in &self.answered[node.from..] {
+            if *begun > first {
+                break;
+            }
+            if !node.has(*of) {
+                first = first.min(*end);
+            }
+        }
+        first
+    }
+
+    /// Puts behind a node each answered call that may come next, or one alone that leaves the state as it is;
+    /// returns whether there is any.
+    fn go_on(&mut self, at: usize, end: u64, is_one_without_change: bool) -> bool {
+        let node = &self.nodes[at];
+        let next = self.answered[node.from..].iter().take_while(|(_, begun, _)| *begun < end).map(|(of, ..)| *of);
+        let mut next: Vec<usize> = next.filter(|of| !node.has(*of)).collect();
+        if is_one_without_change {
+            next.retain(|of| self.step(node, *of).is_some_and(|state| state == node.state));
+            next.truncate(1);
+        }
+        // The first to begin is gone on with first.
+        next.iter().rev().for_each(|of| self.put(at, *of));
+        !next.is_empty()
+    }
+
+    /// What a call behind a node leaves.
+    fn step(&self, node: &Node<M::State>, of: usize) -> Option<M::State> {
         let Operation { call, ended, .. } = &self.history[of];
-        let next = self.model.step(&self.state, call, ended.as_ref().map(|(_, answer)| answer));
-        // One that changes nothing, and that nobody heard of, may as well not have been.
-        let Some(next) = next.filter(|next| ended.is_some() || *next != self.state) else { return false };
-        self.done[of / 64] |= 1 << (of % 64);
-        if !self.tried.insert((self.done.clone(), next.clone())) {
-            self.done[of / 64] &= !(1 << (of % 64));
-            return false;
-        }
-        self.order.push((of, std::mem::replace(&mut self.state, next)));
-        if ended.is_some() {
-            let (begin, end) = self.places[of];
-            self.unlink(begin);
-            self.unlink(end);
-            self.left -= 1;
-        }
-        true
+        self.model.step(&node.state, call, ended.as_ref().map(|(_, answer)| answer))
     }
 
-    /// Gives its moment to a call that was never answered, the first from a place on, before this one ends.
-    fn tries_lost(&mut self, ending: usize, from: usize) -> bool {
-        let end = self.history[ending].ended.as_ref().map_or(u64::MAX, |(end, _)| *end);
-        (from..self.lost.len()).any(|place| {
+    /// Puts behind a node each call that was never answered and that may come next.
+    fn go_on_with_lost(&mut self, at: usize, end: u64) {
+        for place in 0..self.lost.len() {
             let of = self.lost[place];
-            let is_done = self.done[of / 64] >> (of % 64) & 1 == 1;
-            !is_done && self.history[of].begun < end && self.tries(of)
-        })
-    }
-
-    /// Takes moments back until another call can have one; returns where the search goes on.
-    fn goes_back(&mut self, mut stuck: usize) -> Option<usize> {
-        loop {
-            self.note_stuck(stuck);
-            let (last, state) = self.order.pop()?;
-            self.state = state;
-            self.done[last / 64] &= !(1 << (last % 64));
-            if self.history[last].ended.is_some() {
-                let (begin, end) = self.places[last];
-                // In the opposite order, so that the neighbours are those that they had.
-                self.link(end);
-                self.link(begin);
-                self.left += 1;
-                return Some(self.entries[begin].next);
-            }
-            stuck = self.first_end();
-            let tried = self.lost.iter().position(|of| *of == last).expect("it was not answered");
-            if self.tries_lost(stuck, tried + 1) {
-                return Some(self.entries[HEAD].next);
+            if !self.nodes[at].has(of) && self.history[of].begun < end {
+                self.put(at, of);
             }
         }
     }
 
-    /// The call that ends first of those that have no moment.
-    fn first_end(&self) -> usize {
-        let mut at = self.entries[HEAD].next;
-        while !self.entries[at].is_end {
-            at = self.entries[at].next;
+    /// Puts a call behind a node, if the model explains its answer so and that was not tried before.
+    fn put(&mut self, at: usize, of: usize) {
+        let (node, ended) = (&self.nodes[at], &self.history[of].ended);
+        // One that changes nothing, and that nobody heard of, may as well not have been.
+        let state = self.step(node, of).filter(|state| ended.is_some() || *state != node.state);
+        let Some(state) = state else { return };
+        let mut done = node.done.clone();
+        done[of / 64] |= 1 << (of % 64);
+        if !self.tried.insert((done.clone(), state.clone())) {
+            return;
         }
-        self.entries[at].of
+        let is_answered = usize::from(ended.is_some());
+        let (answered, lost) = (node.answered + is_answered, node.lost + 1 - is_answered);
+        let node = Node { done, state, answered, lost, last: Some((of, at)), from: node.from };
+        self.tasks.push((node.promise(), Reverse(false), self.nodes.len()));
+        self.nodes.push(node);
     }
 
-    fn unlink(&mut self, place: usize) {
-        let Entry { before, next, .. } = self.entries[place];
-        self.entries[before].next = next;
-        self.entries[next].before = before;
-    }
-
-    fn link(&mut self, place: usize) {
-        let Entry { before, next, .. } = self.entries[place];
-        self.entries[before].next = place;
-        self.entries[next].before = place;
-    }
-
-    fn note_stuck(&mut self, of: usize) {
-        if self.order.len() >= self.longest.0.len() {
-            self.longest = (self.order.iter().map(|(of, _)| *of).collect(), of);
-        }
-    }
-
-    /// The longest order that explains something, its last calls, and what it does not explain.
-    fn violation(&self) -> String {
+    /// The order that explains most, its last calls, and the first call that it does not explain.
+    fn longest(&mut self) -> String {
         const SHOWN: usize = 8;
-        let (order, stuck) = &self.longest;
-        let mut state = self.model.begin();
-        for of in order {
-            let Operation { call, ended, .. } = &self.history[*of];
-            state = self.model.step(&state, call, ended.as_ref().map(|(_, answer)| answer)).unwrap_or(state);
-        }
-        let skipped = order.len().saturating_sub(SHOWN);
-        let shown: Vec<String> = order[skipped..].iter().map(|of| format!("  {:?}", self.history[*of])).collect();
-        format!(
-            "not linearizable: of {} operations an order of {} explains the answers, which leaves {state:?}, and nothing explains\n  {:?}\nbehind ({skipped} more before)\n{}",
+        let best = (0..self.nodes.len()).max_by_key(|at| (self.nodes[*at].answered, Reverse(self.nodes[*at].lost)));
+        let best = best.expect("the empty order is one");
+        let end = self.first_end(best);
+        let stuck = self.answered.iter().find(|(.., known)| *known == end).map(|(of, ..)| &self.history[*of]);
+        let Node { answered, lost, state, .. } = &self.nodes[best];
+        let mut text = format!(
+            "of {} operations an order of {} explains the answers, which leaves {state:?}, and nothing explains\n  {stuck:?}\nbehind the last calls of it, the last first",
             self.history.len(),
-            order.len(),
-            self.history[*stuck],
-            shown.join("\n"),
-        )
+            answered + lost,
+        );
+        let mut last = self.nodes[best].last;
+        for _ in 0..SHOWN {
+            let Some((of, before)) = last else { break };
+            // Writing to a string does not fail.
+            _ = write!(text, "\n  {:?}", self.history[of]);
+            last = self.nodes[before].last;
+        }
+        text
     }
 }
 
@@ -402,17 +388,26 @@ mod tests {
         assert!(counts.iter().all(|count| *count > 3_000), "both happen often: {counts:?}");
     }
 
-    /// Without its memory the search would take longer than the world does.
+    /// Writes one after the other, each beside the one before, and some writes that were never answered.
+    fn long_history(unanswered: u64) -> Vec<Call> {
+        let answered = (0..300).map(|call| answered(Some(call + 1), 20 + call * 4, 26 + call * 4, call));
+        (0..unanswered).map(|call| lost(Some(1_000 + call), call)).chain(answered).collect()
+    }
+
+    /// Without its memory and its order the search would take longer than the world does.
     #[test]
     fn a_long_history_with_much_beside_each_other_is_decided() {
-        let mut history: Vec<Call> = (0..6).map(|call| lost(Some(1_000 + call), call)).collect();
-        for call in 0..300 {
-            let begun = 20 + call * 4;
-            history.push(answered(Some(call + 1), begun, begun + 6, call));
-        }
-        assert!(is_linearizable(&history));
-        let Some(Operation { ended: Some((_, answer)), .. }) = history.last_mut() else { panic!("answered") };
-        *answer = 7_777;
-        assert!(!is_linearizable(&history));
+        assert!(is_linearizable(&long_history(12)));
+        let mut wrong = long_history(5);
+        wrong.last_mut().expect("many").ended = Some((10_000, 7_777));
+        assert!(!is_linearizable(&wrong));
+    }
+
+    #[test]
+    fn what_takes_too_long_is_not_passed() {
+        let mut wrong = long_history(30);
+        wrong.last_mut().expect("many").ended = Some((10_000, 7_777));
+        let error = check(&Register, &wrong).unwrap_err();
+        assert!(error.contains("steps did not show whether 330 operations are linearizable"), "{error}");
     }
 }

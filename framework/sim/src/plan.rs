@@ -106,6 +106,8 @@ faults! {
     ClockJump, jump, "clock jumps", up to 100;
     /// Appends to a journal wait for a while.
     StalledJournal, stall, "stalled journals", up to 200;
+    /// An answer never comes to the client that waits for it.
+    LostAnswer, deaf, "lost answers", up to 250;
 }
 
 /// Numbers of things that a smaller world leaves out; few ranges of them.

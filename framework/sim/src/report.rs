@@ -94,6 +94,12 @@ counts! {
     answers,
     /// Requests that were asked again.
     repeats,
+    /// Answers that did not come to their client.
+    answers_lost,
+    /// Requests that were answered when they were asked again, their first answer being lost.
+    answers_again,
+    /// Requests that nobody could take when they were asked again.
+    repeats_refused,
     /// Records that egresses have.
     emitted,
     /// Epochs that egresses were given again.
@@ -181,7 +187,7 @@ counts! {
 impl Report {
     /// The kinds of faults: how often each happened, and how often it changed what came next.
     #[must_use]
-    pub fn faults(&self) -> [(&'static str, u64, u64); 29] {
+    pub fn faults(&self) -> [(&'static str, u64, u64); 30] {
         [
             ("crash", self.crashes, self.crashes_in_work),
             ("pause", self.pauses, self.deposed),
@@ -201,6 +207,7 @@ impl Report {
             ("late mail", self.mail_late, self.mail_behind_gap),
             ("garbage in a mailbox", self.garbage, self.garbage_read),
             ("mailbox of a full shard", self.mail_split, self.mailboxes_held),
+            ("lost answer", self.answers_lost, self.answers_again),
             ("answer of a deposed owner", self.ends_asked, self.ends_elsewhere),
             ("store that lags", self.store_writes_late, self.stores_mended),
             ("store behind a snapshot", self.takeovers, self.stores_replaced),

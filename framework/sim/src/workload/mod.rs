@@ -9,6 +9,7 @@
 mod function;
 
 mod bank;
+mod calls;
 mod faults;
 mod ring;
 mod sends;
@@ -20,11 +21,11 @@ use std::{fmt, str::FromStr, sync::Arc};
 use statefn_core::{
     ingress::ErasedIngress,
     program::{Program, ProgramSpec},
-    shard::Answer,
+    shard::{Answer, Reply},
     state::State,
 };
 
-use crate::{check::Audit, random::Random};
+use crate::{check::Audit, linear::Operation, random::Random};
 
 /// Links an ingress to a program.
 pub type Bind = Box<dyn FnOnce(&Program) -> Arc<dyn ErasedIngress>>;
@@ -66,6 +67,8 @@ pub struct End<'a> {
     pub audit: &'a Audit,
     /// The answers that were given.
     pub answers: &'a [Told],
+    /// By request: when clients have asked, and what they were answered first.
+    pub history: &'a [Operation<Asked, Reply>],
 }
 
 /// An answer that a client was given.
@@ -86,6 +89,11 @@ pub trait Workload {
     fn request(&self, random: &mut Random, id: u64) -> Option<Asked> {
         let _ = (random, id);
         None
+    }
+
+    /// Whether it is a service: event time follows the clock, and its input never ends.
+    fn is_live(&self) -> bool {
+        false
     }
 
     /// How long time goes on after everything is done, in milliseconds: for timers that wait for
@@ -162,11 +170,14 @@ pub enum Kind {
     Faults,
     /// Random trees of commands; a model adds up what each key must hold.
     Trees,
+    /// Clients of a service alone: what they are answered is linearizable, for each key.
+    Calls,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Bank, Self::Sends, Self::Timers, Self::Ring, Self::Faults, Self::Trees];
+    pub const ALL: [Self; 7] =
+        [Self::Bank, Self::Sends, Self::Timers, Self::Ring, Self::Faults, Self::Trees, Self::Calls];
 
     /// The workload of a seed.
     #[must_use]
@@ -179,6 +190,7 @@ impl Kind {
             Self::Ring => Box::new(ring::Chains::new(&mut random)),
             Self::Faults => Box::new(faults::Faults::new(&mut random)),
             Self::Trees => Box::new(trees::Trees::new(&mut random)),
+            Self::Calls => Box::new(calls::Calls::new(&mut random)),
         }
     }
 
@@ -190,6 +202,7 @@ impl Kind {
             Self::Ring => "ring",
             Self::Faults => "faults",
             Self::Trees => "trees",
+            Self::Calls => "calls",
         }
     }
 }
