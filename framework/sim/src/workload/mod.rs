@@ -47,7 +47,7 @@ pub fn number_record(number: u64) -> Vec<u8> {
 }
 
 /// A call from outside whose answer is wanted.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Asked {
     /// The function's name.
     pub function: &'static str,
@@ -57,6 +57,14 @@ pub struct Asked {
     pub key: Vec<u8>,
     /// The encoded message.
     pub payload: Vec<u8>,
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { function, message, key, payload } = self;
+        let (key, payload) = (String::from_utf8_lossy(key), String::from_utf8_lossy(payload));
+        write!(f, "{function} {key}, {message} {payload}")
+    }
 }
 
 /// How a world ended.
