@@ -27,9 +27,11 @@ const DECLINED: &str = "0000";
 /// One request of so many fails before anything is done, and one without an answer to what is done.
 const FAILURES: u32 = 5;
 
+/// The server is near.
+const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(5);
 /// Short waits: the server is near, and fails often.
 const POLICY: Policy = Policy::new()
-    .attempt_time_max(Duration::from_secs(5))
+    .attempt_time_max(ATTEMPT_TIME_MAX)
     .back_off(Duration::from_millis(20), Duration::from_secs(2))
     .give_up_after(Duration::from_secs(60 * 60));
 
@@ -66,11 +68,11 @@ pub struct Declined {}
 /// If the card does not pay, or if the server has failed, which may pass.
 #[activity(name = "shop/charge", policy = POLICY)]
 pub async fn charge(charge: Charge, ctx: ActivityContext) -> Result<String, NotDone<Declined>> {
-    let response = ctx.resource::<Client>().post("charge", &charge, ctx.id()).await?;
-    if response.status() == reqwest::StatusCode::PAYMENT_REQUIRED {
-        return Err(Declined {}.into());
+    match ctx.resource::<Client>().post("charge", &charge, ctx.id()).await? {
+        (200, receipt) => Ok(receipt),
+        (402, _) => Err(Declined {}.into()),
+        (status, _) => Err(TryAgain::new(format_args!("the server answered {status}")).into()),
     }
-    Ok(text(response).await?)
 }
 
 /// Pays back; answers how much.
@@ -79,33 +81,37 @@ pub async fn charge(charge: Charge, ctx: ActivityContext) -> Result<String, NotD
 /// If the server has failed, which may pass.
 #[activity(name = "shop/refund", policy = POLICY)]
 pub async fn refund(refund: Refund, ctx: ActivityContext) -> Result<u64, TryAgain> {
-    let response = ctx.resource::<Client>().post("refund", &refund, ctx.id()).await?;
-    text(response).await?;
-    Ok(refund.cents)
-}
-
-async fn text(response: reqwest::Response) -> Result<String, TryAgain> {
-    Ok(response.error_for_status()?.text().await?)
+    match ctx.resource::<Client>().post("refund", &refund, ctx.id()).await? {
+        (200, _) => Ok(refund.cents),
+        (status, _) => Err(TryAgain::new(format_args!("the server answered {status}"))),
+    }
 }
 
 /// How the activities reach the server.
 #[derive(Debug, Clone)]
 pub struct Client {
     url: String,
-    http: reqwest::Client,
+    agent: ureq::Agent,
 }
 
 impl Client {
     /// A client of the server at this address.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
-        Self { url: format!("http://{address}"), http: reqwest::Client::new() }
+        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ATTEMPT_TIME_MAX));
+        Self { url: format!("http://{address}"), agent: config.build().into() }
     }
 
-    async fn post(&self, what: &str, body: &impl Serialize, once: &str) -> Result<reqwest::Response, TryAgain> {
+    /// Posts a body; returns the status and what the server says. The client waits on a thread that is
+    /// there for that; one that is async itself would not need it.
+    async fn post(&self, what: &str, body: &impl Serialize, once: &str) -> Result<(u16, String), TryAgain> {
         let body = serde_json::to_vec(body)?;
-        let request = self.http.post(format!("{}/{what}", self.url)).header(IDEMPOTENCY_KEY, once).body(body);
-        Ok(request.send().await?)
+        let request = self.agent.post(format!("{}/{what}", self.url)).header(IDEMPOTENCY_KEY, once);
+        let exchange = tokio::task::spawn_blocking(move || {
+            let mut response = request.send(&body)?;
+            Ok::<_, ureq::Error>((response.status().as_u16(), response.body_mut().read_to_string()?))
+        });
+        Ok(exchange.await??)
     }
 }
 

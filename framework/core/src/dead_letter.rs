@@ -15,6 +15,8 @@ pub enum Reason {
     Rejected,
     /// A message reached a function that could not read it.
     UnreadableMessage,
+    /// A record of an egress was refused by who should take it.
+    Refused,
 }
 
 /// One line of the `dead-letters` egress.
@@ -34,7 +36,10 @@ pub struct DeadLetter {
     /// The ingress it came by, if it never reached a function.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<String>,
-    /// Where it stands in that ingress.
+    /// The egress that it left by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<String>,
+    /// Where it stands in that ingress, or which record of that egress it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<String>,
     /// The function it was for.
@@ -90,6 +95,18 @@ impl DeadLetter {
         }
     }
 
+    /// A record of an egress that its receiver refused; `id` is what it was sent with.
+    #[must_use]
+    pub fn of_emission(egress: &str, id: &str, error: &str, bytes: &[u8]) -> Self {
+        let start = cut(bytes);
+        Self {
+            egress: Some(egress.to_owned()),
+            position: Some(id.to_owned()),
+            bytes_total: (bytes.len() > start.len()).then_some(bytes.len() as u64),
+            ..Self::new(Reason::Refused, error, start)
+        }
+    }
+
     fn new(reason: Reason, error: &str, bytes: &[u8]) -> Self {
         let text = std::str::from_utf8(bytes).ok().map(str::to_owned);
         let base64 = text.is_none().then(|| STANDARD.encode(bytes));
@@ -97,6 +114,7 @@ impl DeadLetter {
             reason,
             error: error.to_owned(),
             ingress: None,
+            egress: None,
             position: None,
             function: None,
             key: None,

@@ -112,6 +112,12 @@ counts! {
     results_void,
     /// Results that came to one who had lost the shard.
     results_elsewhere,
+    /// Answers that did not come to their client.
+    answers_lost,
+    /// Requests that were answered when they were asked again, their first answer being lost.
+    answers_again,
+    /// Requests that nobody could take when they were asked again.
+    repeats_refused,
     /// Records that egresses have.
     emitted,
     /// Epochs that egresses were given again.
@@ -199,7 +205,7 @@ counts! {
 impl Report {
     /// The kinds of faults: how often each happened, and how often it changed what came next.
     #[must_use]
-    pub fn faults(&self) -> [(&'static str, u64, u64); 32] {
+    pub fn faults(&self) -> [(&'static str, u64, u64); 33] {
         [
             ("crash", self.crashes, self.crashes_in_work),
             ("pause", self.pauses, self.deposed),
@@ -219,6 +225,7 @@ impl Report {
             ("late mail", self.mail_late, self.mail_behind_gap),
             ("garbage in a mailbox", self.garbage, self.garbage_read),
             ("mailbox of a full shard", self.mail_split, self.mailboxes_held),
+            ("lost answer", self.answers_lost, self.answers_again),
             ("answer of a deposed owner", self.ends_asked, self.ends_elsewhere),
             ("store that lags", self.store_writes_late, self.stores_mended),
             ("store behind a snapshot", self.takeovers, self.stores_replaced),

@@ -41,6 +41,7 @@
 //! Deliberately absent: tests of whole processes; those start the program.
 
 mod committed;
+mod sequential;
 mod shrink;
 mod simulate;
 mod trial;
@@ -83,6 +84,7 @@ pub use statefn_sim::plan::Fault as WorldFault;
 
 pub use self::{
     committed::{Committed, Requested},
+    sequential::Sequential,
     simulate::{Failure, Random, Report, Shrunk, Simulation, simulate},
 };
 use crate::{App, app::Linked};

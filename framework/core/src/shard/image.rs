@@ -371,9 +371,7 @@ impl Image {
             OpRef::Seen(source, upto) => _ = self.seen.insert(source, upto),
             OpRef::Acknowledged(target, upto) => {
                 self.acknowledged.insert(target, upto);
-                while let Some((&first, _)) = self.outbox.range((target, 0)..=(target, upto)).next() {
-                    self.outbox.remove(&first);
-                }
+                self.forget_sent(target, upto);
             }
             OpRef::Watermark(function, reached, out) => {
                 let old = self.watermarks.insert(function, (reached, out));
@@ -386,10 +384,18 @@ impl Image {
                 let parked = self.parked.entry((message.function, message.key.to_vec())).or_default();
                 parked.push(is_timer, &message, reason);
             }
-            OpRef::Answer(answer) => self.remembered.keep(&answer),
+            OpRef::Answer(answer) if self.rules.holds(Rule::FoldHasAnswers) => self.remembered.keep(&answer),
+            OpRef::Answer(_) => {}
             OpRef::ForgetAnswers(now) => self.remembered.forget(now),
         }
         Ok(())
+    }
+
+    /// Forgets the messages to a target that its committed frames have.
+    pub fn forget_sent(&mut self, target: ShardId, upto: u64) {
+        while let Some((&first, _)) = self.outbox.range((target, 0)..=(target, upto)).next() {
+            self.outbox.remove(&first);
+        }
     }
 
     /// Refuses a state that no shard of an app of `shards` shards can have: one that knows shards

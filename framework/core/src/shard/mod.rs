@@ -456,6 +456,12 @@ impl Shard {
         &self.snapshots
     }
 
+    /// How many messages the committed frames of a target have; the next frame will say so.
+    #[must_use]
+    pub fn acknowledged(&self, target: ShardId) -> u64 {
+        self.outboxes.iter().nth(target as usize).map_or(0, |outbox| outbox.acknowledged)
+    }
+
     /// How many bytes of messages to other shards are not acknowledged.
     #[must_use]
     pub fn unacknowledged_bytes(&self) -> usize {

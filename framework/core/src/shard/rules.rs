@@ -78,6 +78,8 @@ pub enum Rule {
     SnapshotHasPending,
     /// A snapshot holds the answers that are remembered.
     SnapshotHasAnswers,
+    /// The fold of a journal holds the answers that are remembered.
+    FoldHasAnswers,
     /// A request that is repeated gets the answer that it had.
     AnswersAreRemembered,
     /// An answer that is given later than its call is remembered then.

@@ -36,7 +36,7 @@ use super::{
     take_over::{self, Ports},
 };
 use crate::{
-    egress::FileEgress,
+    egress::{FileEgress, Place},
     embedded::{EmbeddedLog, FileSnapshots, Options as LogOptions},
     failpoint::failpoint,
     ingress::SourceError,
@@ -104,7 +104,7 @@ async fn live(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: 
     let running = Running::start(plan, intake, opened, &switchboard, &readers, &halt)?;
     let generators = readers.start_generators(&switchboard)?;
     intake.into_iter().for_each(|intake| intake.open(&switchboard));
-    let outcome = wait(&switchboard, intake, &mut notices, &readers, stop).await;
+    let outcome = wait(plan, &switchboard, intake, &mut notices, &readers, stop).await;
     intake.into_iter().for_each(|intake| intake.close(Condition::Starting));
     readers.stop();
     generators.into_iter().for_each(join);
@@ -321,6 +321,7 @@ impl Running {
 
 /// Waits for the end of the input, a stop, or trouble.
 async fn wait(
+    plan: &Plan,
     switchboard: &Switchboard,
     intake: Option<&Intake>,
     notices: &mut UnboundedReceiver<Notice>,
@@ -365,10 +366,16 @@ async fn wait(
         } else if intake.is_none()
             && is_read
             && switchboard.is_quiet(|host| host.is_finished.load(std::sync::atomic::Ordering::Acquire))
+            && (!delivers(plan) || switchboard.status.egress_backlog_bytes() == 0)
         {
             return Ok(Outcome::Ended(End::Finished));
         }
     }
+}
+
+/// Whether receivers may not have taken yet what was emitted.
+fn delivers(plan: &Plan) -> bool {
+    plan.outputs.iter().any(|output| matches!(output.place, Place::Webhook(_)))
 }
 
 fn drain(switchboard: &Switchboard, readers: &Readers) {

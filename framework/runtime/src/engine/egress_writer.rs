@@ -78,17 +78,23 @@ impl Writer {
             let first = match requests.recv_timeout(MARK_INTERVAL) {
                 Ok(request) => Some(request),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return self.sync(),
+                Err(RecvTimeoutError::Disconnected) => return self.end(),
             };
             let is_stopping = first.into_iter().chain(requests.try_iter()).any(|request| self.take(request));
             if is_stopping {
-                return self.sync();
+                return self.end();
             }
             let is_due = self.has_lines || self.synced_at.elapsed() >= MARK_INTERVAL;
             if is_due && self.egress.is_behind() && !self.sync() {
                 return false;
             }
         }
+    }
+
+    /// Writes all it can; returns whether that was everything.
+    fn end(&mut self) -> bool {
+        self.egress.stop_deliveries();
+        self.sync() && !self.egress.is_delivering()
     }
 
     /// Takes a request in; returns whether it is the last.
@@ -124,8 +130,9 @@ impl Writer {
         }
         self.synced_at = Instant::now();
         self.has_lines = false;
-        let backlog = std::mem::take(&mut self.backlog);
-        self.switchboard.status.egress_backlog_bytes.fetch_sub(backlog, Ordering::Relaxed);
+        let left = self.egress.delivering_bytes().min(self.backlog);
+        let written = std::mem::replace(&mut self.backlog, left) - left;
+        self.switchboard.status.egress_backlog_bytes.fetch_sub(written, Ordering::Relaxed);
         failpoint("egress/taken");
         self.tell_taken();
         failpoint("egress/taken-told");

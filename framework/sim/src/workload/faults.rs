@@ -203,7 +203,9 @@ impl Faults {
             match letter.reason {
                 Reason::Rejected => found.push(letter.error),
                 Reason::Undecodable => unreadable += 1,
-                Reason::UnreadableMessage => return Err(format!("an unreadable message: {letter:?}")),
+                Reason::UnreadableMessage | Reason::Refused => {
+                    return Err(format!("a letter that nothing here writes: {letter:?}"));
+                }
             }
         }
         found.sort_unstable();

@@ -9,6 +9,7 @@
 mod function;
 
 mod bank;
+mod calls;
 mod faults;
 mod orders;
 mod ring;
@@ -22,11 +23,11 @@ use statefn_core::{
     activity::{CallOutcome, TryAgain},
     ingress::ErasedIngress,
     program::{Program, ProgramSpec},
-    shard::{ActivityCall, Answer},
+    shard::{ActivityCall, Answer, Reply},
     state::State,
 };
 
-use crate::{check::Audit, random::Random};
+use crate::{check::Audit, linear::Operation, random::Random};
 
 /// Links an ingress to a program.
 pub type Bind = Box<dyn FnOnce(&Program) -> Arc<dyn ErasedIngress>>;
@@ -48,7 +49,7 @@ pub fn number_record(number: u64) -> Vec<u8> {
 }
 
 /// A call from outside whose answer is wanted.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Asked {
     /// The function's name.
     pub function: &'static str,
@@ -60,6 +61,14 @@ pub struct Asked {
     pub payload: Vec<u8>,
 }
 
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { function, message, key, payload } = self;
+        let (key, payload) = (String::from_utf8_lossy(key), String::from_utf8_lossy(payload));
+        write!(f, "{function} {key}, {message} {payload}")
+    }
+}
+
 /// How a world ended.
 pub struct End<'a> {
     /// The program.
@@ -68,6 +77,8 @@ pub struct End<'a> {
     pub audit: &'a Audit,
     /// The answers that were given.
     pub answers: &'a [Told],
+    /// By request: when clients have asked, and what they were answered first.
+    pub history: &'a [Operation<Asked, Reply>],
 }
 
 /// An answer that a client was given.
@@ -97,6 +108,11 @@ pub trait Workload {
     fn attempt(&self, call: &ActivityCall, attempt: u32) -> Result<CallOutcome, TryAgain> {
         let _ = attempt;
         panic!("this workload has no activity `{}`", call.activity)
+    }
+
+    /// Whether it is a service: event time follows the clock, and its input never ends.
+    fn is_live(&self) -> bool {
+        false
     }
 
     /// How long time goes on after everything is done, in milliseconds: for timers that wait for
@@ -175,12 +191,14 @@ pub enum Kind {
     Orders,
     /// Random trees of commands; a model adds up what each key must hold.
     Trees,
+    /// Clients of a service alone: what they are answered is linearizable, for each key.
+    Calls,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Bank, Self::Sends, Self::Timers, Self::Ring, Self::Faults, Self::Orders, Self::Trees];
+    pub const ALL: [Self; 8] =
+        [Self::Bank, Self::Sends, Self::Timers, Self::Ring, Self::Faults, Self::Orders, Self::Trees, Self::Calls];
 
     /// The workload of a seed.
     #[must_use]
@@ -194,6 +212,7 @@ impl Kind {
             Self::Faults => Box::new(faults::Faults::new(&mut random)),
             Self::Orders => Box::new(orders::Orders::new(&mut random)),
             Self::Trees => Box::new(trees::Trees::new(&mut random)),
+            Self::Calls => Box::new(calls::Calls::new(&mut random)),
         }
     }
 
@@ -206,6 +225,7 @@ impl Kind {
             Self::Faults => "faults",
             Self::Orders => "orders",
             Self::Trees => "trees",
+            Self::Calls => "calls",
         }
     }
 }

@@ -61,6 +61,7 @@ use self::store::{Unapplied, Write};
 use crate::{
     check::Audit,
     clock::WorkerClock,
+    linear::Operation,
     log::{Bytes, Fate, SharedLog},
     plan::{Fault, Faults, Plan},
     random::Random,
@@ -108,6 +109,8 @@ enum Event {
     Restart(WorkerId),
     Move(ShardId, WorkerId),
     Request,
+    /// A client has waited long enough for the answer of a request.
+    Again(u64),
     Trouble,
     Calm,
 }
@@ -136,6 +139,7 @@ impl Event {
             | Self::Restart(_)
             | Self::Move(..)
             | Self::Request
+            | Self::Again(_)
             | Self::Trouble
             | Self::Calm => None,
         }
@@ -236,13 +240,18 @@ pub struct World<'a> {
     flushed: Vec<MemoryStore>,
     audit: Audit,
     answers: Vec<Told>,
-    requests: u64,
+    /// By request: when it was asked, and what it was answered first.
+    history: Vec<Operation<Asked, Reply>>,
+    /// How many begins and ends of requests there were.
+    history_moments: u64,
     /// The last requests that change something, which may be asked again.
-    repeatable: VecDeque<(u64, Asked)>,
-    /// What each request was answered first.
-    replies: BTreeMap<u64, Reply>,
-    /// By request.
+    repeatable: VecDeque<u64>,
+    /// By attempt.
     asked: BTreeMap<u64, client::Asking>,
+    /// Requests whose client still waits, and what it does if no answer comes.
+    waiting: BTreeMap<u64, client::Patience>,
+    /// The first request that was answered in two ways.
+    differing: Option<String>,
     report: Report,
     trace: u64,
 }
@@ -263,6 +272,7 @@ impl<'a> World<'a> {
             snapshot_tail_bytes: plan.snapshot_tail_bytes,
             epoch_calls_max: plan.epoch_calls_max,
             is_log_shared: !plan.is_embedded,
+            is_live: workload.is_live(),
             rules: plan.rules,
             ..Options::new(plan.shards, &program)
         };
@@ -298,10 +308,12 @@ impl<'a> World<'a> {
             flushed: vec![MemoryStore::default(); shards],
             audit: Audit::new(plan.shards, plan.judges_by()),
             answers: Vec::new(),
-            requests: 0,
+            history: Vec::new(),
+            history_moments: 0,
             repeatable: VecDeque::new(),
-            replies: BTreeMap::new(),
             asked: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            differing: None,
             report: Report { seeds: 1, ..Report::default() },
             trace: 0xcbf2_9ce4_8422_2325,
             options: Arc::new(options),
@@ -409,6 +421,7 @@ impl<'a> World<'a> {
             Event::Move(shard, to) if !self.is_calm => self.move_shard_to(shard as usize, to),
             Event::Move(..) => {}
             Event::Request => self.request(),
+            Event::Again(request) => self.ask_again(request),
             Event::Trouble => self.trouble()?,
             Event::Calm => self.calm(),
         }
