@@ -96,6 +96,7 @@ impl<T: Target, S: Default + Clone + Ord + fmt::Debug> Sequential<T, S> {
             let key = key.unwrap_or_else(|error| panic!("a key does not survive its own encoding: {error}"));
             match answers(state, &decode(&call.payload), &key).into_outcome() {
                 Outcome::Answer(answer) => Said::Answered(encoded(&answer)),
+                Outcome::Deferred => panic!("a sequential function answers at once"),
                 Outcome::Rejected(rejection) => Said::Rejected(encoded(&rejection)),
                 Outcome::Fault(fault) => panic!("a sequential function is never broken: {fault}"),
             }
