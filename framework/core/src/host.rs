@@ -9,6 +9,7 @@
 use std::{
     borrow::Cow,
     fmt,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -25,6 +26,7 @@ use crate::{
     function::{Accepts, Access, Function, HandlerReturn, Handles, HandlesTimer, Incoming, Outcome},
     key::{Key, KeyBytes},
     message::{Message, Wire},
+    ports::inspect::Keys,
     program::{Links, MessageHandler, NameId},
     shard::{frame::Op, rules::Rule},
     time::ProcessingTime,
@@ -102,6 +104,13 @@ pub trait ErasedHost: Send {
 
     /// Whether any state changed since the last `seal`.
     fn is_dirty(&self) -> bool;
+
+    /// How many keys have a state, and about how much memory they take.
+    fn keys(&self) -> Keys;
+
+    /// Shows the keys of some instances, by place, that have a state; returns whether there are none behind
+    /// them. Instances never move.
+    fn look(&self, places: Range<usize>, each: &mut dyn FnMut(&[u8])) -> bool;
 }
 
 struct Slot<F: Function> {
@@ -126,6 +135,10 @@ struct Table<F: Function> {
     places: HashTable<Place>,
     slots: Vec<Slot<F>>,
     dirty: Vec<u32>,
+    /// How many instances have a state in the journal, or will have with the next frame.
+    existing: usize,
+    /// How many bytes the encoded states had that were seen so far, and how many these were.
+    encoded: (u64, u64),
     /// The key of the call that runs. It is read from the call, whose bytes are at hand, and not
     /// kept in the slot, where a text would be one more wait for memory.
     key: Option<F::Key>,
@@ -140,7 +153,7 @@ pub(crate) fn spread(hash: u32) -> u64 {
 
 impl<F: Function> Table<F> {
     fn new() -> Self {
-        Self { places: HashTable::new(), slots: Vec::new(), dirty: Vec::new(), key: None }
+        Self { places: HashTable::new(), slots: Vec::new(), dirty: Vec::new(), existing: 0, encoded: (0, 0), key: None }
     }
 
     #[inline]
@@ -200,7 +213,10 @@ impl<F: Function> Table<F> {
     #[inline]
     fn mark_dirty(&mut self, place: u32, exists: bool) {
         let slot = &mut self.slots[place as usize];
-        slot.exists = exists;
+        if slot.exists != exists {
+            slot.exists = exists;
+            self.existing = if exists { self.existing + 1 } else { self.existing - 1 };
+        }
         if !slot.dirty {
             slot.dirty = true;
             self.dirty.push(place);
@@ -516,11 +532,14 @@ impl<F: Function> ErasedHost for Host<F> {
     }
 
     fn load(&mut self, hash: u32, key: &[u8], state: &[u8]) -> Result<(), DecodeError> {
-        let state = F::decode_state(state)?;
+        let (bytes, state) = (state.len() as u64, F::decode_state(state)?);
         let place = self.table.slot(hash, key)?;
+        self.table.encoded = (self.table.encoded.0 + bytes, self.table.encoded.1 + 1);
         let slot = &mut self.table.slots[place as usize];
         slot.state = state;
-        slot.exists = true;
+        if !std::mem::replace(&mut slot.exists, true) {
+            self.table.existing += 1;
+        }
         Ok(())
     }
 
@@ -537,6 +556,7 @@ impl<F: Function> ErasedHost for Host<F> {
         body.push(Op::States as u8);
         put_varint(body, u64::from(function));
         put_varint(body, self.table.dirty.len() as u64);
+        let before = body.len();
         let mut dirty = std::mem::take(&mut self.table.dirty);
         let slots = &mut self.table.slots;
         for chunk in dirty.chunks(LOOKUPS) {
@@ -554,6 +574,8 @@ impl<F: Function> ErasedHost for Host<F> {
                 });
             }
         }
+        let (bytes, states) = &mut self.table.encoded;
+        (*bytes, *states) = (*bytes + (body.len() - before) as u64, *states + dirty.len() as u64);
         dirty.clear();
         self.table.dirty = dirty;
     }
@@ -593,5 +615,18 @@ impl<F: Function> ErasedHost for Host<F> {
 
     fn is_dirty(&self) -> bool {
         !self.table.dirty.is_empty()
+    }
+
+    fn keys(&self) -> Keys {
+        let Table { existing, encoded: (bytes, states), .. } = &self.table;
+        let of_one = size_of::<Slot<F>>() + size_of::<Place>() + (bytes / (*states).max(1)) as usize;
+        Keys { count: *existing, bytes: existing * of_one }
+    }
+
+    fn look(&self, places: Range<usize>, each: &mut dyn FnMut(&[u8])) -> bool {
+        let slots = &self.table.slots;
+        let looked = &slots[places.start.min(slots.len())..places.end.min(slots.len())];
+        looked.iter().filter(|slot| slot.exists).for_each(|slot| each(slot.key.get()));
+        places.end >= slots.len()
     }
 }

@@ -32,10 +32,10 @@ use crate::{
     address::ShardId,
     ingress::IngressBatch,
     limits::{PROGRESS_INTERVAL_MS, UNACKNOWLEDGED_BYTES_MAX, UNSEALED_BYTES_MAX},
-    ports::log::Offset,
+    ports::{inspect::Finding, log::Offset},
     program::Program,
     shard::{
-        Answer, Confirmed, Emission, Input, Options, Request, Shard, Snapshot, Trim,
+        Answer, Confirmed, Emission, Input, Inquiry, Options, Request, Shard, Snapshot, Trim,
         frame::SnapshotMark,
         outbox::Mail,
         progress::{Board, Progress},
@@ -214,6 +214,18 @@ impl Pipeline {
     #[must_use]
     pub fn owns(&self, shard: ShardId) -> bool {
         self.shards[shard as usize].is_some()
+    }
+
+    /// Looks on into a question to one of its shards; none if that takes more looks, or the shard is not here.
+    #[must_use]
+    pub fn look(&self, shard: ShardId, inquiry: &mut Inquiry) -> Option<Finding> {
+        self.shards[shard as usize].as_ref()?.shard.look(inquiry, &self.board)
+    }
+
+    /// One of its shards.
+    #[must_use]
+    pub fn shard(&self, shard: ShardId) -> Option<&Shard> {
+        self.shards[shard as usize].as_ref().map(|owned| &owned.shard)
     }
 
     /// Applies a stretch of input to its shard.

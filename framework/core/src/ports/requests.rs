@@ -51,6 +51,9 @@ pub enum Unanswered {
     /// The app starts or stops; nothing was done.
     #[error("the app does not run at the moment: try again later")]
     NotRunning,
+    /// Somebody has paused the function, or one that it leads to; nothing was done.
+    #[error("the function is paused, or one that it leads to: `resume` lets it go on")]
+    Paused,
     /// It may have been done, or not.
     #[error("nobody knows whether the request was done")]
     Unknown,

@@ -15,6 +15,7 @@
 
 pub mod frame;
 pub mod image;
+mod inspect;
 pub mod outbox;
 mod pending;
 pub mod progress;
@@ -50,6 +51,7 @@ use self::{
     states::StateRef,
 };
 pub use self::{
+    inspect::{Inquiry, LOOKED_AT_ONCE},
     recovery::{Accepted, Checked, Replica, TakeOver, TakeOverError},
     retain::{Trim, read_back},
     seal::{Confirmed, Deposed, Emission, Snapshot},

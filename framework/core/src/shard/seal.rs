@@ -32,6 +32,13 @@ pub(crate) struct Sealed {
     epoch: Option<SealedEpoch>,
 }
 
+impl Sealed {
+    /// Whether it holds an epoch, and not only a mark.
+    pub(super) fn has_epoch(&self) -> bool {
+        self.epoch.is_some()
+    }
+}
+
 #[derive(Debug)]
 struct SealedEpoch {
     emission: Emission,

@@ -96,8 +96,8 @@ async fn live_again(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, 
 
 async fn live(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: &Stop) -> Result<Outcome, RunError> {
     let (switchboard, mut notices) = switchboard(plan, status);
-    let opened = Opened::open(plan, intake.is_some())?;
-    let readers = Arc::new(Readers::open(plan, &opened.shards, switchboard.states.len())?);
+    let opened = Opened::open(plan, intake.is_some_and(Intake::is_live))?;
+    let readers = Arc::new(Readers::open(plan, &opened.shards, switchboard.states.len(), intake.map(Intake::pauses))?);
     // Writers that wait for a disk give up only when the run is over.
     let halt = Stop::default();
     let running = Running::start(plan, intake, opened, &switchboard, &readers, &halt)?;
@@ -319,6 +319,7 @@ async fn wait(
 ) -> Result<Outcome, RunError> {
     let mut stopping: Option<(Instant, Option<SourceError>)> = None;
     let mut is_drained = false;
+    let is_live = intake.is_some_and(Intake::is_live);
     let drain = || {
         intake.into_iter().for_each(|intake| intake.close(Condition::Stopping));
         drain(switchboard, readers);
@@ -341,7 +342,7 @@ async fn wait(
             stopping = Some((Instant::now(), None));
         }
         let is_read = readers.is_over();
-        if is_read && intake.is_none() && !is_drained {
+        if is_read && !is_live && !is_drained {
             is_drained = true;
             // Nothing more will come that a later commit could take along.
             drain();
@@ -352,7 +353,7 @@ async fn wait(
             if is_idle || since.elapsed() >= STOP_TIME_MAX {
                 return error.take().map_or(Ok(Outcome::Ended(End::Stopped)), |error| Err(error.into()));
             }
-        } else if intake.is_none()
+        } else if !is_live
             && is_read
             && switchboard.is_quiet(|host| host.is_finished.load(std::sync::atomic::Ordering::Acquire))
         {

@@ -25,6 +25,8 @@ mod coordinator;
 mod disk_tests;
 mod egress_writer;
 mod log_writer;
+mod pauses;
+mod questions;
 mod reader;
 mod requests;
 mod shard_host;
@@ -174,7 +176,7 @@ impl Stop {
 }
 
 /// Runs a plan until its input has ended or `stop` says so; a service, which takes requests by its
-/// `intake`, runs on until it is stopped, and answers what it has taken in before it ends.
+/// `intake` (one that is not [`beside`](Intake::beside) the app), runs on until it is stopped, and answers what it has taken in before it ends.
 ///
 /// It blocks the calling thread and may be called from any thread that is not an async one.
 ///

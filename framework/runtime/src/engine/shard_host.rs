@@ -52,7 +52,7 @@ pub(crate) enum Event {
     SnapshotReadBack(ShardId, SnapshotMark, bool),
     SnapshotWanted(ShardId),
     EgressTaken(Vec<(ShardId, u64)>),
-    /// Requests wait at the door.
+    /// Requests or questions wait at the door.
     Requests,
     Drain,
 }
@@ -249,6 +249,10 @@ impl ShardHost {
         }
         self.flush();
         self.desk.tell();
+        if self.desk.look(&self.pipeline) {
+            // What came meanwhile stands before it.
+            self.switchboard.post(self.number, Vec::new());
+        }
         self.tell_state();
         self.read(ctx);
     }

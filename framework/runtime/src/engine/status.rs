@@ -30,7 +30,8 @@ pub struct Status {
     pub(crate) is_blocked: AtomicBool,
     /// By host: what its shards did, and what they have.
     hosts: Mutex<Vec<(Counters, Held)>>,
-    commits: Mutex<Histogram<u64>>,
+    /// How long commits took, and together, in microseconds.
+    commits: Mutex<(Histogram<u64>, u64)>,
 }
 
 impl Status {
@@ -49,7 +50,7 @@ impl Status {
             snapshots: AtomicU64::new(0),
             is_blocked: AtomicBool::new(false),
             hosts: Mutex::default(),
-            commits: Mutex::new(Histogram::new_with_bounds(1, COMMIT_US_MAX, 3).expect("the bounds are valid")),
+            commits: Mutex::new((Histogram::new_with_bounds(1, COMMIT_US_MAX, 3).expect("the bounds are valid"), 0)),
         }
     }
 
@@ -89,7 +90,7 @@ impl Status {
     /// How long commits took: from the first input of an epoch to its confirmation.
     #[must_use]
     pub fn commit_latency(&self) -> Latency {
-        let commits = lock(&self.commits);
+        let (commits, _) = &*lock(&self.commits);
         Latency {
             p50_us: commits.value_at_quantile(0.5),
             p99_us: commits.value_at_quantile(0.99),
@@ -106,7 +107,15 @@ impl Status {
     }
 
     pub(crate) fn committed(&self, us: u64) {
-        lock(&self.commits).saturating_record(us.clamp(1, COMMIT_US_MAX));
+        let (commits, sum_us) = &mut *lock(&self.commits);
+        commits.saturating_record(us.clamp(1, COMMIT_US_MAX));
+        *sum_us += us;
+    }
+
+    /// Shows how long commits took, and together, in microseconds.
+    pub(super) fn with_commits<T>(&self, show: impl FnOnce(&Histogram<u64>, u64) -> T) -> T {
+        let (commits, sum_us) = &*lock(&self.commits);
+        show(commits, *sum_us)
     }
 }
 
