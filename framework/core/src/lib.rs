@@ -24,6 +24,7 @@ pub mod function;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod graph;
 pub mod harness;
 pub mod host;
 pub mod ingress;
@@ -36,6 +37,7 @@ pub mod program;
 pub mod shard;
 pub mod state;
 pub mod time;
+pub mod view;
 #[cfg(test)]
 mod trial;
 

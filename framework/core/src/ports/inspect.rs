@@ -24,8 +24,8 @@ use crate::{
     time::EventTime,
 };
 
-/// How many keys, timers or parked keys a shard tells at most.
-pub const FOUND_MAX: usize = 1_000;
+/// How many keys, timers or parked keys a shard tells at most: a page of 1,000, and one that says there are more.
+pub const FOUND_MAX: usize = 1_001;
 /// How many bytes of each message it tells in a list.
 pub const PAYLOAD_BYTES_MAX: usize = 4 * 1024;
 

@@ -228,6 +228,8 @@ pub struct Counters {
     pub faults: u64,
     /// Messages that came behind the watermark of their function.
     pub late: u64,
+    /// What could not be handled and was told to the egress of dead letters.
+    pub dead_letters: u64,
     /// Sealed epochs.
     pub epochs: u64,
     /// Bytes of sealed frames.
@@ -243,6 +245,7 @@ impl std::ops::AddAssign for Counters {
         self.rejections += other.rejections;
         self.faults += other.faults;
         self.late += other.late;
+        self.dead_letters += other.dead_letters;
         self.epochs += other.epochs;
         self.bytes += other.bytes;
     }
@@ -803,6 +806,7 @@ impl Shard {
     }
 
     fn dead_letter(&mut self, letter: &DeadLetter) {
+        self.counters.dead_letters += 1;
         self.effects.emit_with(self.program.dead_letters, |body| letter.write(body));
     }
 
