@@ -38,6 +38,7 @@ pub mod state;
 pub mod time;
 #[cfg(test)]
 mod trial;
+pub mod watch;
 
 pub use self::{
     address::Address,

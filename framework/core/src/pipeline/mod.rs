@@ -19,6 +19,8 @@
 //! Deliberately absent: threads, clocks, and how an action is executed.
 
 mod mailbox;
+#[cfg(test)]
+mod parking_tests;
 mod reads;
 #[cfg(test)]
 mod service_tests;
@@ -532,7 +534,7 @@ impl Pipeline {
         let mut unsealed = 0;
         let mut unacknowledged = 0;
         for shard in self.shards() {
-            if shard.is_full() {
+            if shard.is_full() || shard.is_stopped_by_parked() {
                 return false;
             }
             unsealed += shard.unsealed_bytes();
