@@ -55,6 +55,7 @@ codes! {
     "expired" 503 "the request waited for too long and was not begun";
     "handler-fault" 500 "the handler is broken";
     "idempotency-key-reused" 422 "the idempotency key was used for another request";
+    "key-not-parked" 409 "the key is not parked";
     "key-parked" 500 "the key is parked after a fault";
     "no-state" 404 "the key has no state";
     "not-found" 404 "there is nothing at this path";
@@ -159,6 +160,7 @@ impl From<Unanswered> for Problem {
 impl From<Trouble> for Problem {
     fn from(trouble: Trouble) -> Self {
         match trouble {
+            Trouble::NotParked => Self::new("key-not-parked", trouble.to_string()),
             Trouble::Parked => Self::new("key-parked", "an earlier message of this key broke its handler"),
             // The text may say what is nobody's business outside; `parked` shows it.
             Trouble::Faulted(_) => Self::new("handler-fault", "this message broke its handler; the key is parked now"),

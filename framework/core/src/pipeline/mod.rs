@@ -534,13 +534,19 @@ impl Pipeline {
         let mut unsealed = 0;
         let mut unacknowledged = 0;
         for shard in self.shards() {
-            if shard.is_full() || shard.is_stopped_by_parked() {
+            if shard.is_full() {
                 return false;
             }
             unsealed += shard.unsealed_bytes();
             unacknowledged += shard.unacknowledged_bytes();
         }
         unsealed < UNSEALED_BYTES_MAX && unacknowledged < UNACKNOWLEDGED_BYTES_MAX
+    }
+
+    /// Whether input must wait until parked keys were made to go on; requests for that are applied.
+    #[must_use]
+    pub fn is_stopped_by_parked(&self) -> bool {
+        self.shards().any(Shard::is_stopped_by_parked)
     }
 
     /// Whether everything that was applied is confirmed.

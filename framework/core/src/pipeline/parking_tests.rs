@@ -191,7 +191,7 @@ fn a_full_queue_makes_dead_letters_of_what_comes() {
     assert_eq!(reply, Some(Reply::Taken));
     let letters: Vec<_> = letters.iter().map(|letter| (letter.reason, letter.bytes())).collect();
     assert_eq!(letters, [(Reason::ParkedQueueFull, b"4".to_vec())]);
-    assert!(worker.pipeline.wants_input());
+    assert!(!worker.pipeline.is_stopped_by_parked());
     // What was parked before has its place, also when it fails again under a smaller limit.
     let limits = ParkedLimits { key_bytes_max: 1, shard_bytes_max: 1, ..limits };
     let mut small = Worker::with(&worker.program, Options { parked: limits, ..Options::clone(&worker.options) });
@@ -207,16 +207,16 @@ fn a_full_queue_makes_dead_letters_of_what_comes() {
 fn a_full_queue_can_stop_the_input() {
     let limits = ParkedLimits { key_bytes_max: 120, overflow: Overflow::StopIngress, ..ParkedLimits::default() };
     let mut worker = parked(1, &[2], |options| Options { parked: limits, ..options });
-    assert!(worker.pipeline.wants_input());
+    assert!(!worker.pipeline.is_stopped_by_parked());
     for _ in 0..2 {
         let request = worker.ask(&key_of(0), Wants::Commit, b"4");
         assert_eq!(finish(&mut worker, request).1, []);
     }
-    assert!(!worker.pipeline.wants_input());
+    assert!(worker.pipeline.is_stopped_by_parked());
     let mut worker = restarted(&worker);
-    assert!(!worker.pipeline.wants_input());
+    assert!(worker.pipeline.is_stopped_by_parked());
     assert_eq!(waits(ask(&mut worker, Wants::EditState, &state(0)).0), (0, String::new()));
-    assert!(worker.pipeline.wants_input());
+    assert!(!worker.pipeline.is_stopped_by_parked());
     assert_eq!(sum(&mut worker), answered(11));
 }
 
