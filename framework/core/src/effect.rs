@@ -11,6 +11,7 @@
 use std::{
     any::{Any, TypeId},
     num::NonZeroU32,
+    sync::Arc,
 };
 
 use crate::{
@@ -27,6 +28,7 @@ use crate::{
         rules::{Rule, Rules},
     },
     time::{Due, EventTime},
+    watch::Watch,
 };
 
 /// A stretch of a buffer.
@@ -205,6 +207,10 @@ pub struct Effects {
     pub(crate) answer: Option<Vec<u8>>,
     /// The rules in force.
     pub(crate) rules: Rules,
+    /// Where those who watch see that calls end.
+    pub(crate) watch: Arc<Watch>,
+    /// Calls that were noted there.
+    noted: u32,
     shard: ShardId,
     shards: u32,
     local_delivery: bool,
@@ -231,6 +237,13 @@ impl Effects {
     #[must_use]
     pub fn body(&self) -> &[u8] {
         &self.body
+    }
+
+    /// Notes for those who watch that another call begins.
+    #[inline]
+    pub(crate) fn note_call(&mut self, hash: u32) {
+        self.noted = self.noted.wrapping_add(1);
+        self.watch.call(hash, self.noted);
     }
 
     pub(crate) fn mark(&self) -> Mark {

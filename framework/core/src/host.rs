@@ -89,6 +89,18 @@ pub trait ErasedHost: Send {
     /// If the key cannot be read.
     fn set_parked(&mut self, hash: u32, key: &[u8], parked: bool) -> Result<(), DecodeError>;
 
+    /// Puts another state in place, as if a handler had made it.
+    ///
+    /// # Errors
+    /// If the key or the state cannot be read; nothing was changed then.
+    fn replace(&mut self, hash: u32, key: &[u8], state: &[u8]) -> Result<(), DecodeError>;
+
+    /// Whether bytes are what a handler takes.
+    ///
+    /// # Errors
+    /// If they are not.
+    fn check(&self, handler: u16, is_timer: bool, payload: &[u8]) -> Result<(), DecodeError>;
+
     /// Writes the states that changed since the last call into the body of a frame.
     fn seal(&mut self, function: NameId, body: &mut Vec<u8>);
 
@@ -226,6 +238,9 @@ impl<F: Function> Table<F> {
 
 /// One handler's loop over a run.
 trait Loop<F: Function>: Send {
+    /// Whether bytes are what the handler takes.
+    fn check(&self, payload: &[u8]) -> Result<(), DecodeError>;
+
     fn run(
         &mut self,
         table: &mut Table<F>,
@@ -307,6 +322,10 @@ impl<F: Function> fmt::Debug for Handlers<F> {
 struct OnMessage<M>(Incoming<M>);
 
 impl<F: Handles<M>, M: Message> Loop<F> for OnMessage<M> {
+    fn check(&self, payload: &[u8]) -> Result<(), DecodeError> {
+        M::decode(payload).map(drop)
+    }
+
     fn run(
         &mut self,
         table: &mut Table<F>,
@@ -344,6 +363,10 @@ impl<F: Handles<M>, M: Message> Loop<F> for OnMessage<M> {
 struct OnTimer<T>(Incoming<T>);
 
 impl<F: HandlesTimer<T>, T: Message> Loop<F> for OnTimer<T> {
+    fn check(&self, payload: &[u8]) -> Result<(), DecodeError> {
+        T::decode(payload).map(drop)
+    }
+
     fn run(
         &mut self,
         table: &mut Table<F>,
@@ -416,6 +439,7 @@ fn invoke<F: Function>(
     table.read_key(call.key.of(bytes)).map_err(unreadable)?;
     let key = table.key.as_ref().expect("the key of this call was just read");
     let mark = effects.mark();
+    effects.note_call(call.hash);
     let slot = &mut table.slots[place as usize];
     let mut copy = (access == Access::Write).then(|| slot.state.clone());
     let state = copy.as_mut().unwrap_or(&mut slot.state);
@@ -547,6 +571,22 @@ impl<F: Function> ErasedHost for Host<F> {
         let place = self.table.slot(hash, key)?;
         self.table.slots[place as usize].parked = parked;
         Ok(())
+    }
+
+    fn replace(&mut self, hash: u32, key: &[u8], state: &[u8]) -> Result<(), DecodeError> {
+        let state = F::decode_state(state)?;
+        let place = self.table.slot(hash, key)?;
+        self.table.slots[place as usize].state = state;
+        self.table.mark_dirty(place, true);
+        Ok(())
+    }
+
+    fn check(&self, handler: u16, is_timer: bool, payload: &[u8]) -> Result<(), DecodeError> {
+        let handler = usize::from(handler);
+        match is_timer {
+            true => self.handlers.timers[handler].1.check(payload),
+            false => self.handlers.messages[handler].1.check(payload),
+        }
     }
 
     fn seal(&mut self, function: NameId, body: &mut Vec<u8>) {

@@ -40,6 +40,7 @@ pub mod time;
 pub mod view;
 #[cfg(test)]
 mod trial;
+pub mod watch;
 
 pub use self::{
     address::Address,

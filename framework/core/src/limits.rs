@@ -43,5 +43,11 @@ pub const ANSWERS_KEPT_MS: i64 = 60 * 60 * 1_000;
 /// How many bytes of remembered answers a shard holds; then requests with a new idempotency key are
 /// refused until some are forgotten.
 pub const ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long it is remembered that a dead letter was replayed, in milliseconds, at least: a year.
+pub const REPLAYS_KEPT_MS: i64 = 365 * 24 * 60 * 60 * 1_000;
+/// How many bytes of calls a parked key waits with, if settings do not say.
+pub const PARKED_KEY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How many bytes of calls all parked keys of a shard wait with, if settings do not say.
+pub const PARKED_SHARD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How often a shard makes a frame of nothing but a reading of the clock, at most, in milliseconds.
 pub const IDLE_INTERVAL_MS: i64 = 1_000;

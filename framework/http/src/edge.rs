@@ -129,7 +129,7 @@ impl Edge {
                 tracing::warn!(function = linked.spec.name, message, "a request could not be handled: {trouble}");
                 Err(trouble.into())
             }
-            Reply::Taken | Reply::State(_) => Ok(HttpResponse::Accepted().finish()),
+            Reply::Taken | Reply::State(_) | Reply::Resumed { .. } => Ok(HttpResponse::Accepted().finish()),
         }
     }
 

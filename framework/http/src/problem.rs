@@ -57,11 +57,11 @@ codes! {
     "forbidden" 403 "the admin interface does not take this request without a token";
     "handler-fault" 500 "the handler is broken";
     "idempotency-key-reused" 422 "the idempotency key was used for another request";
+    "key-not-parked" 409 "the key is not parked";
     "key-parked" 500 "the key is parked after a fault";
     "no-state" 404 "the key has no state";
     "not-found" 404 "there is nothing at this path";
     "not-ready" 503 "the app takes no requests at the moment";
-    "not-parked" 404 "the key is not parked";
     "not-stored" 503 "the pause cannot be stored";
     "outcome-unknown" 504 "nobody knows whether the request was done";
     "overloaded" 503 "too many requests are pending";
@@ -170,6 +170,7 @@ impl From<Unanswered> for Problem {
 impl From<Trouble> for Problem {
     fn from(trouble: Trouble) -> Self {
         match trouble {
+            Trouble::NotParked => Self::new("key-not-parked", trouble.to_string()),
             Trouble::Parked => Self::new("key-parked", "an earlier message of this key broke its handler"),
             // The text may say what is nobody's business outside; `parked` shows it.
             Trouble::Faulted(_) => Self::new("handler-fault", "this message broke its handler; the key is parked now"),

@@ -226,7 +226,7 @@ fn forgetful_log(plan: &mut Plan) {
 }
 
 /// The mutants, each with its worlds.
-pub const MUTANTS: [Mutant; 38] = [
+pub const MUTANTS: [Mutant; 41] = [
     Mutant::new(Rule::ClaimsRaiseTheTerm, Kind::Bank, many_owners),
     Mutant::new(Rule::EqualTermsAreVoid, Kind::Bank, many_owners),
     Mutant::new(Rule::NoncesAreNew, Kind::Bank, late_claims),
@@ -263,6 +263,9 @@ pub const MUTANTS: [Mutant; 38] = [
     Mutant::new(Rule::SnapshotHasPending, Kind::Timers, snapshots),
     Mutant::new(Rule::SnapshotHasAnswers, Kind::Bank, snapshots),
     Mutant::new(Rule::AnswersAreRemembered, Kind::Bank, apart),
+    Mutant::new(Rule::SnapshotHasParked, Kind::Faults, snapshots),
+    Mutant::new(Rule::UnparkClearsTheQueue, Kind::Faults, crashes),
+    Mutant::new(Rule::RetriesKeepTheOrder, Kind::Faults, apart),
     Mutant::new(Rule::FailedCallsHaveNoEffects, Kind::Bank, apart),
     Mutant::new(Rule::FailedCallsChangeNothing, Kind::Bank, apart),
 ];

@@ -173,7 +173,7 @@ fn parked_keys_and_dead_letters_are_listed() {
     let second = get(&mut admin, &format!("parked?limit=2&after={next}"));
     assert_eq!((names(&second["parked"], "key"), &second["next"]), (vec!["worst".to_owned()], &Value::Null));
     assert_eq!(get(&mut admin, "parked/test/counter/bad")["reason"], bad["reason"]);
-    assert_eq!(ask(&mut admin, "GET", "/admin/v1/parked/test/counter/good").code(), "not-parked");
+    assert_eq!(ask(&mut admin, "GET", "/admin/v1/parked/test/counter/good").code(), "key-not-parked");
     assert_eq!(get(&mut admin, "status")["parked_keys"], 3);
 
     for missing in 1..=3 {

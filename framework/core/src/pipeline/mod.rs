@@ -19,6 +19,8 @@
 //! Deliberately absent: threads, clocks, and how an action is executed.
 
 mod mailbox;
+#[cfg(test)]
+mod parking_tests;
 mod reads;
 #[cfg(test)]
 mod service_tests;
@@ -551,6 +553,12 @@ impl Pipeline {
             unacknowledged += shard.unacknowledged_bytes();
         }
         unsealed < UNSEALED_BYTES_MAX && unacknowledged < UNACKNOWLEDGED_BYTES_MAX
+    }
+
+    /// Whether input must wait until parked keys were made to go on; requests for that are applied.
+    #[must_use]
+    pub fn is_stopped_by_parked(&self) -> bool {
+        self.shards().any(Shard::is_stopped_by_parked)
     }
 
     /// Whether everything that was applied is confirmed.

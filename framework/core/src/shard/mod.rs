@@ -14,9 +14,11 @@
 //! way to undo an epoch: a shard that is not confirmed is dropped and taken over again.
 
 pub mod frame;
+mod guard;
 pub mod image;
 mod inspect;
 pub mod outbox;
+mod parking;
 mod pending;
 pub mod progress;
 pub mod recovery;
@@ -40,8 +42,9 @@ use thiserror::Error;
 
 use self::{
     frame::{AnswerRef, MessageRef, Op, Position, SnapshotMark},
-    image::{Image, Parked},
+    image::Image,
     outbox::{Mail, Outbox, Outboxes},
+    parking::Parking,
     pending::{Pending, Waiting},
     remembered::Remembered,
     retain::ReadBack,
@@ -51,14 +54,16 @@ use self::{
     states::StateRef,
 };
 pub use self::{
+    guard::{Guard, Guarded},
     inspect::{Inquiry, LOOKED_AT_ONCE},
+    parking::{Overflow, ParkedLimits},
     recovery::{Accepted, Checked, Replica, TakeOver, TakeOverError},
     retain::{Trim, read_back},
     seal::{Confirmed, Deposed, Emission, Snapshot},
 };
 use crate::{
     address::{ShardId, murmur2},
-    codec::{Reader, put_bytes, put_signed, put_varint},
+    codec::{Reader, put_signed, put_varint},
     dead_letter::{DeadLetter, Reason},
     decoded::Decoded,
     effect::{Call, Calls, Effects, TimerRequest},
@@ -66,7 +71,9 @@ use crate::{
     function::Access,
     host::{ErasedHost, Failure, Rejection, Run},
     ingress::IngressBatch,
-    limits::{ANSWERS_BYTES_MAX, ANSWERS_KEPT_MS, EPOCH_BYTES_MAX, EPOCH_CALLS_MAX, SNAPSHOT_TAIL_BYTES_MIN},
+    limits::{
+        ANSWERS_BYTES_MAX, ANSWERS_KEPT_MS, EPOCH_BYTES_MAX, EPOCH_CALLS_MAX, REPLAYS_KEPT_MS, SNAPSHOT_TAIL_BYTES_MIN,
+    },
     ports::log::Offset,
     program::{FunctionId, MessageHandler, NameId, Program, StageId},
     time::{EventTime, ProcessingTime},
@@ -97,6 +104,8 @@ pub struct Options {
     pub snapshot_tail_bytes: u64,
     /// How many calls an epoch has at most.
     pub epoch_calls_max: usize,
+    /// How much parked keys may wait with.
+    pub parked: ParkedLimits,
     /// The rules in force; all of them, but in tests of the tests.
     pub rules: Rules,
 }
@@ -115,6 +124,7 @@ impl Options {
             answers_bytes_max: ANSWERS_BYTES_MAX,
             snapshot_tail_bytes: SNAPSHOT_TAIL_BYTES_MIN,
             epoch_calls_max: EPOCH_CALLS_MAX,
+            parked: ParkedLimits::default(),
             rules: Rules::default(),
         }
     }
@@ -142,6 +152,7 @@ pub struct Request {
     /// done again, but gets the same answer. Reads are always done.
     pub once: Option<Vec<u8>>,
     /// Exactly one call and its bytes. An event time of `EventTime::MIN` means that it happens now.
+    /// Of what is about a parked key only the key counts, and the payload of an edit.
     pub calls: Calls,
 }
 
@@ -162,6 +173,17 @@ pub enum Wants {
     Commit,
     /// The state of the key; the handler of the call does not matter.
     State,
+    /// That a dead letter is committed as a message, or a timer, once more. Its idempotency key is
+    /// remembered for longer than those of others.
+    Replay,
+    /// What became of a parked key whose calls are made again, in order.
+    Retry,
+    /// The same without its first call, which becomes a dead letter.
+    Skip,
+    /// The same with another first call, whose bytes are the payload.
+    EditMessage,
+    /// The same with another state, whose encoding is the payload.
+    EditState,
 }
 
 /// What came of a request, once it may be told.
@@ -186,6 +208,13 @@ pub enum Reply {
     Taken,
     /// The encoded state of the key; none if it has none.
     State(Option<Vec<u8>>),
+    /// The calls of a parked key were made again.
+    Resumed {
+        /// How many calls wait again; none if the key is not parked any more.
+        waiting: u64,
+        /// Why the key is parked again; empty if it is not.
+        reason: String,
+    },
 }
 
 /// Why a request could not be handled.
@@ -194,6 +223,9 @@ pub enum Trouble {
     /// The key is parked.
     #[error("the key is parked after a fault")]
     Parked,
+    /// The key is not parked; nothing was done.
+    #[error("the key is not parked")]
+    NotParked,
     /// The handler is broken, and its key is parked from now on; the text says why.
     #[error("{0}")]
     Faulted(String),
@@ -226,6 +258,10 @@ pub struct Counters {
     pub rejections: u64,
     /// Calls that parked their key.
     pub faults: u64,
+    /// Calls that found the queue of their parked key full, and became dead letters.
+    pub parked_refused: u64,
+    /// How often a parked key was made to go on.
+    pub retried: u64,
     /// Messages that came behind the watermark of their function.
     pub late: u64,
     /// What could not be handled and was told to the egress of dead letters.
@@ -244,6 +280,8 @@ impl std::ops::AddAssign for Counters {
         self.emitted += other.emitted;
         self.rejections += other.rejections;
         self.faults += other.faults;
+        self.parked_refused += other.parked_refused;
+        self.retried += other.retried;
         self.late += other.late;
         self.dead_letters += other.dead_letters;
         self.epochs += other.epochs;
@@ -303,7 +341,9 @@ pub struct Shard {
     hosts: Vec<Box<dyn ErasedHost>>,
     effects: Effects,
     pending: Pending,
-    parked: BTreeMap<(NameId, Vec<u8>), Parked>,
+    parked: Parking,
+    /// Who is told of each call before it is made, if anybody is.
+    guard: Option<Box<dyn Guard>>,
     /// Answers for requests that are repeated.
     remembered: Remembered,
 
@@ -425,12 +465,6 @@ impl Shard {
         self.pending.bytes()
     }
 
-    /// How many keys are parked.
-    #[must_use]
-    pub fn parked_keys(&self) -> usize {
-        self.parked.len()
-    }
-
     /// The snapshots that are kept, oldest first; all others of this shard are garbage.
     #[must_use]
     pub fn snapshots(&self) -> &[SnapshotMark] {
@@ -522,7 +556,7 @@ impl Shard {
         assert!(batch.to.offset >= old.offset, "input positions never go back (I2)");
         *state = PartitionState { position: Some(batch.to), is_dirty: true };
         for (_, letter) in batch.dead_letters.iter().filter(|(offset, _)| *offset >= old.offset) {
-            self.dead_letter(letter);
+            self.dead_letter(letter.clone());
         }
         let mut known = batch.offsets.partition_point(|offset| *offset < old.offset);
         if !self.options.rules.holds(Rule::PositionsSkipKnown) {
@@ -566,7 +600,7 @@ impl Shard {
             call.time = self.time_of_now(call.function);
         }
         let reply = match &request.once {
-            Some(once) if self.is_write(&call) => self.reply_once(request.wants, once, &call, bytes),
+            Some(once) if self.changes(request.wants, &call) => self.reply_once(request.wants, once, &call, bytes),
             _ => self.reply(request.wants, &call, bytes),
         };
         self.answers.push(Answer { request: request.id, reply });
@@ -583,11 +617,17 @@ impl Shard {
                 let host = &self.hosts[usize::from(call.function)];
                 Reply::State(host.encoded_state(call.hash, call.key.of(bytes)))
             }
+            Wants::Replay if call.is_timer => {
+                self.run_all(&[*call], bytes, &mut Decoded::default());
+                Reply::Taken
+            }
+            Wants::Replay => self.reply(Wants::Commit, call, bytes),
+            Wants::Retry | Wants::Skip | Wants::EditMessage | Wants::EditState => self.unpark(wants, call, bytes),
         }
     }
 
-    fn is_write(&self, call: &Call) -> bool {
-        self.handler(call).access == Access::Write
+    fn changes(&self, wants: Wants, call: &Call) -> bool {
+        wants.is_about_parked() || call.is_timer || self.handler(call).access == Access::Write
     }
 
     fn handler(&self, call: &Call) -> &MessageHandler {
@@ -599,7 +639,9 @@ impl Shard {
         self.forget_answers();
         let function = self.program.functions[usize::from(call.function)].name;
         let (key, payload) = (call.key.of(bytes), call.payload.of(bytes));
-        let hash = remembered::hash_of(wants, self.handler(call).message, payload);
+        let is_message = !wants.is_about_parked() && !call.is_timer;
+        let message = if is_message { self.handler(call).message } else { "" };
+        let hash = remembered::hash_of(wants, message, payload);
         let known = self.remembered.find(function, key, once);
         match known.filter(|_| self.options.rules.holds(Rule::AnswersAreRemembered)) {
             Some(known) if known.hash == hash => return read(remembered::decode(&known.reply)),
@@ -611,7 +653,9 @@ impl Shard {
         }
         let reply = self.reply(wants, call, bytes);
         if let Some(encoded) = remembered::encode(&reply) {
-            let until = remembered::until(self.now, self.options.answers_kept_ms);
+            let kept_ms = self.options.answers_kept_ms;
+            let kept_ms = if wants == Wants::Replay { kept_ms.max(REPLAYS_KEPT_MS) } else { kept_ms };
+            let until = remembered::until(self.now, kept_ms);
             let answer = AnswerRef { until, function, key, once, hash, reply: &encoded };
             self.effects.body.push(Op::Answer as u8);
             answer.put(&mut self.effects.body);
@@ -737,8 +781,13 @@ impl Shard {
         self.counters.calls += calls.len() as u64;
         self.counters.timers += if first.is_timer { calls.len() as u64 } else { 0 };
         self.effects.firing = first.is_timer.then_some((first.function, first.handler));
+        if self.guard.is_some() {
+            return self.call_guarded(calls, bytes, decoded);
+        }
+        self.effects.watch.enter(first.function, first.handler, first.is_timer);
         let run = Run { calls, bytes, decoded, now: self.now };
         self.hosts[usize::from(first.function)].run(run, &mut self.effects, &mut self.failures);
+        self.effects.watch.leave();
     }
 
     /// Delivers what handlers sent to this shard, in rounds, up to the limit of the epoch.
@@ -786,27 +835,19 @@ impl Shard {
         self.failures = failures;
     }
 
-    /// Stops a key, or lets one more call wait for a key that is stopped.
-    fn park(&mut self, call: &Call, bytes: &[u8], reason: &str) {
-        let message = MessageRef::of_call(&self.program, call, bytes);
-        let body = &mut self.effects.body;
-        body.push(Op::Park as u8);
-        body.push(u8::from(call.is_timer));
-        message.put(body);
-        put_bytes(body, reason.as_bytes());
-        self.parked.entry((message.function, message.key.to_vec())).or_default().push(call.is_timer, &message, reason);
-    }
-
     fn dead_call(&mut self, reason: Reason, error: &str, call: &Call, bytes: &[u8]) {
         let (function, message) = self.program.names_of(call);
         let (function, message) = (self.name(function), self.name(message));
         let letter =
             DeadLetter::of_message(reason, error, function, call.key.of(bytes), message, call.payload.of(bytes));
-        self.dead_letter(&letter);
+        self.dead_letter(letter.at(call.time, call.is_timer));
     }
 
-    fn dead_letter(&mut self, letter: &DeadLetter) {
+    fn dead_letter(&mut self, letter: DeadLetter) {
         self.counters.dead_letters += 1;
+        // What the open epoch emits stands in the frame in this order.
+        let id = Some(format!("{}/{}/{}", self.id, self.epoch + 1, self.effects.emitted.len()));
+        let letter = DeadLetter { id, ..letter };
         self.effects.emit_with(self.program.dead_letters, |body| letter.write(body));
     }
 
@@ -854,7 +895,8 @@ impl Shard {
             hosts: program.hosts(),
             effects: Effects::new(id, options.shards),
             pending: Pending::new(&program),
-            parked: image.parked.clone(),
+            parked: Parking::of(image.parked.clone(), &options.parked),
+            guard: None,
             remembered: std::mem::take(&mut image.remembered),
             live: EventTime::MIN,
             live_at: ProcessingTime(image.now),
@@ -1032,12 +1074,7 @@ impl Shard {
 
     fn handler_of(&self, is_timer: bool, message: &MessageRef<'_>) -> Option<(u16, u16)> {
         let function = self.program.function_named(message.function)?;
-        let handler = if is_timer {
-            self.program.timer_handler(function, message.message)
-        } else {
-            self.program.message_handler(function, message.message)
-        };
-        Some((function, handler?))
+        Some((function, self.program.handler_of(is_timer, function, message.message)?))
     }
 
     /// Begins an ownership: the fold has accepted the claim with `nonce`.

@@ -76,10 +76,16 @@ pub enum Rule {
     SnapshotHasOutbox,
     /// A snapshot holds the pending timers and messages.
     SnapshotHasPending,
+    /// A snapshot holds the parked keys and what they wait with.
+    SnapshotHasParked,
     /// A snapshot holds the answers that are remembered.
     SnapshotHasAnswers,
     /// A request that is repeated gets the answer that it had.
     AnswersAreRemembered,
+    /// What a parked key waited with is gone from the fold when the key goes on.
+    UnparkClearsTheQueue,
+    /// The calls of a parked key are made again in the order in which they came.
+    RetriesKeepTheOrder,
     /// A call that failed leaves no effects.
     FailedCallsHaveNoEffects,
     /// A call that failed leaves the state as it was.

@@ -490,7 +490,8 @@ impl Shard {
         writer.list(carried.iter(), |message, out| put_bytes(out, message));
         let pending = self.pending.sorted().filter(|_| rules.holds(Rule::SnapshotHasPending));
         writer.list(pending, |pending, out| put_bytes(out, pending));
-        writer.list(self.parked.iter(), |((function, key), parked), out| put_parked(*function, key, parked, out));
+        let parked = self.parked.iter().filter(|_| rules.holds(Rule::SnapshotHasParked));
+        writer.list(parked, |((function, key), parked), out| put_parked(*function, key, parked, out));
         if has_answers {
             writer.answers(&self.remembered);
         }

@@ -33,7 +33,6 @@ pub(super) struct Sources<'a> {
     pub(super) version: &'a str,
     pub(super) uptime: Duration,
     pub(super) is_ready: bool,
-    pub(super) retries: u64,
 }
 
 /// A metric: its name, what it means, its unit, and its values.
@@ -173,7 +172,8 @@ fn of_work(sources: &Sources<'_>) -> Vec<Metric> {
         },
         counter("snapshots", "Snapshots that were stored", snapshots),
         counter("journal_trims", "How often the journal of a shard was trimmed", trims),
-        counter("parked_retries", "Retries of parked keys that were asked for by the admin interface", sources.retries),
+        counter("parked_retries", "How often a parked key was made to go on", counters.retried),
+        counter("parked_refused", "Calls that found the queue of their parked key full", counters.parked_refused),
         Metric {
             name: "commit",
             meaning: "How long commits took, from the first input of an epoch to its confirmation",

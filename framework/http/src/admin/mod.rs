@@ -37,7 +37,7 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, atomic::{AtomicU64, Ordering}},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -141,7 +141,6 @@ struct Admin {
     audit: Arc<Audit>,
     rates: Mutex<Rates>,
     started_at: Instant,
-    retries: AtomicU64,
 }
 
 /// Answers one request.
@@ -165,7 +164,6 @@ impl Admin {
             audit: Arc::new(Audit::new(options.directory.as_deref())),
             rates: Mutex::default(),
             started_at: Instant::now(),
-            retries: AtomicU64::new(0),
             options,
             limits,
             subject,
@@ -388,7 +386,7 @@ impl Admin {
     async fn parked_key(&self, (function, linked): (FunctionId, &LinkedFunction), key: &[u8]) -> Answered {
         let key = known_key(linked, key)?;
         let parked = self.asker.parked_key(function, &key).await?;
-        let parked = parked.ok_or_else(|| Problem::new("not-parked", "the key is not parked"))?;
+        let parked = parked.ok_or_else(|| Problem::new("key-not-parked", "the key is not parked"))?;
         Ok(answer_json(&views::parked(linked.spec.name, Some(linked.spec.key), &parked)))
     }
 
@@ -419,7 +417,6 @@ impl Admin {
             version: &self.options.version,
             uptime: self.started_at.elapsed(),
             is_ready: inspect.condition() == Condition::Ready,
-            retries: self.retries.load(Ordering::Relaxed),
         });
         Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, metrics::CONTENT)).body(written))
     }

@@ -21,11 +21,13 @@ use statefn_core::{
         snapshots::{MemorySnapshots, Snapshots},
     },
     shard::{Accepted, Options, Shard},
+    watch::Watch,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::{
     End, Intake, Plan, RunError, Status, Stop, Storage,
+    deaths::Deaths,
     egress_writer::{self, EgressRequest, Places},
     log_writer::{self, LogRequest},
     reader::Readers,
@@ -33,6 +35,7 @@ use super::{
     shard_host::{Event, HostState, Journal, ShardHost, Switchboard},
     snapshot_writer::{self, SnapshotRequest},
     take_over::{self, Ports},
+    watchdog::Watchdog,
 };
 use crate::{
     egress::FileEgress,
@@ -96,8 +99,15 @@ async fn live_again(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, 
 
 async fn live(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: &Stop) -> Result<Outcome, RunError> {
     let (switchboard, mut notices) = switchboard(plan, status);
-    let opened = Opened::open(plan, intake.is_some_and(Intake::is_live))?;
+    let mut opened = Opened::open(plan, intake.is_some_and(Intake::is_live))?;
     let readers = Arc::new(Readers::open(plan, &opened.shards, switchboard.states.len(), intake.map(Intake::pauses))?);
+    let deaths = match &plan.storage {
+        Storage::Memory => None,
+        Storage::Directory(directory) => Some(Deaths::begin(directory, &mut opened.shards)),
+    };
+    let watches = watch(&switchboard, &mut opened.shards);
+    let watchdog =
+        Watchdog::start(watches, &plan.program, plan.handler_time_limit, deaths.as_ref().and_then(Deaths::note))?;
     // Writers that wait for a disk give up only when the run is over.
     let halt = Stop::default();
     let running = Running::start(plan, intake, opened, &switchboard, &readers, &halt)?;
@@ -109,11 +119,23 @@ async fn live(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: 
     generators.into_iter().for_each(join);
     halt.stop();
     let is_written = running.stop();
+    // In this order: a process that is ended by its watchdog has not ended by itself.
+    drop(watchdog);
+    drop(deaths);
     intake.into_iter().for_each(Intake::send_away);
     match outcome? {
         Outcome::Ended(End::Finished) if !is_written => Ok(Outcome::Ended(End::Stopped)),
         outcome => Ok(outcome),
     }
+}
+
+/// Lets the calls of each host be seen.
+fn watch(switchboard: &Switchboard, shards: &mut [Shard]) -> Vec<Arc<Watch>> {
+    let watches: Vec<Arc<Watch>> = switchboard.states.iter().map(|_| Arc::default()).collect();
+    for shard in shards {
+        shard.set_watch(Arc::clone(&watches[switchboard.host_of(shard.id())]));
+    }
+    watches
 }
 
 fn switchboard(plan: &Plan, status: &Arc<Status>) -> (Arc<Switchboard>, UnboundedReceiver<Notice>) {
@@ -123,6 +145,7 @@ fn switchboard(plan: &Plan, status: &Arc<Status>) -> (Arc<Switchboard>, Unbounde
         hosts: OnceLock::new(),
         states: std::iter::repeat_with(HostState::default).take(threads).collect(),
         status: Arc::clone(status),
+        egress_backlog_bytes_max: plan.egress_backlog_bytes_max,
         notices,
         sent: AtomicU64::new(0),
         handled: AtomicU64::new(0),
@@ -210,6 +233,7 @@ pub(super) fn options(plan: &Plan) -> Options {
     let mut options = Options::new(plan.shards, &plan.program);
     options.partitions = plan.inputs.iter().map(|input| input.places.len() as u32).collect();
     options.snapshot_tail_bytes = plan.snapshot_tail_bytes;
+    options.parked = plan.parked;
     options.answers_kept_ms = i64::try_from(plan.answers_kept.as_millis()).unwrap_or(i64::MAX);
     options
 }

@@ -21,6 +21,7 @@
 //! Deliberately absent: HTTP itself, other processes, and any decision about state.
 
 mod coordinator;
+mod deaths;
 #[cfg(test)]
 mod disk_tests;
 mod egress_writer;
@@ -33,6 +34,7 @@ mod shard_host;
 mod snapshot_writer;
 mod status;
 mod take_over;
+mod watchdog;
 
 use std::{
     path::PathBuf,
@@ -43,7 +45,12 @@ use std::{
     time::Duration,
 };
 
-use statefn_core::{error::Corrupt, ingress::ErasedIngress, program::Program, shard::TakeOverError};
+use statefn_core::{
+    error::Corrupt,
+    ingress::ErasedIngress,
+    program::Program,
+    shard::{ParkedLimits, TakeOverError},
+};
 use thiserror::Error;
 
 pub use self::{
@@ -81,6 +88,12 @@ pub struct Plan {
     pub segment_bytes: u64,
     /// How long answers are remembered for idempotency keys, at least.
     pub answers_kept: Duration,
+    /// How long a call of a handler may take before the process is ended.
+    pub handler_time_limit: Duration,
+    /// How much parked keys may wait with.
+    pub parked: ParkedLimits,
+    /// How many bytes egresses may be behind before input waits for them.
+    pub egress_backlog_bytes_max: usize,
 }
 
 impl Plan {

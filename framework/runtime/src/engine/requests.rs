@@ -296,11 +296,15 @@ impl Desk {
     }
 
     /// The next request to be applied; `owns` says whether its shard is here.
-    pub(super) fn next(&mut self, owns: impl Fn(ShardId) -> bool) -> Option<(ShardId, Request)> {
+    ///
+    /// If parked keys have stopped the input, only what is about them is done, and what changes nothing.
+    pub(super) fn next(&mut self, is_stopped: bool, owns: impl Fn(ShardId) -> bool) -> Option<(ShardId, Request)> {
         loop {
             let Waiting { shard, hash, until, demand, place } = self.waiting.pop_front()?;
             if Instant::now() >= until {
                 place.tell(Err(Unanswered::Expired));
+            } else if is_stopped && !(demand.wants.is_about_parked() || demand.wants == Wants::State) {
+                place.tell(Err(Unanswered::Overloaded));
             } else if !owns(shard) {
                 place.tell(Err(Unanswered::NotRunning));
             } else {
@@ -371,8 +375,8 @@ mod tests {
             told.push(receiver);
         }
         desk.take_in();
-        let (_, begun) = desk.next(|_| true).expect("one waits");
-        let (_, answered) = desk.next(|_| true).expect("one waits");
+        let (_, begun) = desk.next(false, |_| true).expect("one waits");
+        let (_, answered) = desk.next(false, |_| true).expect("one waits");
         desk.answer(Answer { request: answered.id, reply: Reply::Taken });
         desk.tell();
         assert_eq!(begun.id + 1, answered.id);
@@ -391,7 +395,7 @@ mod tests {
         door.lock().waiting.push(waiting);
         assert!(!desk.is_idle());
         desk.take_in();
-        assert!(desk.next(|_| false).is_none());
+        assert!(desk.next(false, |_| false).is_none());
         assert_eq!(told.recv(), Ok(Err(Unanswered::NotRunning)));
         assert!(desk.is_idle());
     }

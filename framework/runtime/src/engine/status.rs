@@ -22,6 +22,12 @@ pub struct Status {
     pub(crate) read_permille: AtomicU64,
     /// Bytes that egresses have not written yet.
     pub(crate) egress_backlog_bytes: AtomicUsize,
+    /// How often an egress could not be written.
+    pub(crate) egress_failures: AtomicU64,
+    /// How often egresses came to be far behind.
+    pub(crate) egress_alarms: AtomicU64,
+    /// Whether an egress cannot be written at the moment.
+    pub(crate) is_egress_down: AtomicBool,
     /// How often a journal was trimmed.
     pub(crate) trims: AtomicU64,
     /// Snapshots that were stored.
@@ -46,6 +52,9 @@ impl Status {
             unreadable: AtomicU64::new(0),
             read_permille: AtomicU64::new(0),
             egress_backlog_bytes: AtomicUsize::new(0),
+            egress_failures: AtomicU64::new(0),
+            egress_alarms: AtomicU64::new(0),
+            is_egress_down: AtomicBool::new(false),
             trims: AtomicU64::new(0),
             snapshots: AtomicU64::new(0),
             is_blocked: AtomicBool::new(false),
@@ -66,6 +75,12 @@ impl Status {
         self.egress_backlog_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether an egress cannot be written at the moment; the others are.
+    #[must_use]
+    pub fn is_egress_down(&self) -> bool {
+        self.is_egress_down.load(Ordering::Relaxed)
+    }
+
     /// What the shards have done so far, added up.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -75,13 +90,19 @@ impl Status {
             shards += *counters;
             all.parked_keys += held.parked_keys;
             all.pending_bytes += held.pending_bytes;
+            all.parked_bytes += held.parked_bytes;
+            all.stopped_shards += held.stopped_shards;
         }
         Totals {
             shards,
             records: self.records.load(Ordering::Relaxed),
             unreadable: self.unreadable.load(Ordering::Relaxed),
             parked_keys: all.parked_keys,
+            parked_bytes: all.parked_bytes,
+            stopped_shards: all.stopped_shards,
             pending_bytes: all.pending_bytes,
+            egress_failures: self.egress_failures.load(Ordering::Relaxed),
+            egress_alarms: self.egress_alarms.load(Ordering::Relaxed),
             snapshots: self.snapshots.load(Ordering::Relaxed),
             trims: self.trims.load(Ordering::Relaxed),
         }
@@ -129,6 +150,8 @@ impl Default for Status {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Held {
     pub(crate) parked_keys: u64,
+    pub(crate) parked_bytes: u64,
+    pub(crate) stopped_shards: u64,
     pub(crate) pending_bytes: u64,
 }
 
@@ -143,12 +166,20 @@ pub struct Totals {
     pub unreadable: u64,
     /// Keys that are parked.
     pub parked_keys: u64,
+    /// About how many bytes of calls they wait with.
+    pub parked_bytes: u64,
+    /// Shards that take no input because parked keys wait with as much as they may.
+    pub stopped_shards: u64,
     /// What pending timers, and messages that wait for their time, take of memory, in bytes.
     pub pending_bytes: u64,
     /// Snapshots that were stored.
     pub snapshots: u64,
     /// How often a journal was trimmed.
     pub trims: u64,
+    /// How often an egress could not be written; it is tried again until it can.
+    pub egress_failures: u64,
+    /// How often egresses came to be behind by more than half of what they may be.
+    pub egress_alarms: u64,
 }
 
 /// A distribution of times.
