@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use statefn_core::limits::{ANSWERS_KEPT_MS, SHARDS_MAX};
+use statefn_core::{
+    egress::DEAD_LETTERS,
+    limits::{ANSWERS_KEPT_MS, SHARDS_MAX},
+};
 pub use statefn_runtime::engine::{End, Latency, Status, Stop, Totals};
 use statefn_runtime::{
     egress::{Place, SinkSpec},
@@ -21,6 +24,8 @@ use crate::{
     settings::{EgressKind, EgressSettings, IngressSettings, Names, Origins, written},
 };
 
+/// How many partitions of an ingress are known to those who read none of them.
+pub(crate) const PARTITIONS_MAX: usize = 1_024;
 /// How long answers are remembered if settings do not say.
 const ANSWERS_KEPT: Duration = Duration::from_millis(ANSWERS_KEPT_MS as u64);
 
@@ -105,6 +110,7 @@ impl App {
     /// # Errors
     /// [`Error::Link`] and [`Error::Settings`]; the others come from [`Running::wait`].
     pub fn start(self) -> Result<Running, Error> {
+        check_panics(cfg!(panic = "abort"))?;
         let Parts { linked, names, settings, origins, at_end } = self.take_parts();
         let plan = plan(linked?, &names, &settings, &origins)?;
         let (status, stop) = (Arc::new(Status::new()), Stop::default());
@@ -135,16 +141,44 @@ impl App {
     }
 }
 
+/// Refuses a program whose panics end the process: one broken handler would stop all keys.
+pub(crate) fn check_panics(do_abort: bool) -> Result<(), Error> {
+    if !do_abort {
+        return Ok(());
+    }
+    let text = "this program was built with `panic = \"abort\"`, so one handler that panics would end the process, \
+                and not only stop its key: remove that from the profile in `Cargo.toml`";
+    Err(Error::Settings(text.into()))
+}
+
 /// Checks the settings against the program and says what is to run.
 pub(crate) fn plan(parts: Linked, names: &Names, settings: &Settings, origins: &Origins) -> Result<Plan, Error> {
-    let Linked { program, ingresses } = parts;
     check(names, settings, origins)?;
-    let settings = settings.filled(names);
+    let filled = settings.filled(names);
     let mut inputs = Vec::new();
-    for ingress in &ingresses {
-        let given = settings.ingress.get(ingress.name()).cloned().unwrap_or_default();
+    for ingress in &parts.ingresses {
+        let given = filled.ingress.get(ingress.name()).cloned().unwrap_or_default();
         inputs.push(input(ingress.name(), ingress.is_generator(), &given, origins)?);
     }
+    plan_with(parts, inputs, filled, origins)
+}
+
+/// The same for those who look at what is stored and read no input: of each ingress they take all
+/// partitions that there may be.
+pub(crate) fn plan_of_data(
+    parts: Linked,
+    names: &Names,
+    settings: &Settings,
+    origins: &Origins,
+) -> Result<Plan, Error> {
+    check(names, settings, origins)?;
+    let input = Input { places: vec![InputPlace::Generator; PARTITIONS_MAX], records_per_second: None };
+    let inputs = vec![input; parts.ingresses.len()];
+    plan_with(parts, inputs, settings.filled(names), origins)
+}
+
+fn plan_with(parts: Linked, inputs: Vec<Input>, settings: Settings, origins: &Origins) -> Result<Plan, Error> {
+    let Linked { program, ingresses } = parts;
     let outputs = program.egresses.iter().map(|(name, encoding)| {
         let name = program.name(*name).to_owned();
         let place = place(&name, &settings, origins)?;
@@ -215,6 +249,11 @@ fn input(name: &str, is_generator: bool, given: &IngressSettings, origins: &Orig
     Ok(Input { places, records_per_second })
 }
 
+/// Where the dead letters go, if the settings are right so far.
+pub(crate) fn place_of_letters(names: &Names, settings: &Settings, origins: &Origins) -> Option<Place> {
+    place(DEAD_LETTERS, &settings.filled(names), origins).ok()
+}
+
 fn place(name: &str, settings: &Settings, origins: &Origins) -> Result<Place, Error> {
     let EgressSettings { to, path } = settings.egress.get(name).cloned().unwrap_or_default();
     match (to.unwrap_or(EgressKind::File), path) {
@@ -234,5 +273,17 @@ fn place(name: &str, settings: &Settings, origins: &Origins) -> Result<Place, Er
             let value = path.map_or_else(|| "file".to_owned(), |path| path.display().to_string());
             Err(origins.wrong(&["egress", name, setting], value, fix))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_whose_panics_end_the_process_is_refused() {
+        assert!(check_panics(false).is_ok());
+        let error = check_panics(true).expect_err("refused").to_string();
+        assert!(error.contains("`panic = \"abort\"`") && error.contains("`Cargo.toml`"), "{error}");
     }
 }

@@ -148,6 +148,16 @@ impl DeadLetter {
         }
     }
 
+    /// The bytes of the key; none if there is no key, or it cannot be read.
+    #[must_use]
+    pub fn key_bytes(&self) -> Option<Vec<u8>> {
+        let text = self.key.as_deref()?;
+        match text.strip_prefix("base64:") {
+            Some(bytes) => STANDARD.decode(bytes).ok(),
+            None => Some(text.as_bytes().to_vec()),
+        }
+    }
+
     /// The bytes themselves.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {

@@ -18,6 +18,7 @@ use statefn_core::{
     program::{FunctionId, LinkedFunction, MessageHandler, Program},
     shard::{Reply, Wants},
     state::to_value,
+    time::EventTime,
     view::{self, content},
 };
 use tokio::{
@@ -165,7 +166,8 @@ impl Edge {
     fn of(&self, function: FunctionId, key: Vec<u8>, wants: Wants) -> Demand {
         // It is dropped well before the client is told that nobody knows.
         let patience = self.options.answer_time_max / 2;
-        Demand { function, handler: 0, wants, once: None, key, payload: Vec::new(), patience }
+        let (payload, time, is_timer) = (Vec::new(), EventTime::MIN, false);
+        Demand { function, handler: 0, wants, once: None, key, payload, time, is_timer, patience }
     }
 
     async fn demand(&self, demand: Demand) -> Result<Reply, Problem> {

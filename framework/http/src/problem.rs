@@ -62,6 +62,7 @@ codes! {
     "no-state" 404 "the key has no state";
     "not-found" 404 "there is nothing at this path";
     "not-ready" 503 "the app takes no requests at the moment";
+    "not-replayed" 409 "the dead letter cannot be handed in once more";
     "not-stored" 503 "the pause cannot be stored";
     "outcome-unknown" 504 "nobody knows whether the request was done";
     "overloaded" 503 "too many requests are pending";

@@ -6,10 +6,7 @@
 //!
 //! Deliberately absent: when a finding may be told; see [`Shard::is_committed`].
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Bound,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Shard,
@@ -164,8 +161,7 @@ impl Shard {
 
     fn parked_after(&self, after: Option<&(FunctionId, Vec<u8>)>, limit: usize) -> Vec<ParkedFound> {
         let after = after.map(|(function, key)| self.parked_place(*function, key));
-        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let behind = self.parked.range((after, Bound::Unbounded));
+        let behind = self.parked.behind(after);
         let found = behind.filter_map(|(place, parked)| self.parked_found(place, parked, PAYLOAD_BYTES_MAX));
         found.take(limit.min(FOUND_MAX)).collect()
     }

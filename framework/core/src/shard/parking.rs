@@ -16,7 +16,10 @@
 //! Deliberately absent: retries by the shard itself. Handlers are deterministic: what failed fails
 //! again until a person has changed something.
 
-use std::collections::{BTreeMap, btree_map};
+use std::{
+    collections::{BTreeMap, btree_map},
+    ops::Bound,
+};
 
 use super::{Reply, Shard, Trouble, Wants, frame::MessageRef, frame::Op, image::Parked, read, rules::Rule};
 use crate::{
@@ -92,6 +95,19 @@ impl Parking {
 
     pub(super) fn iter(&self) -> btree_map::Iter<'_, (NameId, Vec<u8>), Parked> {
         self.keys.iter()
+    }
+
+    /// What a key is parked with.
+    pub(super) fn get(&self, id: &(NameId, Vec<u8>)) -> Option<&Parked> {
+        self.keys.get(id)
+    }
+
+    /// The keys behind one, or all of them, in order.
+    pub(super) fn behind(
+        &self,
+        id: Option<(NameId, Vec<u8>)>,
+    ) -> impl Iterator<Item = (&(NameId, Vec<u8>), &Parked)> {
+        self.keys.range((id.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
     }
 
     pub(super) fn has(&self, function: NameId, key: &[u8]) -> bool {

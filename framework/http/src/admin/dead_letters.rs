@@ -36,6 +36,24 @@ pub(super) fn page(path: &Path, after: u64, limit: usize) -> io::Result<(Vec<Val
     Ok((letters, is_more))
 }
 
+/// The letter that ends at an offset of the file, if one does.
+pub(super) fn before(path: &Path, at: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    if at == 0 || at > file.metadata()?.len() {
+        return Ok(None);
+    }
+    let from = at.saturating_sub(BYTES_MAX);
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.take(at - from).read_to_end(&mut bytes)?;
+    let Some(line) = bytes.strip_suffix(b"\n") else { return Ok(None) };
+    let begin = line.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    Ok(Some(line[begin..].to_vec()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +65,10 @@ mod tests {
         let first = page(&path, 0, 2).expect("reads");
         assert_eq!(first, (vec![json!({"at": 8, "letter": {"n": 1}}), json!({"at": 16, "letter": {"n": 2}})], true));
         assert_eq!(page(&path, 16, 2).expect("reads"), (vec![json!({"at": 24, "letter": {"n": 3}})], false));
+        assert_eq!(before(&path, 16).expect("reads"), Some(b"{\"n\":2}".to_vec()));
+        for none in [0, 15, 28, 29] {
+            assert_eq!(before(&path, none).expect("reads"), None, "{none}");
+        }
         std::fs::remove_file(&path).expect("is removed");
         assert_eq!(page(&path, 0, 2).expect("none is there"), (vec![], false));
     }

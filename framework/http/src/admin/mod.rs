@@ -11,6 +11,9 @@
 //! | `GET state/{namespace}/{name}/{key}` | the committed state of a key |
 //! | `GET timers/{namespace}/{name}/{key}?limit=` | its timers, and messages that wait for their time |
 //! | `GET parked?after=&limit=`, `GET parked/{namespace}/{name}/{key}` | the keys that are parked, and why |
+//! | `POST parked/{namespace}/{name}/{key}/retry`, `.../skip` | its calls are made again, with or without the first |
+//! | `PUT parked/{namespace}/{name}/{key}/message`, `.../state` | the same with another first message, or state |
+//! | `POST dead-letters/{at}/replay` | the letter that `at` names is handed in once more, once |
 //! | `GET dead-letters?after=&limit=` | the dead letters, by page |
 //! | `POST ingresses/{name}/pause`, `POST ingresses/{name}/resume` | the ingress is not read, or is again |
 //! | `POST functions/{namespace}/{name}/pause`, `.../resume` | nothing new that leads to it is taken, or is again |
@@ -48,6 +51,7 @@ use actix_web::{
 };
 use serde_json::{Value, json};
 use statefn_core::{
+    dead_letter::DeadLetter,
     graph::{Graph, Notation},
     limits::KEY_BYTES_MAX,
     ports::{
@@ -56,7 +60,8 @@ use statefn_core::{
     },
     program::{FunctionId, LinkedFunction, Program},
     shard::{Reply, Wants},
-    state::to_value,
+    state::{from_value, to_value},
+    time::EventTime,
     view as views,
 };
 use tokio::{
@@ -215,9 +220,10 @@ impl Admin {
                 self.parked_key(self.function(namespace, name)?, key).await
             }
             [b"dead-letters"] => self.dead_letters(&query(&["after", "limit"])?).await,
-            [b"ingresses", _, b"pause" | b"resume"] | [b"functions", _, _, b"pause" | b"resume"] => {
-                Err(Problem::method("POST"))
-            }
+            [b"ingresses" | b"dead-letters", _, b"pause" | b"resume" | b"replay"]
+            | [b"functions", _, _, b"pause" | b"resume"]
+            | [b"parked", _, _, _, b"retry" | b"skip"] => Err(Problem::method("POST")),
+            [b"parked", _, _, _, b"message" | b"state"] => Err(Problem::method("PUT")),
             _ => Err(nothing_there()),
         }
     }
@@ -237,9 +243,30 @@ impl Admin {
                 let what = *what == b"pause";
                 self.pause(request, Pausable::Function(function), what, &format!("function {}", linked.spec.name)).await
             }
-            [b"ingresses", _, b"pause" | b"resume"] | [b"functions", _, _, b"pause" | b"resume"] => {
-                Err(Problem::method("POST"))
+            [b"parked", namespace, name, key, what @ (b"retry" | b"skip")] if is_post => {
+                let function = self.function(namespace, name)?;
+                self.no_body(request, payload).await?;
+                let wants = if *what == b"skip" { Wants::Skip } else { Wants::Retry };
+                self.mend(request, function, key, (wants, Vec::new())).await
             }
+            [b"parked", namespace, name, key, what @ (b"message" | b"state")] if *request.method() == Method::PUT => {
+                Query::of(request.query_string(), &[])?;
+                let function = self.function(namespace, name)?;
+                let body = body::read(request, payload, &self.limits).await?;
+                let edit = match *what == b"state" {
+                    true => (Wants::EditState, Self::state_of(function.1, &body)?),
+                    false => (Wants::EditMessage, body.to_vec()),
+                };
+                self.mend(request, function, key, edit).await
+            }
+            [b"dead-letters", at, b"replay"] if is_post => {
+                self.no_body(request, payload).await?;
+                self.replay(request, at).await
+            }
+            [b"parked", _, _, _, b"message" | b"state"] => Err(Problem::method("PUT")),
+            [b"ingresses" | b"dead-letters", _, b"pause" | b"resume" | b"replay"]
+            | [b"functions", _, _, b"pause" | b"resume"]
+            | [b"parked", _, _, _, b"retry" | b"skip"] => Err(Problem::method("POST")),
             [b"status" | b"functions" | b"graph" | b"dead-letters" | b"parked"]
             | [b"keys", _, _]
             | [b"state" | b"timers" | b"parked", _, _, _] => Err(Problem::method("GET")),
@@ -339,7 +366,7 @@ impl Admin {
     async fn state(&self, (function, linked): (FunctionId, &LinkedFunction), key: &[u8]) -> Answered {
         let key = known_key(linked, key)?;
         let mut told = views::key(Some(linked.spec.key), &key);
-        let Reply::State(Some(state)) = self.demand(function, key, Wants::State, Vec::new()).await? else {
+        let Reply::State(Some(state)) = self.ask(self.of(function, key, Wants::State)).await? else {
             return Err(Problem::new("no-state", "no message has changed this key yet, or its state was cleared"));
         };
         told["function"] = linked.spec.name.into();
@@ -447,9 +474,99 @@ impl Admin {
         made
     }
 
-    async fn demand(&self, function: FunctionId, key: Vec<u8>, wants: Wants, payload: Vec<u8>) -> Result<Reply, Problem> {
+    /// Lets a parked key go on.
+    async fn mend(
+        &self,
+        request: &HttpRequest,
+        (function, linked): (FunctionId, &LinkedFunction),
+        key: &[u8],
+        (wants, edit): (Wants, Vec<u8>),
+    ) -> Answered {
+        let key = known_key(linked, key)?;
+        let verb = match wants {
+            Wants::Skip => "skip",
+            Wants::EditMessage => "edit the message of",
+            Wants::EditState => "edit the state of",
+            _ => "retry",
+        };
+        let mut told = views::key(Some(linked.spec.key), &key);
+        let what = format!("{verb} parked {} {}", linked.spec.name, text_of(&told["path"]));
+        let made = self.audited(request, what, async {
+            match self.ask(Demand { payload: edit, ..self.of(function, key, wants) }).await? {
+                Reply::Resumed { waiting, reason } => Ok((waiting, reason)),
+                Reply::Failed(trouble) => Err(trouble.into()),
+                _ => Err(Problem::new("outcome-unknown", "the shard answered something else")),
+            }
+        });
+        let (waiting, reason) = made.await?;
+        told["function"] = linked.spec.name.into();
+        told["waiting"] = waiting.into();
+        told["reason"] = if waiting == 0 { Value::Null } else { reason.into() };
+        Ok(answer_json(&told))
+    }
+
+    /// The encoding of a state that is given as JSON.
+    fn state_of(linked: &LinkedFunction, body: &[u8]) -> Result<Vec<u8>, Problem> {
+        let wrong = |error: String| Problem::new("bad-message", format!("the body is no state: {error}"));
+        let value = serde_json::from_slice(body).map_err(|error| wrong(error.to_string()))?;
+        from_value(&value, linked.spec.version).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// Hands the dead letter that stands before an offset of its file in once more.
+    async fn replay(&self, request: &HttpRequest, at: &[u8]) -> Answered {
+        let wrong = || Problem::new("not-found", "there is no dead letter there; `GET /admin/v1/dead-letters` lists them");
+        let at: u64 = text(at)?.parse().map_err(|_| wrong())?;
+        let path = self.options.dead_letters.clone().ok_or_else(wrong)?;
+        let read = web::block(move || dead_letters::before(&path, at)).await.map_err(io::Error::other);
+        let read = read.and_then(|read| read).map_err(|error| Problem::new("not-ready", error.to_string()))?;
+        let letter: DeadLetter = serde_json::from_slice(&read.ok_or_else(wrong)?).map_err(|_| wrong())?;
+        let demand = self.demand_of(&letter)?;
+        let what = format!("replay dead letter {}", letter.id.as_deref().unwrap_or_default());
+        self.audited(request, what, async {
+            match self.ask(demand).await? {
+                Reply::Failed(trouble) => Err(Problem::from(trouble)),
+                _ => Ok(()),
+            }
+        })
+        .await?;
+        Ok(answer_json(&json!({ "id": letter.id, "outcome": "replayed" })))
+    }
+
+    /// What a letter stands for; its identity sees to it that it is taken once.
+    fn demand_of(&self, letter: &DeadLetter) -> Result<Demand, Problem> {
+        let left = |text: &str| Problem::new("not-replayed", text.to_owned());
+        let id = letter.id.as_ref().ok_or_else(|| left("it has no identity: an older version wrote it"))?;
+        if letter.bytes_total.is_some() {
+            return Err(left("only its first bytes are here"));
+        }
+        let name = letter.function.as_deref();
+        let name = name.ok_or_else(|| left("it is a record of an ingress: stop the app, and replay it in its data"))?;
+        let function = self.subject.program.function(name).ok_or_else(|| left("its function is not there any more"))?;
+        let spec = &self.subject.program.functions[usize::from(function)].spec;
+        let message = letter.message.as_deref().unwrap_or_default();
+        let handler = match letter.is_timer {
+            true => spec.timers.iter().position(|timer| *timer == message),
+            false => spec.messages.iter().position(|handler| handler.message == message),
+        };
+        let handler = handler.ok_or_else(|| left("its function does not handle it any more"))?;
+        let key = letter.key_bytes().ok_or_else(|| left("its key cannot be read"))?;
+        Ok(Demand {
+            handler: handler as u16,
+            once: Some(format!("dead-letter/{id}/0").into_bytes()),
+            payload: letter.bytes(),
+            time: letter.time.map_or(EventTime::MIN, EventTime),
+            is_timer: letter.is_timer,
+            ..self.of(function, key, Wants::Replay)
+        })
+    }
+
+    fn of(&self, function: FunctionId, key: Vec<u8>, wants: Wants) -> Demand {
+        let (payload, time, is_timer) = (Vec::new(), EventTime::MIN, false);
         let patience = self.options.answer_time_max / 2;
-        let demand = Demand { function, handler: 0, wants, once: None, key, payload, patience };
+        Demand { function, handler: 0, wants, once: None, key, payload, time, is_timer, patience }
+    }
+
+    async fn ask(&self, demand: Demand) -> Result<Reply, Problem> {
         let until = Until::now() + self.options.answer_time_max;
         let (teller, told) = oneshot::channel();
         // Who asked may be gone by then.

@@ -131,11 +131,10 @@ async fn live(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: 
 
 /// Lets the calls of each host be seen.
 fn watch(switchboard: &Switchboard, shards: &mut [Shard]) -> Vec<Arc<Watch>> {
-    let watches: Vec<Arc<Watch>> = switchboard.states.iter().map(|_| Arc::default()).collect();
     for shard in shards {
-        shard.set_watch(Arc::clone(&watches[switchboard.host_of(shard.id())]));
+        shard.set_watch(Arc::clone(&switchboard.states[switchboard.host_of(shard.id())].watch));
     }
-    watches
+    switchboard.states.iter().map(|state| Arc::clone(&state.watch)).collect()
 }
 
 fn switchboard(plan: &Plan, status: &Arc<Status>) -> (Arc<Switchboard>, UnboundedReceiver<Notice>) {
@@ -155,7 +154,7 @@ fn switchboard(plan: &Plan, status: &Arc<Status>) -> (Arc<Switchboard>, Unbounde
 
 /// What is open before anything runs.
 pub(super) struct Opened {
-    log: Option<EmbeddedLog>,
+    pub(super) log: Option<EmbeddedLog>,
     pub(super) snapshots: Box<dyn Snapshots>,
     pub(super) egress: FileEgress,
     pub(super) places: Places,
@@ -167,7 +166,7 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Opens everything and takes every shard over.
-    fn open(plan: &Plan, is_live: bool) -> Result<Self, RunError> {
+    pub(super) fn open(plan: &Plan, is_live: bool) -> Result<Self, RunError> {
         let mut options = Options { is_live, ..options(plan) };
         match &plan.storage {
             Storage::Memory => {

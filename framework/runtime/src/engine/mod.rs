@@ -26,6 +26,8 @@ mod deaths;
 mod disk_tests;
 mod egress_writer;
 mod log_writer;
+mod offline;
+mod panics;
 mod pauses;
 mod questions;
 mod reader;
@@ -54,6 +56,7 @@ use statefn_core::{
 use thiserror::Error;
 
 pub use self::{
+    offline::{Asked, Offline},
     requests::Intake,
     status::{Latency, Status, Totals},
 };
@@ -196,6 +199,7 @@ impl Stop {
 /// # Errors
 /// See [`RunError`]; what was committed stays, and a later run goes on from there.
 pub fn run(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: &Stop) -> Result<End, RunError> {
+    panics::set_hook();
     let system = actix::System::new();
     let outcome = system.block_on(coordinator::run(plan, intake, status, stop));
     tell_counts();

@@ -34,7 +34,6 @@ use statefn_core::{
     },
     program::{MessageHandler, Program},
     shard::{Answer, Reply, Request, Wants},
-    time::EventTime,
 };
 
 use super::{
@@ -104,7 +103,7 @@ impl Intake {
 
     /// Whether a demand is new work for a function that is held.
     fn is_held(&self, demand: &Demand) -> bool {
-        let is_message = matches!(demand.wants, Wants::Answer | Wants::Commit);
+        let is_message = matches!(demand.wants, Wants::Answer | Wants::Commit | Wants::Replay);
         let handlers = &self.program.functions[usize::from(demand.function)].spec.messages;
         let is_write = |handler: &MessageHandler| handler.access == Access::Write;
         is_message
@@ -311,7 +310,8 @@ impl Desk {
                 self.next += 1;
                 self.applied.insert(self.next, place);
                 let mut calls = Calls::default();
-                let call = Call::message(demand.function, demand.handler, hash, EventTime::MIN);
+                let call = Call::message(demand.function, demand.handler, hash, demand.time);
+                let call = Call { is_timer: demand.is_timer, ..call };
                 calls.push(call, &demand.key, &demand.payload);
                 return Some((shard, Request { id: self.next, wants: demand.wants, once: demand.once, calls }));
             }
@@ -352,6 +352,8 @@ impl Drop for Desk {
 mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
+    use statefn_core::time::EventTime;
+
     use super::*;
 
     fn waiting(door: &Arc<Door>) -> (Waiting, Receiver<Result<Reply, Unanswered>>) {
@@ -359,7 +361,7 @@ mod tests {
         let tell: Tell = Box::new(move |outcome| teller.send(outcome).expect("the test waits"));
         let patience = std::time::Duration::from_secs(60);
         let (key, payload) = (vec![1], vec![2]);
-        let demand = Demand { function: 0, handler: 0, wants: Wants::Answer, once: None, key, payload, patience };
+        let demand = Demand { function: 0, handler: 0, wants: Wants::Answer, once: None, key, payload, time: EventTime::MIN, is_timer: false, patience };
         let Ok(place) = door.place(2, tell) else { panic!("there is room") };
         (Waiting { shard: 0, hash: 0, until: Instant::now() + patience, demand, place }, told)
     }

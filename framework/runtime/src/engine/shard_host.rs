@@ -18,6 +18,7 @@ use statefn_core::{
     pipeline::{Action, Append, Pipeline},
     ports::clock::Clock,
     shard::{Counters, Emission, frame::SnapshotMark, outbox::Mail, progress::Progress},
+    watch::Watch,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -26,6 +27,7 @@ use super::{
     coordinator::Notice,
     egress_writer::EgressRequest,
     log_writer::LogRequest,
+    panics,
     reader::{Attempt, Permit, Readers},
     requests::Desk,
     snapshot_writer::SnapshotRequest,
@@ -91,6 +93,8 @@ pub(crate) struct Switchboard {
 pub(crate) struct HostState {
     pub(crate) is_finished: AtomicBool,
     pub(crate) is_idle: AtomicBool,
+    /// The call that it makes.
+    pub(crate) watch: Arc<Watch>,
 }
 
 impl Switchboard {
@@ -460,6 +464,7 @@ impl Actor for ShardHost {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        panics::note_thread(&self.switchboard.states[self.number].watch);
         ctx.run_interval(self.tick, |host, ctx| {
             host.turn(ctx, |host| {
                 let told = host.tell_counters();
