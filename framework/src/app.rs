@@ -11,6 +11,8 @@ use statefn_core::{
     program::{FunctionSpec, Program, ProgramSpec},
 };
 
+use statefn_runtime::egress::Place;
+
 use crate::{
     Settings,
     run::Summary,
@@ -163,6 +165,11 @@ impl App {
         let mut egresses: Vec<String> = egresses.map(str::to_owned).collect();
         egresses.sort();
         Names { ingresses, egresses }
+    }
+
+    /// Where its dead letters go.
+    pub(crate) fn place_of_letters(&self) -> Option<Place> {
+        crate::run::place_of_letters(&self.names(), &self.settings, &self.origins)
     }
 
     /// What a simulated world links itself.

@@ -19,6 +19,7 @@ use crate::{
     App, Error,
     app::Parts,
     inspect::Inspection,
+    repair::{self, DeadLetter, Letter, Reason, Remedy, Repair},
     run::{End, Running, Stop, Summary},
     settings::{self, Layers},
 };
@@ -48,8 +49,16 @@ enum Command {
         #[arg(long)]
         function: Option<String>,
     },
-    /// Print the keys that are parked after a fault, and why; the app must not be running
-    Parked,
+    /// Print the keys that are parked after a fault, and why, or let them go on; the app must not be running
+    Parked {
+        #[command(subcommand)]
+        then: Option<ParkedCommand>,
+    },
+    /// Print the dead letters, or hand them in once more
+    DeadLetters {
+        #[command(subcommand)]
+        then: LettersCommand,
+    },
     /// Print as JSON lines how far each input is committed; the app must not be running
     Positions,
     /// Verify journal, snapshots and states of every shard; the app must not be running
@@ -62,6 +71,72 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+}
+
+#[derive(Subcommand)]
+enum ParkedCommand {
+    /// Print them (this is the default)
+    List,
+    /// Make the calls of parked keys again, in order, until one fails again
+    Retry {
+        /// All of them
+        #[arg(long, conflicts_with_all = ["function", "key"])]
+        all: bool,
+        #[command(flatten)]
+        key: OneKey,
+    },
+    /// The same without the first call, which becomes a dead letter
+    Skip {
+        #[command(flatten)]
+        key: OneKey,
+    },
+    /// The same with another first call, or another state of the key
+    Edit {
+        #[command(flatten)]
+        key: OneKey,
+        /// The first call, as its message is encoded
+        #[arg(long, conflicts_with_all = ["message_file", "state"])]
+        message: Option<String>,
+        /// The same, out of a file
+        #[arg(long, value_name = "FILE", conflicts_with = "state")]
+        message_file: Option<PathBuf>,
+        /// The state, as JSON
+        #[arg(long)]
+        state: Option<String>,
+    },
+}
+
+#[derive(Args)]
+struct OneKey {
+    /// The function of the key
+    #[arg(long)]
+    function: Option<String>,
+    /// The key, as text, or as `base64:` and its bytes
+    #[arg(long)]
+    key: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum LettersCommand {
+    /// Print them as JSON lines
+    List(Letters),
+    /// Hand them in once more, each once however often; the app must not be running
+    Replay(Letters),
+}
+
+#[derive(Args)]
+struct Letters {
+    /// Only those of this reason, such as `rejected`
+    #[arg(long, value_parser = reason)]
+    only: Option<Reason>,
+    /// The file with them [default: the one of the egress `dead-letters`]
+    #[arg(long)]
+    file: Option<PathBuf>,
+}
+
+fn reason(text: &str) -> Result<Reason, String> {
+    let known = Reason::ALL.into_iter().find(|reason| reason.name() == text);
+    known.ok_or_else(|| format!("supported reasons are: {}", Reason::ALL.map(Reason::name).join(", ")))
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -131,7 +206,9 @@ fn execute(app: App, command_line: CommandLine, matches: &ArgMatches) -> Result<
     match command_line.command.unwrap_or(Command::Run) {
         Command::Run => run(app),
         Command::State { function } => print(Inspection::open(app)?.states(function.as_deref())?),
-        Command::Parked => print(Inspection::open(app)?.parked()?),
+        Command::Parked { then: None | Some(ParkedCommand::List) } => print(Inspection::open(app)?.parked()?),
+        Command::Parked { then: Some(command) } => mend(app, command),
+        Command::DeadLetters { then } => dead_letters(app, then),
         Command::Positions => print(Inspection::open(app)?.positions()?),
         Command::Check => print(Inspection::open(app)?.check()?),
         Command::Functions => print(crate::inspect::functions(app)?),
@@ -158,6 +235,57 @@ fn with_layers(mut app: App, given: &Given, matches: &ArgMatches) -> Result<App,
     }
     let (settings, origins) = layers.finish()?;
     Ok(app.settings_from(settings, origins))
+}
+
+/// Lets parked keys go on, and says what became of each.
+fn mend(app: App, command: ParkedCommand) -> Result<(), Error> {
+    let mut repair = Repair::open(app)?;
+    let one = |repair: &Repair, key: &OneKey| match (&key.function, &key.key) {
+        (Some(function), Some(key)) => Ok(vec![repair.key(function, key)?]),
+        _ => Err(Error::Settings("name the key by `--function` and `--key`".into())),
+    };
+    let (keys, remedy) = match &command {
+        ParkedCommand::List => (Vec::new(), Remedy::Retry),
+        ParkedCommand::Retry { all: true, .. } => (repair.parked(), Remedy::Retry),
+        ParkedCommand::Retry { key, .. } => (one(&repair, key)?, Remedy::Retry),
+        ParkedCommand::Skip { key } => (one(&repair, key)?, Remedy::Skip),
+        ParkedCommand::Edit { key, message, message_file, state } => {
+            (one(&repair, key)?, edit(message.as_deref(), message_file.as_deref(), state.as_deref())?)
+        }
+    };
+    print(repair.mend(&keys, &remedy)?)
+}
+
+fn edit(message: Option<&str>, file: Option<&Path>, state: Option<&str>) -> Result<Remedy, Error> {
+    match (message, file, state) {
+        (Some(message), ..) => Ok(Remedy::EditMessage(message.as_bytes().to_vec())),
+        (_, Some(file), _) => {
+            let bytes = std::fs::read(file);
+            bytes.map(Remedy::EditMessage).map_err(|error| Error::Settings(format!("`{}`: {error}", file.display())))
+        }
+        (.., Some(state)) => {
+            let state = serde_json::from_str(state);
+            state.map(Remedy::EditState).map_err(|error| Error::Settings(format!("`--state` is no JSON: {error}")))
+        }
+        _ => Err(Error::Settings("say what to put in place: `--message`, `--message-file` or `--state`".into())),
+    }
+}
+
+fn dead_letters(app: App, command: LettersCommand) -> Result<(), Error> {
+    match command {
+        LettersCommand::List(Letters { only, file }) => {
+            let letters = repair::letters(&app, file.as_deref(), only)?;
+            print(letters.into_iter().map(|Letter { id, letter }| {
+                let mut line = Vec::new();
+                DeadLetter { id: Some(id), ..letter }.write(&mut line);
+                String::from_utf8_lossy(&line).into_owned()
+            }))
+        }
+        LettersCommand::Replay(Letters { only, file }) => {
+            let letters = repair::letters(&app, file.as_deref(), only)?;
+            print(Repair::open(app)?.replay(&letters)?)
+        }
+    }
 }
 
 /// Shows the settings, also those that are not right, and then says what is not.

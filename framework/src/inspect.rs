@@ -6,17 +6,22 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use statefn_core::{
     dead_letter::printable_key,
     ports::log::Log,
     program::Program,
-    shard::{Options, Replica, TakeOver, frame::Position, image::Image},
+    shard::{
+        Options, Replica, TakeOver,
+        frame::Position,
+        image::{Image, Parked},
+    },
     state::to_value,
 };
 use statefn_runtime::embedded::{EmbeddedLog, FileSnapshots, Options as LogOptions};
 
-use crate::{App, Error, app::Parts};
+use crate::{App, Error, app::Parts, run::PARTITIONS_MAX};
 
 /// The opened data of an app that is not running.
 ///
@@ -71,7 +76,7 @@ impl Inspection {
             .map_err(Error::Open)?;
         let snapshots = FileSnapshots::open(data.join("snapshots")).map_err(Error::Open)?;
         let mut options = Options::new(settings.shards(), &program);
-        options.partitions = vec![1024; program.ingresses.len()];
+        options.partitions = vec![PARTITIONS_MAX as u32; program.ingresses.len()];
         Ok(Self { options: Arc::new(options), program, log, snapshots })
     }
 
@@ -99,18 +104,18 @@ impl Inspection {
         Ok(lines)
     }
 
-    /// Returns a line of JSON for each parked key, with the reason and how many calls wait.
+    /// Returns a line of JSON for each parked key, with the reason, how many calls wait, and the first of them.
     ///
     /// # Errors
     /// [`Error::Stored`] if what is stored is damaged.
     pub fn parked(&mut self) -> Result<Vec<String>, Error> {
         let mut lines = Vec::new();
         for shard in 0..self.options.shards {
-            for (function, key, parked) in self.image(shard)?.parked() {
+            let image = self.image(shard)?;
+            for (function, key, parked) in image.parked() {
                 let (key, waiting) = (printable_key(key), parked.queue.len());
-                lines.push(
-                    json!({"function": function, "key": key, "reason": parked.reason, "waiting": waiting}).to_string(),
-                );
+                let line = json!({"function": function, "key": key, "reason": parked.reason, "waiting": waiting});
+                lines.push(with_first_call(line, &image, parked).to_string());
             }
         }
         Ok(lines)
@@ -177,6 +182,17 @@ impl std::fmt::Debug for Inspection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Inspection({})", self.program.app)
     }
+}
+
+/// Adds the call that a key was parked with.
+fn with_first_call(mut line: Value, image: &Image, parked: &Parked) -> Value {
+    let Some((is_timer, first)) = parked.calls().next() else { return line };
+    line[if is_timer { "timer" } else { "message" }] = image.name(first.message).into();
+    match std::str::from_utf8(first.payload) {
+        Ok(text) => line["text"] = text.into(),
+        Err(_) => line["base64"] = STANDARD.encode(first.payload).into(),
+    }
+    line
 }
 
 /// The functions of an app and what they have to do with each other.

@@ -7,6 +7,7 @@ mod cli;
 mod error;
 mod http;
 pub mod inspect;
+pub mod repair;
 pub mod run;
 pub mod settings;
 pub mod testing;

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use statefn_core::limits::{ANSWERS_KEPT_MS, SHARDS_MAX};
+use statefn_core::{
+    egress::DEAD_LETTERS,
+    limits::{ANSWERS_KEPT_MS, SHARDS_MAX},
+};
 pub use statefn_runtime::engine::{End, Latency, Status, Stop, Totals};
 use statefn_runtime::{
     egress::{Place, SinkSpec},
@@ -21,6 +24,8 @@ use crate::{
     settings::{EgressKind, EgressSettings, IngressSettings, Names, Origins, written},
 };
 
+/// How many partitions of an ingress are known to those who read none of them.
+pub(crate) const PARTITIONS_MAX: usize = 1_024;
 /// How long answers are remembered if settings do not say.
 const ANSWERS_KEPT: Duration = Duration::from_millis(ANSWERS_KEPT_MS as u64);
 
@@ -45,6 +50,7 @@ pub struct Summary {
 pub struct Running {
     thread: JoinHandle<Result<Summary, Error>>,
     http_address: Option<SocketAddr>,
+    admin_address: Option<SocketAddr>,
     status: Arc<Status>,
     stop: Stop,
 }
@@ -60,6 +66,12 @@ impl Running {
     #[must_use]
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http_address
+    }
+
+    /// Where its admin interface listens, if it has one.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// What stops it.
@@ -98,12 +110,14 @@ impl App {
     /// # Errors
     /// [`Error::Link`] and [`Error::Settings`]; the others come from [`Running::wait`].
     pub fn start(self) -> Result<Running, Error> {
+        check_panics(cfg!(panic = "abort"))?;
         let Parts { linked, names, settings, origins, at_end } = self.take_parts();
         let plan = plan(linked?, &names, &settings, &origins)?;
         let (status, stop) = (Arc::new(Status::new()), Stop::default());
         let (seen, stopped) = (Arc::clone(&status), stop.clone());
         let service = Service::start(&plan, &settings, &status)?;
-        let http_address = service.as_ref().map(Service::address);
+        let http_address = service.as_ref().and_then(Service::address);
+        let admin_address = service.as_ref().and_then(Service::admin_address);
         let run = move || {
             let started_at = Instant::now();
             let end = engine::run(&plan, service.as_ref().map(Service::intake), &seen, &stopped);
@@ -123,20 +137,48 @@ impl App {
         };
         let builder = std::thread::Builder::new().name("statefn".into());
         let thread = builder.spawn(run).map_err(|error| Error::Broken(format!("cannot start a thread: {error}")))?;
-        Ok(Running { thread, http_address, status, stop })
+        Ok(Running { thread, http_address, admin_address, status, stop })
     }
+}
+
+/// Refuses a program whose panics end the process: one broken handler would stop all keys.
+pub(crate) fn check_panics(do_abort: bool) -> Result<(), Error> {
+    if !do_abort {
+        return Ok(());
+    }
+    let text = "this program was built with `panic = \"abort\"`, so one handler that panics would end the process, \
+                and not only stop its key: remove that from the profile in `Cargo.toml`";
+    Err(Error::Settings(text.into()))
 }
 
 /// Checks the settings against the program and says what is to run.
 pub(crate) fn plan(parts: Linked, names: &Names, settings: &Settings, origins: &Origins) -> Result<Plan, Error> {
-    let Linked { program, ingresses } = parts;
     check(names, settings, origins)?;
-    let settings = settings.filled(names);
+    let filled = settings.filled(names);
     let mut inputs = Vec::new();
-    for ingress in &ingresses {
-        let given = settings.ingress.get(ingress.name()).cloned().unwrap_or_default();
+    for ingress in &parts.ingresses {
+        let given = filled.ingress.get(ingress.name()).cloned().unwrap_or_default();
         inputs.push(input(ingress.name(), ingress.is_generator(), &given, origins)?);
     }
+    plan_with(parts, inputs, filled, origins)
+}
+
+/// The same for those who look at what is stored and read no input: of each ingress they take all
+/// partitions that there may be.
+pub(crate) fn plan_of_data(
+    parts: Linked,
+    names: &Names,
+    settings: &Settings,
+    origins: &Origins,
+) -> Result<Plan, Error> {
+    check(names, settings, origins)?;
+    let input = Input { places: vec![InputPlace::Generator; PARTITIONS_MAX], records_per_second: None };
+    let inputs = vec![input; parts.ingresses.len()];
+    plan_with(parts, inputs, settings.filled(names), origins)
+}
+
+fn plan_with(parts: Linked, inputs: Vec<Input>, settings: Settings, origins: &Origins) -> Result<Plan, Error> {
+    let Linked { program, ingresses } = parts;
     let outputs = program.egresses.iter().map(|(name, encoding)| {
         let name = program.name(*name).to_owned();
         let place = place(&name, &settings, origins)?;
@@ -150,6 +192,9 @@ pub(crate) fn plan(parts: Linked, names: &Names, settings: &Settings, origins: &
         commit_interval: settings.commit_interval(),
         snapshot_tail_bytes: settings.snapshot_tail_bytes(),
         segment_bytes: settings.segment_bytes(),
+        handler_time_limit: settings.handler_time_limit(),
+        parked: settings.parked.limits(),
+        egress_backlog_bytes_max: usize::try_from(settings.egress_backlog_bytes_max()).unwrap_or(usize::MAX),
         answers_kept: settings.http.answers_kept.unwrap_or(ANSWERS_KEPT),
         spans: None,
         program,
@@ -205,6 +250,11 @@ fn input(name: &str, is_generator: bool, given: &IngressSettings, origins: &Orig
     Ok(Input { places, records_per_second })
 }
 
+/// Where the dead letters go, if the settings are right so far.
+pub(crate) fn place_of_letters(names: &Names, settings: &Settings, origins: &Origins) -> Option<Place> {
+    place(DEAD_LETTERS, &settings.filled(names), origins).ok()
+}
+
 fn place(name: &str, settings: &Settings, origins: &Origins) -> Result<Place, Error> {
     let EgressSettings { to, path } = settings.egress.get(name).cloned().unwrap_or_default();
     match (to.unwrap_or(EgressKind::File), path) {
@@ -224,5 +274,17 @@ fn place(name: &str, settings: &Settings, origins: &Origins) -> Result<Place, Er
             let value = path.map_or_else(|| "file".to_owned(), |path| path.display().to_string());
             Err(origins.wrong(&["egress", name, setting], value, fix))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_whose_panics_end_the_process_is_refused() {
+        assert!(check_panics(false).is_ok());
+        let error = check_panics(true).expect_err("refused").to_string();
+        assert!(error.contains("`panic = \"abort\"`") && error.contains("`Cargo.toml`"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::DEAD_LETTER_BYTES_MAX;
+use crate::{limits::DEAD_LETTER_BYTES_MAX, time::EventTime};
 
 /// Why something became a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,35 @@ pub enum Reason {
     UnreadableMessage,
     /// A record of an egress was refused by who should take it.
     Refused,
+    /// Somebody skipped a call that had parked its key.
+    Skipped,
+    /// The key was parked, and as many calls as may wait for it, or for its shard, did.
+    ParkedQueueFull,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Undecodable,
+        Self::Rejected,
+        Self::UnreadableMessage,
+        Self::Refused,
+        Self::Skipped,
+        Self::ParkedQueueFull,
+    ];
+
+    /// As letters have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Undecodable => "undecodable",
+            Self::Rejected => "rejected",
+            Self::UnreadableMessage => "unreadable_message",
+            Self::Refused => "refused",
+            Self::Skipped => "skipped",
+            Self::ParkedQueueFull => "parked_queue_full",
+        }
+    }
 }
 
 /// One line of the `dead-letters` egress.
@@ -29,6 +58,10 @@ pub enum Reason {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
+    /// What no other letter of its app has: shard, epoch, and place in the epoch. Letters of older
+    /// versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// Why it is here.
     pub reason: Reason,
     /// The error in words; for a rejection its code.
@@ -51,6 +84,12 @@ pub struct DeadLetter {
     /// The name of the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Its event time in milliseconds, if it is a message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<i64>,
+    /// Whether it is not a message but a timer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_timer: bool,
     /// The bytes, if they are text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
@@ -107,10 +146,17 @@ impl DeadLetter {
         }
     }
 
+    /// The same letter of a message with this event time, or of a timer.
+    #[must_use]
+    pub fn at(self, time: EventTime, is_timer: bool) -> Self {
+        Self { time: Some(time.0), is_timer, ..self }
+    }
+
     fn new(reason: Reason, error: &str, bytes: &[u8]) -> Self {
         let text = std::str::from_utf8(bytes).ok().map(str::to_owned);
         let base64 = text.is_none().then(|| STANDARD.encode(bytes));
         Self {
+            id: None,
             reason,
             error: error.to_owned(),
             ingress: None,
@@ -119,9 +165,21 @@ impl DeadLetter {
             function: None,
             key: None,
             message: None,
+            time: None,
+            is_timer: false,
             text,
             base64,
             bytes_total: None,
+        }
+    }
+
+    /// The bytes of the key; none if there is no key, or it cannot be read.
+    #[must_use]
+    pub fn key_bytes(&self) -> Option<Vec<u8>> {
+        let text = self.key.as_deref()?;
+        match text.strip_prefix("base64:") {
+            Some(bytes) => STANDARD.decode(bytes).ok(),
+            None => Some(text.as_bytes().to_vec()),
         }
     }
 

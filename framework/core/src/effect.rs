@@ -30,6 +30,7 @@ use crate::{
         rules::{Rule, Rules},
     },
     time::{Due, EventTime, ProcessingTime},
+    watch::Watch,
 };
 
 /// A stretch of a buffer.
@@ -237,6 +238,10 @@ pub struct Effects {
     pub(crate) program: Option<Arc<Program>>,
     /// The rules in force.
     pub(crate) rules: Rules,
+    /// Where those who watch see that calls end.
+    pub(crate) watch: Arc<Watch>,
+    /// Calls that were noted there.
+    noted: u32,
     shard: ShardId,
     shards: u32,
     local_delivery: bool,
@@ -263,6 +268,13 @@ impl Effects {
     #[must_use]
     pub fn body(&self) -> &[u8] {
         &self.body
+    }
+
+    /// Notes for those who watch that another call begins.
+    #[inline]
+    pub(crate) fn note_call(&mut self, hash: u32) {
+        self.noted = self.noted.wrapping_add(1);
+        self.watch.call(hash, self.noted);
     }
 
     pub(crate) fn mark(&self) -> Mark {

@@ -10,6 +10,7 @@ use std::{
     borrow::Cow,
     fmt,
     marker::PhantomData,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -28,6 +29,7 @@ use crate::{
     function::{Accepts, Access, Function, HandlerReturn, Handles, HandlesTimer, Incoming, Outcome},
     key::{Key, KeyBytes},
     message::{Message, Wire},
+    ports::inspect::Keys,
     program::{Links, MessageHandler, NameId},
     shard::{frame::Op, rules::Rule},
     time::ProcessingTime,
@@ -100,6 +102,18 @@ pub trait ErasedHost: Send {
     /// If the key cannot be read.
     fn set_parked(&mut self, hash: u32, key: &[u8], parked: bool) -> Result<(), DecodeError>;
 
+    /// Puts another state in place, as if a handler had made it.
+    ///
+    /// # Errors
+    /// If the key or the state cannot be read; nothing was changed then.
+    fn replace(&mut self, hash: u32, key: &[u8], state: &[u8]) -> Result<(), DecodeError>;
+
+    /// Whether bytes are what a handler takes.
+    ///
+    /// # Errors
+    /// If they are not.
+    fn check(&mut self, handler: u16, is_timer: bool, payload: &[u8]) -> Result<(), DecodeError>;
+
     /// Writes the states that changed since the last call into the body of a frame.
     fn seal(&mut self, function: NameId, body: &mut Vec<u8>);
 
@@ -115,6 +129,13 @@ pub trait ErasedHost: Send {
 
     /// Whether any state changed since the last `seal`.
     fn is_dirty(&self) -> bool;
+
+    /// How many keys have a state, and about how much memory they take.
+    fn keys(&self) -> Keys;
+
+    /// Shows the keys of some instances, by place, that have a state; returns whether there are none behind
+    /// them. Instances never move.
+    fn look(&self, places: Range<usize>, each: &mut dyn FnMut(&[u8])) -> bool;
 }
 
 struct Slot<F: Function> {
@@ -139,6 +160,10 @@ struct Table<F: Function> {
     places: HashTable<Place>,
     slots: Vec<Slot<F>>,
     dirty: Vec<u32>,
+    /// How many instances have a state in the journal, or will have with the next frame.
+    existing: usize,
+    /// How many bytes the encoded states had that were seen so far, and how many these were.
+    encoded: (u64, u64),
     /// The key of the call that runs. It is read from the call, whose bytes are at hand, and not
     /// kept in the slot, where a text would be one more wait for memory.
     key: Option<F::Key>,
@@ -153,7 +178,7 @@ pub(crate) fn spread(hash: u32) -> u64 {
 
 impl<F: Function> Table<F> {
     fn new() -> Self {
-        Self { places: HashTable::new(), slots: Vec::new(), dirty: Vec::new(), key: None }
+        Self { places: HashTable::new(), slots: Vec::new(), dirty: Vec::new(), existing: 0, encoded: (0, 0), key: None }
     }
 
     #[inline]
@@ -213,7 +238,10 @@ impl<F: Function> Table<F> {
     #[inline]
     fn mark_dirty(&mut self, place: u32, exists: bool) {
         let slot = &mut self.slots[place as usize];
-        slot.exists = exists;
+        if slot.exists != exists {
+            slot.exists = exists;
+            self.existing = if exists { self.existing + 1 } else { self.existing - 1 };
+        }
         if !slot.dirty {
             slot.dirty = true;
             self.dirty.push(place);
@@ -223,6 +251,9 @@ impl<F: Function> Table<F> {
 
 /// One handler's loop over a run.
 trait Loop<F: Function>: Send {
+    /// Whether bytes are what the handler takes; of a message, without the envelope that it may come in.
+    fn check(&self, payload: &[u8]) -> Result<(), DecodeError>;
+
     fn run(
         &mut self,
         table: &mut Table<F>,
@@ -346,6 +377,10 @@ struct OnMessage<M> {
 }
 
 impl<F: Handles<M>, M: Message> Loop<F> for OnMessage<M> {
+    fn check(&self, payload: &[u8]) -> Result<(), DecodeError> {
+        M::decode(payload).map(drop)
+    }
+
     fn run(
         &mut self,
         table: &mut Table<F>,
@@ -399,6 +434,10 @@ struct OnTimer<T> {
 }
 
 impl<F: HandlesTimer<T>, T: Message> Loop<F> for OnTimer<T> {
+    fn check(&self, payload: &[u8]) -> Result<(), DecodeError> {
+        T::decode(payload).map(drop)
+    }
+
     fn run(
         &mut self,
         table: &mut Table<F>,
@@ -429,6 +468,12 @@ impl<F: HandlesTimer<T>, T: Message> Loop<F> for OnTimer<T> {
 struct OnReply<R>(PhantomData<fn() -> R>);
 
 impl<F: HandlesReply<R>, R: AnyReply> Loop<F> for OnReply<R> {
+    fn check(&self, payload: &[u8]) -> Result<(), DecodeError> {
+        let mut reader = Reader::new(payload);
+        envelope::read(&mut reader).map_err(|error| DecodeError::new(error.to_string()))?;
+        R::read(&payload[reader.at()..]).map(drop)
+    }
+
     fn run(
         &mut self,
         table: &mut Table<F>,
@@ -545,6 +590,7 @@ fn invoke<F: Function>(
     table.read_key(call.key.of(bytes)).map_err(unreadable)?;
     let key = table.key.as_ref().expect("the key of this call was just read");
     let mark = effects.mark();
+    effects.note_call(call.hash);
     let slot = &mut table.slots[place as usize];
     let mut copy = (access == Access::Write).then(|| slot.state.clone());
     let state = copy.as_mut().unwrap_or(&mut slot.state);
@@ -666,11 +712,14 @@ impl<F: Function> ErasedHost for Host<F> {
     }
 
     fn load(&mut self, hash: u32, key: &[u8], state: &[u8]) -> Result<(), DecodeError> {
-        let state = F::decode_state(state)?;
+        let (bytes, state) = (state.len() as u64, F::decode_state(state)?);
         let place = self.table.slot(hash, key)?;
+        self.table.encoded = (self.table.encoded.0 + bytes, self.table.encoded.1 + 1);
         let slot = &mut self.table.slots[place as usize];
         slot.state = state;
-        slot.exists = true;
+        if !std::mem::replace(&mut slot.exists, true) {
+            self.table.existing += 1;
+        }
         Ok(())
     }
 
@@ -680,6 +729,22 @@ impl<F: Function> ErasedHost for Host<F> {
         Ok(())
     }
 
+    fn replace(&mut self, hash: u32, key: &[u8], state: &[u8]) -> Result<(), DecodeError> {
+        let state = F::decode_state(state)?;
+        let place = self.table.slot(hash, key)?;
+        self.table.slots[place as usize].state = state;
+        self.table.mark_dirty(place, true);
+        Ok(())
+    }
+
+    fn check(&mut self, handler: u16, is_timer: bool, payload: &[u8]) -> Result<(), DecodeError> {
+        let handler = usize::from(handler);
+        match is_timer {
+            true => self.handlers.timer_loop(handler).check(payload),
+            false => self.handlers.message_loop(handler).check(payload),
+        }
+    }
+
     fn seal(&mut self, function: NameId, body: &mut Vec<u8>) {
         if self.table.dirty.is_empty() {
             return;
@@ -687,6 +752,7 @@ impl<F: Function> ErasedHost for Host<F> {
         body.push(Op::States as u8);
         put_varint(body, u64::from(function));
         put_varint(body, self.table.dirty.len() as u64);
+        let before = body.len();
         let mut dirty = std::mem::take(&mut self.table.dirty);
         let slots = &mut self.table.slots;
         for chunk in dirty.chunks(LOOKUPS) {
@@ -704,6 +770,8 @@ impl<F: Function> ErasedHost for Host<F> {
                 });
             }
         }
+        let (bytes, states) = &mut self.table.encoded;
+        (*bytes, *states) = (*bytes + (body.len() - before) as u64, *states + dirty.len() as u64);
         dirty.clear();
         self.table.dirty = dirty;
     }
@@ -743,5 +811,18 @@ impl<F: Function> ErasedHost for Host<F> {
 
     fn is_dirty(&self) -> bool {
         !self.table.dirty.is_empty()
+    }
+
+    fn keys(&self) -> Keys {
+        let Table { existing, encoded: (bytes, states), .. } = &self.table;
+        let of_one = size_of::<Slot<F>>() + size_of::<Place>() + (bytes / (*states).max(1)) as usize;
+        Keys { count: *existing, bytes: existing * of_one }
+    }
+
+    fn look(&self, places: Range<usize>, each: &mut dyn FnMut(&[u8])) -> bool {
+        let slots = &self.table.slots;
+        let looked = &slots[places.start.min(slots.len())..places.end.min(slots.len())];
+        looked.iter().filter(|slot| slot.exists).for_each(|slot| each(slot.key.get()));
+        places.end >= slots.len()
     }
 }

@@ -27,6 +27,7 @@ pub mod function;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod graph;
 pub mod harness;
 pub mod host;
 pub mod ingress;
@@ -41,6 +42,8 @@ pub mod state;
 pub mod time;
 #[cfg(test)]
 mod trial;
+pub mod view;
+pub mod watch;
 
 pub use self::{
     address::Address,

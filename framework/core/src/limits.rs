@@ -46,5 +46,11 @@ pub const ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How many calls of activities of a shard may wait for their results before the shards of its thread
 /// stop taking input.
 pub const ACTIVITIES_MAX: usize = 10_000;
+/// How long it is remembered that a dead letter was replayed, in milliseconds, at least: a year.
+pub const REPLAYS_KEPT_MS: i64 = 365 * 24 * 60 * 60 * 1_000;
+/// How many bytes of calls a parked key waits with, if settings do not say.
+pub const PARKED_KEY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How many bytes of calls all parked keys of a shard wait with, if settings do not say.
+pub const PARKED_SHARD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How often a shard makes a frame of nothing but a reading of the clock, at most, in milliseconds.
 pub const IDLE_INTERVAL_MS: i64 = 1_000;

@@ -69,6 +69,8 @@ pub struct FunctionSpec {
     pub emits: Vec<EgressDeclaration>,
     /// The fields of its state.
     pub fields: &'static [Field],
+    /// The version of its state.
+    pub version: u32,
     /// How its keys are written as text.
     pub key: KeyKind,
     /// The bytes of the key that is written as a text.
@@ -89,6 +91,7 @@ impl FunctionSpec {
             sends: F::SENDS,
             emits: F::emits(),
             fields: F::FIELDS,
+            version: F::VERSION,
             key: <F::Key as Key>::KIND,
             key_from_text: key::from_text::<F::Key>,
             host: |links| Box::new(Host::<F>::new(links)),
@@ -379,6 +382,11 @@ impl Program {
         let timers = &self.functions[usize::from(function)].links.timers;
         let found = timers.iter().position(|known| *known == payload);
         found.and_then(|place| u16::try_from(place).ok())
+    }
+
+    /// The handler of a function for messages, or for timers, of this name.
+    pub(crate) fn handler_of(&self, is_timer: bool, function: FunctionId, name: NameId) -> Option<u16> {
+        if is_timer { self.timer_handler(function, name) } else { self.message_handler(function, name) }
     }
 
     /// The names of the function and the message or timer of a call.

@@ -19,7 +19,7 @@ use crate::{
         store::Store,
     },
     program::{FunctionSpec, Program, ProgramSpec},
-    shard::{Accepted, Emission, Options, Reply, Request, TakeOver, outbox::Mail, read_back, stored},
+    shard::{Accepted, Emission, Options, Reply, Request, TakeOver, Wants, outbox::Mail, read_back, stored},
     state::Field,
 };
 
@@ -246,6 +246,18 @@ impl Worker {
         self.requests += 1;
         let id = self.requests;
         let request = Request { once: once.map(<[u8]>::to_vec), ..Request::for_answer(id, calls) };
+        self.pipeline.request(shard_of(hash, SHARDS), &request, self.now);
+        id
+    }
+
+    /// Asks for something about a key, an edit by its bytes; returns the number of the request.
+    pub(crate) fn ask(&mut self, key: &str, wants: Wants, payload: &[u8]) -> u64 {
+        let hash = murmur2(key.as_bytes());
+        let mut calls = Calls::default();
+        calls.push(Call::message(0, 0, hash, EventTime::MIN), key.as_bytes(), payload);
+        self.requests += 1;
+        let id = self.requests;
+        let request = Request { wants, ..Request::for_answer(id, calls) };
         self.pipeline.request(shard_of(hash, SHARDS), &request, self.now);
         id
     }

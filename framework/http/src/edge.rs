@@ -13,12 +13,12 @@ use actix_web::{
 use serde_json::{Value, json};
 use statefn_core::{
     Encoding,
-    function::Access,
     limits::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX, ONCE_BYTES_MAX},
     ports::requests::{Condition, Demand, Requests, Unanswered},
     program::{FunctionId, LinkedFunction, MessageHandler, Program},
     shard::{Reply, Wants},
     state::to_value,
+    view::{self, content},
 };
 use tokio::{
     sync::oneshot::{self, error::RecvError},
@@ -27,7 +27,8 @@ use tokio::{
 
 use crate::{
     batch::{self, Item},
-    body::{self, content},
+    body,
+    meter::Meter,
     path::Place,
     problem::{CODES, Problem},
     query::Query,
@@ -40,6 +41,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// What all workers of a server share.
 pub(crate) struct Edge {
+    pub(crate) meter: Arc<Meter>,
     pub(crate) program: Arc<Program>,
     pub(crate) requests: Arc<dyn Requests>,
     pub(crate) options: Options,
@@ -47,8 +49,10 @@ pub(crate) struct Edge {
 
 /// Answers one request.
 pub(crate) async fn handle(request: HttpRequest, payload: web::Payload, edge: web::Data<Edge>) -> HttpResponse {
+    let begun = Instant::now();
     let answered = edge.answer(&request, payload).await;
     let mut response = answered.unwrap_or_else(|problem| problem.response());
+    edge.meter.count(response.status().as_u16(), begun.elapsed());
     let is_stopping = edge.requests.condition() == Condition::Stopping;
     let has_body = !matches!(*request.method(), Method::GET | Method::HEAD);
     if is_stopping || has_body && !body::was_read(&request) {
@@ -127,7 +131,9 @@ impl Edge {
                 tracing::warn!(function = linked.spec.name, message, "a request could not be handled: {trouble}");
                 Err(trouble.into())
             }
-            Reply::Taken | Reply::State(_) | Reply::Deferred => Ok(HttpResponse::Accepted().finish()),
+            Reply::Taken | Reply::State(_) | Reply::Resumed { .. } | Reply::Deferred => {
+                Ok(HttpResponse::Accepted().finish())
+            }
         }
     }
 
@@ -184,7 +190,7 @@ impl Edge {
             json!({
                 "function": function.spec.name,
                 "key": function.spec.key.to_string(),
-                "messages": function.spec.messages.iter().map(described).collect::<Vec<_>>(),
+                "messages": function.spec.messages.iter().map(view::handler).collect::<Vec<_>>(),
             })
         });
         functions.collect()
@@ -199,10 +205,10 @@ impl Edge {
 }
 
 /// What a demand is told.
-type Told = Result<Reply, Unanswered>;
+pub(crate) type Told = Result<Reply, Unanswered>;
 
 /// What came of a demand, as far as anybody knows by now.
-fn outcome(told: Result<Result<Told, RecvError>, Elapsed>) -> Result<Reply, Problem> {
+pub(crate) fn outcome(told: Result<Result<Told, RecvError>, Elapsed>) -> Result<Reply, Problem> {
     match told {
         Ok(Ok(told)) => Ok(told?),
         Ok(Err(_)) | Err(_) => Err(Unanswered::Unknown.into()),
@@ -253,29 +259,15 @@ pub(crate) fn check_once(once: &[u8]) -> Result<(), Problem> {
     Err(Problem::new("bad-idempotency-key", text))
 }
 
-fn described(handler: &MessageHandler) -> Value {
-    let access = match handler.access {
-        Access::Read => "read",
-        Access::Write => "write",
-    };
-    json!({
-        "message": handler.message,
-        "access": access,
-        "content": content(handler.encoding),
-        "answer": content(handler.answer_encoding),
-        "waits_for_event_time": handler.in_event_time_order,
-    })
-}
-
 fn answered(handler: &MessageHandler, answer: Vec<u8>) -> HttpResponse {
     HttpResponse::Ok().insert_header((header::CONTENT_TYPE, content(handler.answer_encoding))).body(answer)
 }
 
-fn json(value: &Value) -> HttpResponse {
+pub(crate) fn json(value: &Value) -> HttpResponse {
     HttpResponse::Ok().insert_header((header::CONTENT_TYPE, content(Encoding::Json))).body(value.to_string())
 }
 
-fn page(code: &str) -> Result<HttpResponse, Problem> {
+pub(crate) fn page(code: &str) -> Result<HttpResponse, Problem> {
     let known = CODES.iter().find(|known| known.name == code);
     let known = known.ok_or_else(|| Problem::new("not-found", "there is no such error code"))?;
     Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "text/markdown; charset=utf-8")).body(known.page))

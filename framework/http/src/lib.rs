@@ -31,9 +31,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 mod batch;
 mod body;
 mod edge;
+mod meter;
 mod path;
 mod problem;
 mod query;
@@ -41,6 +43,7 @@ mod server;
 mod trace;
 
 pub use self::{
+    meter::Meter,
     problem::CODES,
     server::{Options, Server},
 };

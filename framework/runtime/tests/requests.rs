@@ -19,7 +19,7 @@ use statefn_core::{
     message::{decode_json, encode_json},
     ports::requests::{Condition, Demand, Requests, Unanswered, conformance},
     program::{FunctionSpec, Program, ProgramSpec},
-    shard::{Reply, Trouble, Wants},
+    shard::{ParkedLimits, Reply, Trouble, Wants},
     state::{self, Field},
 };
 use statefn_runtime::{
@@ -116,6 +116,9 @@ fn plan(data: &Path) -> Plan {
         segment_bytes: 1 << 20,
         answers_kept: Duration::from_secs(3600),
         spans: None,
+        handler_time_limit: Duration::from_secs(600),
+        parked: ParkedLimits::default(),
+        egress_backlog_bytes_max: 256 << 20,
     }
 }
 

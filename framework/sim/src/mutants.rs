@@ -237,7 +237,7 @@ fn doubled_attempts(plan: &mut Plan) {
 }
 
 /// The mutants, each with its worlds.
-pub const MUTANTS: [Mutant; 44] = [
+pub const MUTANTS: [Mutant; 47] = [
     Mutant::new(Rule::ClaimsRaiseTheTerm, Kind::Bank, many_owners),
     Mutant::new(Rule::EqualTermsAreVoid, Kind::Bank, many_owners),
     Mutant::new(Rule::NoncesAreNew, Kind::Bank, late_claims),
@@ -280,6 +280,9 @@ pub const MUTANTS: [Mutant; 44] = [
     Mutant::new(Rule::CallsAreTakenUp, Kind::Orders, crashes),
     Mutant::new(Rule::ResultsCountOnce, Kind::Orders, doubled_attempts),
     Mutant::new(Rule::AskersAreTold, Kind::Orders, apart),
+    Mutant::new(Rule::SnapshotHasParked, Kind::Faults, snapshots),
+    Mutant::new(Rule::UnparkClearsTheQueue, Kind::Faults, crashes),
+    Mutant::new(Rule::RetriesKeepTheOrder, Kind::Faults, apart),
     Mutant::new(Rule::FailedCallsHaveNoEffects, Kind::Bank, apart),
     Mutant::new(Rule::FailedCallsChangeNothing, Kind::Bank, apart),
 ];

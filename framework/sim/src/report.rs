@@ -124,6 +124,10 @@ counts! {
     emitted_again,
     /// Keys that are parked at the end.
     parked,
+    /// Retries of parked keys after which no call waited any more.
+    unparked,
+    /// Retries of parked keys after which calls waited again.
+    parked_again,
     /// Clocks that jumped.
     jumps,
     /// Readings of a clock far behind another one.

@@ -45,6 +45,8 @@ fn check_faults_happened(report: &Report) {
         ("recoveries from a snapshot", report.recovered_from_snapshot),
         ("answers", report.answers),
         ("parked keys", report.parked),
+        ("parked keys that went on", report.unparked),
+        ("parked keys that failed again", report.parked_again),
     ];
     for (what, count) in expected {
         assert!(count > 0, "no {what} in {} worlds", report.seeds);

@@ -22,7 +22,10 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, Serializer};
-use statefn_core::limits::{ANSWERS_KEPT_MS, SNAPSHOT_TAIL_BYTES_MIN};
+use statefn_core::{
+    limits::{ANSWERS_KEPT_MS, PARKED_KEY_BYTES_MAX, PARKED_SHARD_BYTES_MAX, SNAPSHOT_TAIL_BYTES_MIN},
+    shard::{Overflow, ParkedLimits},
+};
 use statefn_runtime::ingress::Format;
 
 pub(crate) use self::table::Row;
@@ -65,8 +68,16 @@ table! {
         pub snapshot_tail_bytes: Option<u64> = "`1MiB`",
         /// How large a segment file of the log is.
         pub segment_bytes: Option<u64> = "`64MiB`",
+        /// How long one call of a handler may take; then the process is ended, as nothing else can stop it.
+        pub handler_time_limit: Option<Duration> = "`30s`",
+        /// How far egresses that cannot be written may be behind; then all input waits for them.
+        pub egress_backlog_bytes_max: Option<u64> = "`256MiB`",
+        /// How much parked keys may wait with.
+        pub parked: ParkedSettings,
         /// Where it listens for HTTP, and what it takes.
         pub http: HttpSettings,
+        /// Where it listens for those who look after it.
+        pub admin: AdminSettings,
         /// Where each ingress reads, by its name; a generator needs none.
         pub ingress: BTreeMap<String, IngressSettings>,
         /// Where each egress writes, by its name.
@@ -101,6 +112,67 @@ table! {
         pub answers_kept: Option<Duration> = "`1h`",
         /// How many threads serve connections.
         pub threads: Option<usize> = "`1`",
+    }
+}
+
+table! {
+    /// Where an app listens for those who look after it: the admin interface and the metrics.
+    ///
+    /// ```
+    /// use statefn::{Settings, settings::Secret};
+    /// let settings = Settings::from_toml("[admin]\nlisten = \"0.0.0.0:9090\"\ntoken = \"open sesame\"").unwrap();
+    /// assert_eq!(settings.admin.token, Some(Secret::new("open sesame")));
+    /// ```
+    pub struct AdminSettings {
+        /// The address of the admin interface and the metrics; port 0 is one that is free. Without it there is none.
+        pub listen: Option<SocketAddr> = "none",
+        /// What every request to it has to show. Without it `listen` must be a loopback address.
+        pub token: Option<Secret> = "none",
+    }
+}
+
+table! {
+    /// How much parked keys may wait with, and what becomes of a call behind that.
+    pub struct ParkedSettings {
+        /// How many bytes of calls one parked key may wait with.
+        pub key_bytes_max: Option<u64> = "`16MiB`",
+        /// How many bytes of calls all parked keys of a shard may wait with.
+        pub shard_bytes_max: Option<u64> = "`64MiB`",
+        /// What becomes of a call behind that: a dead letter, or it waits and all input of its thread does too.
+        pub overflow: Option<OverflowKind> = "`dead-letter`",
+    }
+}
+
+/// What becomes of a call that finds the queue of its parked key full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OverflowKind {
+    /// It becomes a dead letter.
+    DeadLetter,
+    /// It waits, and no input is taken until the key was retried or skipped.
+    StopIngress,
+}
+
+impl ParkedSettings {
+    /// What holds, what nobody has said included.
+    pub(crate) fn filled(&self) -> Self {
+        Self {
+            key_bytes_max: self.key_bytes_max.or(Some(PARKED_KEY_BYTES_MAX as u64)),
+            shard_bytes_max: self.shard_bytes_max.or(Some(PARKED_SHARD_BYTES_MAX as u64)),
+            overflow: self.overflow.or(Some(OverflowKind::DeadLetter)),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> ParkedLimits {
+        let bytes = |given: Option<u64>, default| given.map_or(default, |bytes| bytes.try_into().unwrap_or(usize::MAX));
+        ParkedLimits {
+            key_bytes_max: bytes(self.key_bytes_max, PARKED_KEY_BYTES_MAX),
+            shard_bytes_max: bytes(self.shard_bytes_max, PARKED_SHARD_BYTES_MAX),
+            overflow: match self.overflow {
+                None | Some(OverflowKind::DeadLetter) => Overflow::DeadLetter,
+                Some(OverflowKind::StopIngress) => Overflow::StopIngress,
+            },
+        }
     }
 }
 
@@ -247,6 +319,9 @@ impl Settings {
             commit_interval: Some(self.commit_interval()),
             snapshot_tail_bytes: Some(self.snapshot_tail_bytes()),
             segment_bytes: Some(self.segment_bytes()),
+            handler_time_limit: Some(self.handler_time_limit()),
+            egress_backlog_bytes_max: Some(self.egress_backlog_bytes_max()),
+            parked: self.parked.filled(),
             http: self.http.filled(),
             ..self.clone()
         };
@@ -284,6 +359,16 @@ impl Settings {
     /// How large a segment file of the log is.
     pub(crate) fn segment_bytes(&self) -> u64 {
         self.segment_bytes.unwrap_or(64 << 20)
+    }
+
+    /// How long one call of a handler may take.
+    pub(crate) fn handler_time_limit(&self) -> Duration {
+        self.handler_time_limit.unwrap_or(Duration::from_secs(30))
+    }
+
+    /// How far egresses may be behind.
+    pub(crate) fn egress_backlog_bytes_max(&self) -> u64 {
+        self.egress_backlog_bytes_max.unwrap_or(256 << 20)
     }
 }
 

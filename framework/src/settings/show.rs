@@ -174,7 +174,7 @@ mod tests {
         let shown = effective(&Settings::new(), &Origins::default(), &names());
         let value = |name: &str| shown.iter().find(|setting| setting.name == name).expect(name).value.as_ref();
         let mut as_written = 0;
-        for row in rows().into_iter().filter(|row| row.name.len() == 1 || row.name[0] == "http") {
+        for row in rows().into_iter().filter(|row| row.name.len() == 1 || matches!(row.name[0], "http" | "parked")) {
             let mut settings = Settings::new();
             let name = name_of(&row);
             if settings.put(&name, &Value::from(row.default.trim_matches('`'))).is_ok() && row.default.starts_with('`')
@@ -185,7 +185,7 @@ mod tests {
                 as_written += 1;
             }
         }
-        assert_eq!(as_written, 12, "shards, commit_interval, snapshot_tail_bytes, segment_bytes, and 8 of `http`");
+        assert_eq!(as_written, 17, "6 of one name, 8 of `http`, and 3 of `parked`");
     }
 
     #[test]
@@ -211,6 +211,11 @@ mod tests {
                 "commit_interval 10ms the variable `STATEFN_COMMIT_INTERVAL`",
                 "snapshot_tail_bytes 1MiB the default",
                 "segment_bytes 1MiB `s.toml`, line 3",
+                "handler_time_limit 30s the default",
+                "egress_backlog_bytes_max 256MiB the default",
+                "parked.key_bytes_max 16MiB the default",
+                "parked.shard_bytes_max 64MiB the default",
+                "parked.overflow dead-letter the default",
                 "http.listen - the default",
                 "http.body_bytes_max 1MiB the default",
                 "http.connections_max 10000 the default",
@@ -220,6 +225,8 @@ mod tests {
                 "http.answer_time_max 30s the default",
                 "http.answers_kept 1h the default",
                 "http.threads 1 the default",
+                "admin.listen - the default",
+                "admin.token - the default",
                 "ingress.sales.path sales.csv.gz the program",
                 "ingress.sales.paths - the default",
                 "ingress.sales.format csv the default",
@@ -244,7 +251,7 @@ mod tests {
                 &json!("the variable `STATEFN_COMMIT_INTERVAL`")
             )
         );
-        assert_eq!(at(16).1, &serde_json::Value::Null);
-        assert_eq!((at(0).2, at(19).2), (&json!("program"), &json!("command line")));
+        assert_eq!(at(23).1, &serde_json::Value::Null);
+        assert_eq!((at(0).2, at(26).2), (&json!("program"), &json!("command line")));
     }
 }

@@ -8,7 +8,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 use statefn_runtime::ingress::Format;
 use toml::Value;
 
-use super::EgressKind;
+use super::{EgressKind, OverflowKind};
 
 /// Why a setting cannot be set.
 #[derive(Debug, PartialEq)]
@@ -195,7 +195,7 @@ macro_rules! words {
     )+};
 }
 
-words!(Format: "`csv`, `json-lines` or `protobuf`", EgressKind: "`file`, `console` or `count`");
+words!(Format: "`csv`, `json-lines` or `protobuf`", EgressKind: "`file`, `console` or `count`", OverflowKind: "`dead-letter` or `stop-ingress`");
 
 /// A value that is shown to nobody: not in errors, not among the settings, not in logs.
 ///
@@ -313,6 +313,9 @@ mod tests {
     fn every_word_that_is_offered_is_one() {
         for word in Format::KIND.split('`').skip(1).step_by(2) {
             assert_eq!(Format::read(&text(word)).unwrap().shown(), text(word));
+        }
+        for word in OverflowKind::KIND.split('`').skip(1).step_by(2) {
+            assert_eq!(OverflowKind::read(&text(word)).unwrap().shown(), text(word));
         }
         for word in EgressKind::KIND.split('`').skip(1).step_by(2) {
             assert_eq!(EgressKind::read(&text(word)).unwrap().shown(), text(word));

@@ -537,7 +537,9 @@ fn read_reply<M: MessageTo<T>, T: Target>(reply: Reply) -> AnswerTo<M, T> {
         Reply::Answered(answer) => Ok(decode(&answer)),
         Reply::Rejected(rejection) => Err(Failed::Rejected(decode(&rejection.value))),
         Reply::Failed(trouble) => Err(Failed::Fault(Fault::new(trouble))),
-        Reply::Taken | Reply::State(_) | Reply::Deferred => unreachable!("a request for an answer gets one"),
+        Reply::Taken | Reply::State(_) | Reply::Resumed { .. } | Reply::Deferred => {
+            unreachable!("a request for an answer gets one")
+        }
     }
 }
 

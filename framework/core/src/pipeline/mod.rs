@@ -19,6 +19,8 @@
 //! Deliberately absent: threads, clocks, and how an action is executed.
 
 mod mailbox;
+#[cfg(test)]
+mod parking_tests;
 mod reads;
 #[cfg(test)]
 mod service_tests;
@@ -34,10 +36,10 @@ use crate::{
     envelope::SpanRecord,
     ingress::IngressBatch,
     limits::{ACTIVITIES_MAX, PROGRESS_INTERVAL_MS, UNACKNOWLEDGED_BYTES_MAX, UNSEALED_BYTES_MAX},
-    ports::log::Offset,
+    ports::{inspect::Finding, log::Offset},
     program::Program,
     shard::{
-        ActivityCall, Answer, Confirmed, Emission, Input, Options, Request, Shard, Snapshot, Trim,
+        ActivityCall, Answer, Confirmed, Emission, Input, Inquiry, Options, Request, Shard, Snapshot, Trim,
         frame::SnapshotMark,
         outbox::Mail,
         progress::{Board, Progress},
@@ -225,6 +227,18 @@ impl Pipeline {
     #[must_use]
     pub fn owns(&self, shard: ShardId) -> bool {
         self.shards[shard as usize].is_some()
+    }
+
+    /// Looks on into a question to one of its shards; none if that takes more looks, or the shard is not here.
+    #[must_use]
+    pub fn look(&self, shard: ShardId, inquiry: &mut Inquiry) -> Option<Finding> {
+        self.shards[shard as usize].as_ref()?.shard.look(inquiry, &self.board)
+    }
+
+    /// One of its shards.
+    #[must_use]
+    pub fn shard(&self, shard: ShardId) -> Option<&Shard> {
+        self.shards[shard as usize].as_ref().map(|owned| &owned.shard)
     }
 
     /// Applies a stretch of input to its shard.
@@ -561,6 +575,12 @@ impl Pipeline {
             unacknowledged += shard.unacknowledged_bytes();
         }
         unsealed < UNSEALED_BYTES_MAX && unacknowledged < UNACKNOWLEDGED_BYTES_MAX
+    }
+
+    /// Whether input must wait until parked keys were made to go on; requests for that are applied.
+    #[must_use]
+    pub fn is_stopped_by_parked(&self) -> bool {
+        self.shards().any(Shard::is_stopped_by_parked)
     }
 
     /// Whether everything that was applied is confirmed.

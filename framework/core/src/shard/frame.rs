@@ -91,6 +91,8 @@ pub enum Op {
     Answer = 12,
     /// Remembered answers that have ended are forgotten.
     ForgetAnswers = 13,
+    /// A parked key goes on: its queue is gone, and what stops again stands behind this.
+    Unpark = 20,
 }
 
 /// Waiting for the watermark: a message.
@@ -461,6 +463,8 @@ pub enum OpRef<'a> {
     Answer(AnswerRef<'a>),
     /// See [`Op::ForgetAnswers`]: those that end at this time or before it, in milliseconds.
     ForgetAnswers(i64),
+    /// See [`Op::Unpark`]: the function and the key.
+    Unpark(NameId, &'a [u8]),
 }
 
 /// Calls `each` with every op of a body.
@@ -498,6 +502,7 @@ pub fn ops<'a>(body: &'a [u8], mut each: impl FnMut(OpRef<'a>)) -> Result<(), Co
             }
             12 => each(OpRef::Answer(AnswerRef::read(&mut reader)?)),
             13 => each(OpRef::ForgetAnswers(reader.signed()?)),
+            20 => each(OpRef::Unpark(reader.number()?, reader.bytes()?)),
             other => {
                 return Err(Corrupt(format!(
                     "the body of a frame has the unknown op {other} at byte {}",

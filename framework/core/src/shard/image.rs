@@ -64,6 +64,8 @@ pub struct Parked {
     pub reason: String,
     /// The calls, encoded, the one that failed first; `true` for a timer.
     pub queue: Vec<(bool, Vec<u8>)>,
+    /// How many bytes the calls have.
+    pub(crate) bytes: usize,
 }
 
 impl Parked {
@@ -77,7 +79,9 @@ impl Parked {
         if self.queue.is_empty() {
             reason.clone_into(&mut self.reason);
         }
-        self.queue.push((is_timer, put(|out| message.put(out))));
+        let call = put(|out| message.put(out));
+        self.bytes += call.len();
+        self.queue.push((is_timer, call));
     }
 }
 
@@ -387,6 +391,11 @@ impl Image {
             OpRef::Answer(answer) if self.rules.holds(Rule::FoldHasAnswers) => self.remembered.keep(&answer),
             OpRef::Answer(_) => {}
             OpRef::ForgetAnswers(now) => self.remembered.forget(now),
+            OpRef::Unpark(..) if !self.rules.holds(Rule::UnparkClearsTheQueue) => {}
+            OpRef::Unpark(function, key) => {
+                let parked = self.parked.remove(&(function, key.to_vec()));
+                parked.ok_or_else(|| Corrupt("a key goes on that is not parked".into()))?;
+            }
         }
         Ok(())
     }
@@ -464,8 +473,11 @@ impl Image {
         for bytes in self.outbox.values_mut().chain(&mut self.carry) {
             *bytes = message(bytes)?;
         }
-        for bytes in self.parked.values_mut().flat_map(|parked| &mut parked.queue) {
-            bytes.1 = message(&bytes.1)?;
+        for parked in self.parked.values_mut() {
+            for (_, call) in &mut parked.queue {
+                *call = message(call)?;
+            }
+            parked.bytes = parked.queue.iter().map(|(_, call)| call.len()).sum();
         }
         for bytes in self.pending.values_mut() {
             let pending = PendingRef::read(&mut Reader::new(bytes))?;
@@ -630,7 +642,8 @@ fn read_parked(r: &mut Reader<'_>) -> Result<((NameId, Vec<u8>), Parked), crate:
     for _ in 0..count {
         queue.push((r.byte()? == 1, read_message(r)?));
     }
-    Ok((key, Parked { reason, queue }))
+    let bytes = queue.iter().map(|(_, call): &(bool, Vec<u8>)| call.len()).sum();
+    Ok((key, Parked { reason, queue, bytes }))
 }
 
 /// Reads the bytes of a message, which are one.

@@ -139,7 +139,7 @@ impl Shard {
                 return;
             }
             if self.options.rules.holds(Rule::LateAnswersAreRemembered) {
-                self.remember(function, key, once, *hash, encoded);
+                self.remember(function, key, once, (*hash, self.options.answers_kept_ms), encoded);
             }
         }
         let waiting = self.awaited.remove(&(function, key.to_vec(), ticket)).unwrap_or_default();

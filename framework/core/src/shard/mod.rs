@@ -14,9 +14,12 @@
 //! way to undo an epoch: a shard that is not confirmed is dropped and taken over again.
 
 pub mod frame;
+mod guard;
 pub mod image;
+mod inspect;
 mod late;
 pub mod outbox;
+mod parking;
 mod pending;
 pub mod progress;
 pub mod recovery;
@@ -40,9 +43,10 @@ use thiserror::Error;
 
 use self::{
     frame::{AnswerRef, MessageRef, Op, Position, SnapshotMark},
-    image::{Image, Parked},
+    image::Image,
     late::Awaited,
     outbox::{Mail, Outbox, Outboxes},
+    parking::Parking,
     pending::{Pending, Waiting},
     remembered::Remembered,
     retain::ReadBack,
@@ -51,17 +55,20 @@ use self::{
     settle::{Called, GROUP_CALLS},
     states::StateRef,
 };
-pub(crate) use self::{late::put_late, remembered::decode as read_late};
 pub use self::{
+    guard::{Guard, Guarded},
+    inspect::{Inquiry, LOOKED_AT_ONCE},
+    parking::{Overflow, ParkedLimits},
     recovery::{Accepted, Checked, Replica, TakeOver, TakeOverError},
     retain::{Trim, read_back},
     seal::{ActivityCall, Confirmed, Deposed, Emission, Snapshot},
 };
+pub(crate) use self::{late::put_late, remembered::decode as read_late};
 use crate::{
     activity::CallOutcome,
     address::{ShardId, murmur2},
     ask,
-    codec::{Reader, put_bytes, put_signed, put_varint},
+    codec::{Reader, put_signed, put_varint},
     dead_letter::{DeadLetter, Reason},
     decoded::Decoded,
     effect::{Call, Calls, Effects, TimerRequest},
@@ -70,7 +77,9 @@ use crate::{
     function::Access,
     host::{ErasedHost, Failure, Rejection, Run},
     ingress::IngressBatch,
-    limits::{ANSWERS_BYTES_MAX, ANSWERS_KEPT_MS, EPOCH_BYTES_MAX, EPOCH_CALLS_MAX, SNAPSHOT_TAIL_BYTES_MIN},
+    limits::{
+        ANSWERS_BYTES_MAX, ANSWERS_KEPT_MS, EPOCH_BYTES_MAX, EPOCH_CALLS_MAX, REPLAYS_KEPT_MS, SNAPSHOT_TAIL_BYTES_MIN,
+    },
     ports::log::Offset,
     program::{FunctionId, MessageHandler, NameId, Program, StageId},
     time::{EventTime, ProcessingTime},
@@ -101,6 +110,8 @@ pub struct Options {
     pub snapshot_tail_bytes: u64,
     /// How many calls an epoch has at most.
     pub epoch_calls_max: usize,
+    /// How much parked keys may wait with.
+    pub parked: ParkedLimits,
     /// The rules in force; all of them, but in tests of the tests.
     pub rules: Rules,
 }
@@ -119,6 +130,7 @@ impl Options {
             answers_bytes_max: ANSWERS_BYTES_MAX,
             snapshot_tail_bytes: SNAPSHOT_TAIL_BYTES_MIN,
             epoch_calls_max: EPOCH_CALLS_MAX,
+            parked: ParkedLimits::default(),
             rules: Rules::default(),
         }
     }
@@ -148,6 +160,7 @@ pub struct Request {
     /// done again, but gets the same answer. Reads are always done.
     pub once: Option<Vec<u8>>,
     /// Exactly one call and its bytes. An event time of `EventTime::MIN` means that it happens now.
+    /// Of what is about a parked key only the key counts, and the payload of an edit.
     pub calls: Calls,
     /// How long a message that is to be committed waits before it is handled, in milliseconds.
     pub delay_ms: u64,
@@ -172,6 +185,17 @@ pub enum Wants {
     Commit,
     /// The state of the key; the handler of the call does not matter.
     State,
+    /// That a dead letter is committed as a message, or a timer, once more. Its idempotency key is
+    /// remembered for longer than those of others.
+    Replay,
+    /// What became of a parked key whose calls are made again, in order.
+    Retry,
+    /// The same without its first call, which becomes a dead letter.
+    Skip,
+    /// The same with another first call, whose bytes are the payload.
+    EditMessage,
+    /// The same with another state, whose encoding is the payload.
+    EditState,
 }
 
 /// What came of a request, once it may be told.
@@ -198,6 +222,13 @@ pub enum Reply {
     State(Option<Vec<u8>>),
     /// The answer comes later: it is told to the same request again, unless this owner is gone by then.
     Deferred,
+    /// The calls of a parked key were made again.
+    Resumed {
+        /// How many calls wait again; none if the key is not parked any more.
+        waiting: u64,
+        /// Why the key is parked again; empty if it is not.
+        reason: String,
+    },
 }
 
 /// Why a request could not be handled.
@@ -206,6 +237,9 @@ pub enum Trouble {
     /// The key is parked.
     #[error("the key is parked after a fault")]
     Parked,
+    /// The key is not parked; nothing was done.
+    #[error("the key is not parked")]
+    NotParked,
     /// The handler is broken, and its key is parked from now on; the text says why.
     #[error("{0}")]
     Faulted(String),
@@ -238,8 +272,14 @@ pub struct Counters {
     pub rejections: u64,
     /// Calls that parked their key.
     pub faults: u64,
+    /// Calls that found the queue of their parked key full, and became dead letters.
+    pub parked_refused: u64,
+    /// How often a parked key was made to go on.
+    pub retried: u64,
     /// Messages that came behind the watermark of their function.
     pub late: u64,
+    /// What could not be handled and was told to the egress of dead letters.
+    pub dead_letters: u64,
     /// Sealed epochs.
     pub epochs: u64,
     /// Bytes of sealed frames.
@@ -254,7 +294,10 @@ impl std::ops::AddAssign for Counters {
         self.emitted += other.emitted;
         self.rejections += other.rejections;
         self.faults += other.faults;
+        self.parked_refused += other.parked_refused;
+        self.retried += other.retried;
         self.late += other.late;
+        self.dead_letters += other.dead_letters;
         self.epochs += other.epochs;
         self.bytes += other.bytes;
     }
@@ -312,7 +355,9 @@ pub struct Shard {
     hosts: Vec<Box<dyn ErasedHost>>,
     effects: Effects,
     pending: Pending,
-    parked: BTreeMap<(NameId, Vec<u8>), Parked>,
+    parked: Parking,
+    /// Who is told of each call before it is made, if anybody is.
+    guard: Option<Box<dyn Guard>>,
     /// Answers for requests that are repeated.
     remembered: Remembered,
     /// Requests that wait for answers which handlers give later.
@@ -444,12 +489,6 @@ impl Shard {
         self.pending.activity_count()
     }
 
-    /// How many keys are parked.
-    #[must_use]
-    pub fn parked_keys(&self) -> usize {
-        self.parked.len()
-    }
-
     /// The snapshots that are kept, oldest first; all others of this shard are garbage.
     #[must_use]
     pub fn snapshots(&self) -> &[SnapshotMark] {
@@ -548,7 +587,7 @@ impl Shard {
         assert!(batch.to.offset >= old.offset, "input positions never go back (I2)");
         *state = PartitionState { position: Some(batch.to), is_dirty: true };
         for (_, letter) in batch.dead_letters.iter().filter(|(offset, _)| *offset >= old.offset) {
-            self.dead_letter(letter);
+            self.dead_letter(letter.clone());
         }
         let mut known = batch.offsets.partition_point(|offset| *offset < old.offset);
         if !self.options.rules.holds(Rule::PositionsSkipKnown) {
@@ -592,7 +631,7 @@ impl Shard {
             call.time = self.time_of_now(call.function);
         }
         let reply = match &request.once {
-            Some(once) if self.is_write(&call) => self.reply_once(request, once, &call, bytes),
+            Some(once) if self.changes(request.wants, &call) => self.reply_once(request, once, &call, bytes),
             _ => {
                 let ticket = Ticket::Number(self.nonce, request.id);
                 let reply = self.reply(request, ticket.clone(), &call, bytes);
@@ -616,7 +655,11 @@ impl Shard {
                 self.send_in(request, call, bytes);
                 Reply::Taken
             }
-            Wants::Commit => {
+            Wants::Replay if call.is_timer => {
+                self.run_all(&[*call], bytes, &mut Decoded::default());
+                Reply::Taken
+            }
+            Wants::Commit | Wants::Replay => {
                 self.deliver(&[*call], bytes, &mut Decoded::default());
                 Reply::Taken
             }
@@ -624,11 +667,14 @@ impl Shard {
                 let host = &self.hosts[usize::from(call.function)];
                 Reply::State(host.encoded_state(call.hash, call.key.of(bytes)))
             }
+            wants @ (Wants::Retry | Wants::Skip | Wants::EditMessage | Wants::EditState) => {
+                self.unpark(wants, call, bytes)
+            }
         }
     }
 
-    fn is_write(&self, call: &Call) -> bool {
-        self.handler(call).access == Access::Write
+    fn changes(&self, wants: Wants, call: &Call) -> bool {
+        wants.is_about_parked() || call.is_timer || self.handler(call).access == Access::Write
     }
 
     fn handler(&self, call: &Call) -> &MessageHandler {
@@ -640,7 +686,9 @@ impl Shard {
         self.forget_answers();
         let function = self.program.functions[usize::from(call.function)].name;
         let (key, payload) = (call.key.of(bytes), call.payload.of(bytes));
-        let hash = remembered::hash_of(request.wants, self.handler(call).message, payload);
+        let is_message = !request.wants.is_about_parked() && !call.is_timer;
+        let message = if is_message { self.handler(call).message } else { "" };
+        let hash = remembered::hash_of(request.wants, message, payload);
         let ticket = Ticket::Once(once.to_vec(), hash);
         let known = self.remembered.find(function, key, once);
         match known.filter(|_| self.options.rules.holds(Rule::AnswersAreRemembered)) {
@@ -658,13 +706,15 @@ impl Shard {
         let reply = self.reply(request, ticket.clone(), call, bytes);
         self.wait_if_deferred(&reply, request.id, ticket, call, bytes);
         if let Some(encoded) = remembered::encode(&reply) {
-            self.remember(function, key, once, hash, &encoded);
+            let kept_ms = self.options.answers_kept_ms;
+            let kept_ms = if request.wants == Wants::Replay { kept_ms.max(REPLAYS_KEPT_MS) } else { kept_ms };
+            self.remember(function, key, once, (hash, kept_ms), &encoded);
         }
         reply
     }
 
-    fn remember(&mut self, function: NameId, key: &[u8], once: &[u8], hash: u64, reply: &[u8]) {
-        let until = remembered::until(self.now, self.options.answers_kept_ms);
+    fn remember(&mut self, function: NameId, key: &[u8], once: &[u8], (hash, kept_ms): (u64, i64), reply: &[u8]) {
+        let until = remembered::until(self.now, kept_ms);
         let answer = AnswerRef { until, function, key, once, hash, reply };
         self.effects.body.push(Op::Answer as u8);
         answer.put(&mut self.effects.body);
@@ -793,8 +843,13 @@ impl Shard {
         self.counters.calls += calls.len() as u64;
         self.counters.timers += if first.is_timer { calls.len() as u64 } else { 0 };
         self.effects.firing = first.is_timer.then_some((first.function, first.handler));
+        if self.guard.is_some() {
+            return self.call_guarded(calls, bytes, decoded);
+        }
+        self.effects.watch.enter(first.function, first.handler, first.is_timer);
         let run = Run { calls, bytes, decoded, now: self.now };
         self.hosts[usize::from(first.function)].run(run, &mut self.effects, &mut self.failures);
+        self.effects.watch.leave();
     }
 
     /// Delivers what handlers sent to this shard, in rounds, up to the limit of the epoch.
@@ -847,25 +902,18 @@ impl Shard {
         self.failures = failures;
     }
 
-    /// Stops a key, or lets one more call wait for a key that is stopped.
-    fn park(&mut self, call: &Call, bytes: &[u8], reason: &str) {
-        let message = MessageRef::of_call(&self.program, call, bytes);
-        let body = &mut self.effects.body;
-        body.push(Op::Park as u8);
-        body.push(u8::from(call.is_timer));
-        message.put(body);
-        put_bytes(body, reason.as_bytes());
-        self.parked.entry((message.function, message.key.to_vec())).or_default().push(call.is_timer, &message, reason);
-    }
-
     fn dead_call(&mut self, reason: Reason, error: &str, call: &Call, bytes: &[u8]) {
         let (function, message) = self.program.names_of(call);
         let (message, payload) = envelope::opened(self.name(message), call.payload.of(bytes));
         let letter = DeadLetter::of_message(reason, error, self.name(function), call.key.of(bytes), message, payload);
-        self.dead_letter(&letter);
+        self.dead_letter(letter.at(call.time, call.is_timer));
     }
 
-    fn dead_letter(&mut self, letter: &DeadLetter) {
+    fn dead_letter(&mut self, letter: DeadLetter) {
+        self.counters.dead_letters += 1;
+        // What the open epoch emits stands in the frame in this order.
+        let id = Some(format!("{}/{}/{}", self.id, self.epoch + 1, self.effects.emitted.len()));
+        let letter = DeadLetter { id, ..letter };
         self.effects.emit_with(self.program.dead_letters, |body| letter.write(body));
     }
 
@@ -921,7 +969,8 @@ impl Shard {
             hosts: program.hosts(),
             effects: Effects::new(id, options.shards),
             pending: Pending::new(&program),
-            parked: image.parked.clone(),
+            parked: Parking::of(image.parked.clone(), &options.parked),
+            guard: None,
             remembered: std::mem::take(&mut image.remembered),
             awaited: Awaited::default(),
             asked_for: Vec::new(),
@@ -1103,12 +1152,7 @@ impl Shard {
 
     fn handler_of(&self, is_timer: bool, message: &MessageRef<'_>) -> Option<(u16, u16)> {
         let function = self.program.function_named(message.function)?;
-        let handler = if is_timer {
-            self.program.timer_handler(function, message.message)
-        } else {
-            self.program.message_handler(function, message.message)
-        };
-        Some((function, handler?))
+        Some((function, self.program.handler_of(is_timer, function, message.message)?))
     }
 
     /// Begins an ownership: the fold has accepted the claim with `nonce`.

@@ -11,7 +11,7 @@
 //!
 //! Deliberately absent: an ordered map. Nothing is sorted but what is due in one millisecond.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use hashbrown::HashTable;
 
@@ -277,6 +277,13 @@ impl Pending {
         let mut entries: Vec<(u64, &[u8])> = entries.collect();
         entries.sort_unstable_by_key(|(id, _)| *id);
         entries.into_iter().map(|(_, entry)| entry)
+    }
+
+    /// Shows every entry of some pages; returns whether there are none behind them.
+    pub(crate) fn look(&self, pages: Range<usize>, each: &mut dyn FnMut(&PendingRef<'_>)) -> bool {
+        let is_over = pages.end >= self.entries.pages();
+        self.entries.slots_of(pages).for_each(|slot| each(&read(slot)));
+        is_over
     }
 
     fn insert(&mut self, place: u32, function: FunctionId, kind: u8, due: i64) {

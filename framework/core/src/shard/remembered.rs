@@ -115,6 +115,11 @@ pub(crate) fn hash_of(wants: Wants, message: &str, payload: &[u8]) -> u64 {
         Wants::Answer => 0,
         Wants::Commit => 1,
         Wants::State => 2,
+        Wants::Replay => 3,
+        Wants::Retry => 4,
+        Wants::Skip => 5,
+        Wants::EditMessage => 6,
+        Wants::EditState => 7,
     }];
     let length = (message.len() as u64).to_le_bytes();
     let bytes = wants.iter().chain(&length).chain(message.as_bytes()).chain(payload);
@@ -140,7 +145,12 @@ pub(crate) fn encode(reply: &Reply) -> Option<Vec<u8>> {
             out.push(4);
             out.extend_from_slice(reason.as_bytes());
         }
-        Reply::Deferred => out.push(5),
+        Reply::Deferred => out.push(6),
+        Reply::Resumed { waiting, reason } => {
+            out.push(5);
+            put_varint(&mut out, *waiting);
+            out.extend_from_slice(reason.as_bytes());
+        }
         Reply::Failed(_) | Reply::State(_) => return None,
     }
     Some(out)
@@ -157,7 +167,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Reply, Truncated> {
         }
         3 if bytes.len() == 1 => Reply::Taken,
         4 => Reply::Failed(Trouble::Faulted(std::str::from_utf8(&bytes[1..]).map_err(|_| Truncated)?.to_owned())),
-        5 if bytes.len() == 1 => Reply::Deferred,
+        6 if bytes.len() == 1 => Reply::Deferred,
+        5 => {
+            let waiting = reader.varint()?;
+            let reason = std::str::from_utf8(&bytes[reader.at()..]).map_err(|_| Truncated)?.to_owned();
+            Reply::Resumed { waiting, reason }
+        }
         _ => return Err(Truncated),
     })
 }
@@ -176,6 +191,8 @@ mod tests {
             Reply::Taken,
             Reply::Deferred,
             Reply::Failed(Trouble::Faulted("broken".into())),
+            Reply::Resumed { waiting: 300, reason: "broken".into() },
+            Reply::Resumed { waiting: 0, reason: String::new() },
         ] {
             let bytes = encode(&reply).expect("is remembered");
             assert_eq!(decode(&bytes), Ok(reply));
@@ -183,7 +200,9 @@ mod tests {
         for reply in [Trouble::Parked, Trouble::Unreadable(String::new()), Trouble::Waits("x")] {
             assert_eq!(encode(&Reply::Failed(reply)), None);
         }
-        for bytes in [&b""[..], b"\x00", b"\x06", b"\x05x", b"\x02\x05", b"\x03x", b"\x04\xff"] {
+        for bytes in
+            [&b""[..], b"\x00", b"\x05", b"\x05\x01\xff", b"\x06x", b"\x07", b"\x02\x05", b"\x03x", b"\x04\xff"]
+        {
             assert!(decode(bytes).is_err(), "{bytes:?}");
         }
     }

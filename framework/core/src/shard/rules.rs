@@ -76,6 +76,8 @@ pub enum Rule {
     SnapshotHasOutbox,
     /// A snapshot holds the pending timers and messages.
     SnapshotHasPending,
+    /// A snapshot holds the parked keys and what they wait with.
+    SnapshotHasParked,
     /// A snapshot holds the answers that are remembered.
     SnapshotHasAnswers,
     /// The fold of a journal holds the answers that are remembered.
@@ -92,6 +94,10 @@ pub enum Rule {
     ResultsCountOnce,
     /// One who has asked for a call that was rejected is told.
     AskersAreTold,
+    /// What a parked key waited with is gone from the fold when the key goes on.
+    UnparkClearsTheQueue,
+    /// The calls of a parked key are made again in the order in which they came.
+    RetriesKeepTheOrder,
     /// A call that failed leaves no effects.
     FailedCallsHaveNoEffects,
     /// A call that failed leaves the state as it was.

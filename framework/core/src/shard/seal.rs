@@ -33,6 +33,13 @@ pub(crate) struct Sealed {
     epoch: Option<SealedEpoch>,
 }
 
+impl Sealed {
+    /// Whether it holds an epoch, and not only a mark.
+    pub(super) fn has_epoch(&self) -> bool {
+        self.epoch.is_some()
+    }
+}
+
 #[derive(Debug)]
 struct SealedEpoch {
     emission: Emission,
@@ -520,7 +527,8 @@ impl Shard {
         writer.list(carried.iter(), |message, out| put_bytes(out, message));
         let pending = self.pending.sorted().filter(|_| rules.holds(Rule::SnapshotHasPending));
         writer.list(pending, |pending, out| put_bytes(out, pending));
-        writer.list(self.parked.iter(), |((function, key), parked), out| put_parked(*function, key, parked, out));
+        let parked = self.parked.iter().filter(|_| rules.holds(Rule::SnapshotHasParked));
+        writer.list(parked, |((function, key), parked), out| put_parked(*function, key, parked, out));
         if has_answers {
             writer.answers(&self.remembered);
         }

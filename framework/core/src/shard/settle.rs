@@ -346,7 +346,7 @@ impl Shard {
 
 impl Shard {
     /// The messages to this shard that are not delivered yet, which hold the watermarks.
-    fn holding(&self) -> impl Iterator<Item = &Call> {
+    pub(super) fn holding(&self) -> impl Iterator<Item = &Call> {
         let hold = self.options.rules.holds(Rule::CarryHolds);
         let calls = carried(&self.queue, self.queue_at).chain(&self.effects.local.calls);
         calls.take(if hold { usize::MAX } else { 0 })

@@ -79,6 +79,17 @@ pub fn to_value(bytes: &[u8]) -> Result<serde_json::Value, DecodeError> {
     Ok(json(value))
 }
 
+/// Writes a state that was given as JSON, for people and tools; whether it is one only its type says.
+///
+/// # Errors
+/// If the value is nested too deeply.
+pub fn from_value(value: &serde_json::Value, version: u32) -> Result<Vec<u8>, DecodeError> {
+    let mut out = vec![CODEC_MESSAGE_PACK];
+    codec::put_varint(&mut out, u64::from(version));
+    rmp_serde::encode::write_named(&mut out, value).map_err(DecodeError::new)?;
+    Ok(out)
+}
+
 fn json(value: rmpv::Value) -> serde_json::Value {
     use serde_json::Value as Json;
     match value {

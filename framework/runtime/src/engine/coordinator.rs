@@ -21,12 +21,14 @@ use statefn_core::{
         snapshots::{MemorySnapshots, Snapshots},
     },
     shard::{Accepted, Options, Shard},
+    watch::Watch,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::{
     End, Intake, Plan, RunError, Status, Stop, Storage,
     activities::Activities,
+    deaths::Deaths,
     egress_writer::{self, EgressRequest, Places},
     log_writer::{self, LogRequest},
     reader::Readers,
@@ -34,6 +36,7 @@ use super::{
     shard_host::{Ends, Event, HostState, Journal, ShardHost, Switchboard},
     snapshot_writer::{self, SnapshotRequest},
     take_over::{self, Ports},
+    watchdog::Watchdog,
 };
 use crate::{
     egress::{FileEgress, Place},
@@ -97,8 +100,15 @@ async fn live_again(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, 
 
 async fn live(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: &Stop) -> Result<Outcome, RunError> {
     let (switchboard, mut notices) = switchboard(plan, status);
-    let opened = Opened::open(plan, intake.is_some())?;
-    let readers = Arc::new(Readers::open(plan, &opened.shards, switchboard.states.len())?);
+    let mut opened = Opened::open(plan, intake.is_some_and(Intake::is_live))?;
+    let readers = Arc::new(Readers::open(plan, &opened.shards, switchboard.states.len(), intake.map(Intake::pauses))?);
+    let deaths = match &plan.storage {
+        Storage::Memory => None,
+        Storage::Directory(directory) => Some(Deaths::begin(directory, &mut opened.shards)),
+    };
+    let watches = watch(&switchboard, &mut opened.shards);
+    let watchdog =
+        Watchdog::start(watches, &plan.program, plan.handler_time_limit, deaths.as_ref().and_then(Deaths::note))?;
     // Writers that wait for a disk give up only when the run is over.
     let halt = Stop::default();
     let running = Running::start(plan, intake, opened, &switchboard, &readers, &halt)?;
@@ -110,11 +120,22 @@ async fn live(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: 
     generators.into_iter().for_each(join);
     halt.stop();
     let is_written = running.stop();
+    // In this order: a process that is ended by its watchdog has not ended by itself.
+    drop(watchdog);
+    drop(deaths);
     intake.into_iter().for_each(Intake::send_away);
     match outcome? {
         Outcome::Ended(End::Finished) if !is_written => Ok(Outcome::Ended(End::Stopped)),
         outcome => Ok(outcome),
     }
+}
+
+/// Lets the calls of each host be seen.
+fn watch(switchboard: &Switchboard, shards: &mut [Shard]) -> Vec<Arc<Watch>> {
+    for shard in shards {
+        shard.set_watch(Arc::clone(&switchboard.states[switchboard.host_of(shard.id())].watch));
+    }
+    switchboard.states.iter().map(|state| Arc::clone(&state.watch)).collect()
 }
 
 fn switchboard(plan: &Plan, status: &Arc<Status>) -> (Arc<Switchboard>, UnboundedReceiver<Notice>) {
@@ -124,6 +145,7 @@ fn switchboard(plan: &Plan, status: &Arc<Status>) -> (Arc<Switchboard>, Unbounde
         hosts: OnceLock::new(),
         states: std::iter::repeat_with(HostState::default).take(threads).collect(),
         status: Arc::clone(status),
+        egress_backlog_bytes_max: plan.egress_backlog_bytes_max,
         notices,
         sent: AtomicU64::new(0),
         handled: AtomicU64::new(0),
@@ -133,7 +155,7 @@ fn switchboard(plan: &Plan, status: &Arc<Status>) -> (Arc<Switchboard>, Unbounde
 
 /// What is open before anything runs.
 pub(super) struct Opened {
-    log: Option<EmbeddedLog>,
+    pub(super) log: Option<EmbeddedLog>,
     pub(super) snapshots: Box<dyn Snapshots>,
     pub(super) egress: FileEgress,
     pub(super) places: Places,
@@ -145,7 +167,7 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Opens everything and takes every shard over.
-    fn open(plan: &Plan, is_live: bool) -> Result<Self, RunError> {
+    pub(super) fn open(plan: &Plan, is_live: bool) -> Result<Self, RunError> {
         let mut options = Options { is_live, ..options(plan) };
         match &plan.storage {
             Storage::Memory => {
@@ -211,6 +233,7 @@ pub(super) fn options(plan: &Plan) -> Options {
     let mut options = Options::new(plan.shards, &plan.program);
     options.partitions = plan.inputs.iter().map(|input| input.places.len() as u32).collect();
     options.snapshot_tail_bytes = plan.snapshot_tail_bytes;
+    options.parked = plan.parked;
     options.answers_kept_ms = i64::try_from(plan.answers_kept.as_millis()).unwrap_or(i64::MAX);
     options
 }
@@ -330,6 +353,7 @@ async fn wait(
 ) -> Result<Outcome, RunError> {
     let mut stopping: Option<(Instant, Option<SourceError>)> = None;
     let mut is_drained = false;
+    let is_live = intake.is_some_and(Intake::is_live);
     let drain = || {
         intake.into_iter().for_each(|intake| intake.close(Condition::Stopping));
         drain(switchboard, readers);
@@ -352,7 +376,7 @@ async fn wait(
             stopping = Some((Instant::now(), None));
         }
         let is_read = readers.is_over();
-        if is_read && intake.is_none() && !is_drained {
+        if is_read && !is_live && !is_drained {
             is_drained = true;
             // Nothing more will come that a later commit could take along.
             drain();
@@ -363,7 +387,7 @@ async fn wait(
             if is_idle || since.elapsed() >= STOP_TIME_MAX {
                 return error.take().map_or(Ok(Outcome::Ended(End::Stopped)), |error| Err(error.into()));
             }
-        } else if intake.is_none()
+        } else if !is_live
             && is_read
             && switchboard.is_quiet(|host| host.is_finished.load(std::sync::atomic::Ordering::Acquire))
             && (!delivers(plan) || switchboard.status.egress_backlog_bytes() == 0)

@@ -20,7 +20,7 @@ use crate::{egress::FileEgress, failpoint::failpoint};
 const MARK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long to wait before a failed write is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
-/// How often a disk that takes nothing is reported.
+/// How often an egress that cannot be written is reported.
 const TROUBLE_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(crate) enum EgressRequest {
@@ -43,8 +43,18 @@ pub(crate) fn start(
     let (sender, requests) = unbounded();
     let shards = egress.shards();
     let taken = (0..shards).map(|shard| egress.taken(shard)).collect();
-    let mut writer =
-        Writer { egress, places, switchboard, halt, taken, backlog: 0, has_lines: true, synced_at: Instant::now() };
+    let mut writer = Writer {
+        egress,
+        places,
+        switchboard,
+        halt,
+        taken,
+        backlog: 0,
+        is_far_behind: false,
+        has_lines: true,
+        synced_at: Instant::now(),
+        trouble: None,
+    };
     let thread = spawn("egress", move || writer.run(&requests))?;
     Ok((sender, thread))
 }
@@ -67,34 +77,57 @@ struct Writer {
     /// By shard, what the hosts know.
     taken: Vec<u64>,
     backlog: usize,
+    /// Whether the backlog was told to be more than half of what it may be.
+    is_far_behind: bool,
     has_lines: bool,
     synced_at: Instant,
+    /// Since an egress could not be written.
+    trouble: Option<Trouble>,
+}
+
+/// What is known of an egress that cannot be written.
+struct Trouble {
+    told_at: Instant,
+    tried_at: Instant,
 }
 
 impl Writer {
     /// Returns whether everything was written.
+    ///
+    /// An egress that cannot be written is tried again between the epochs that go on to come, so that
+    /// the others get theirs.
     fn run(&mut self, requests: &Receiver<EgressRequest>) -> bool {
         loop {
-            let first = match requests.recv_timeout(MARK_INTERVAL) {
+            let patience = if self.trouble.is_some() { RETRY_INTERVAL } else { MARK_INTERVAL };
+            let first = match requests.recv_timeout(patience) {
                 Ok(request) => Some(request),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return self.end(),
+                Err(RecvTimeoutError::Disconnected) => return self.finish(),
             };
             let is_stopping = first.into_iter().chain(requests.try_iter()).any(|request| self.take(request));
             if is_stopping {
-                return self.end();
+                return self.finish();
             }
             let is_due = self.has_lines || self.synced_at.elapsed() >= MARK_INTERVAL;
-            if is_due && self.egress.is_behind() && !self.sync() {
-                return false;
+            let is_late = self.trouble.as_ref().is_none_or(|trouble| trouble.tried_at.elapsed() >= RETRY_INTERVAL);
+            if self.egress.is_behind() && (is_due && self.trouble.is_none() || is_late && self.trouble.is_some()) {
+                self.sync();
             }
+            self.watch_backlog();
         }
     }
 
-    /// Writes all it can; returns whether that was everything.
-    fn end(&mut self) -> bool {
+    /// Writes what is left; tries again for as long as the run is not stopped. Returns whether that was
+    /// everything: what webhooks were not given yet is left to the next start.
+    fn finish(&mut self) -> bool {
         self.egress.stop_deliveries();
-        self.sync() && !self.egress.is_delivering()
+        while !self.sync() {
+            if self.halt.is_stopped() {
+                return false;
+            }
+            std::thread::sleep(RETRY_INTERVAL);
+        }
+        !self.egress.is_delivering()
     }
 
     /// Takes a request in; returns whether it is the last.
@@ -112,31 +145,51 @@ impl Writer {
         }
     }
 
-    /// Makes everything durable; tries again for as long as the run is not stopped.
+    /// Makes everything durable that can be; returns whether that was all.
     fn sync(&mut self) -> bool {
-        let mut told_at: Option<Instant> = None;
-        while let Err(error) = self.egress.sync() {
-            if told_at.is_none_or(|at| at.elapsed() >= TROUBLE_INTERVAL) {
+        let synced = self.egress.sync();
+        let status = &self.switchboard.status;
+        let delivering = self.egress.delivering_bytes();
+        let left = match &synced {
+            Ok(()) => delivering,
+            // What the others have written is behind them.
+            Err(_) => delivering + self.egress.buffered_bytes(),
+        };
+        let left = left.min(self.backlog);
+        status.egress_backlog_bytes.fetch_sub(self.backlog - left, Ordering::Relaxed);
+        self.backlog = left;
+        status.is_egress_down.store(synced.is_err(), Ordering::Relaxed);
+        if let Err(error) = synced {
+            status.egress_failures.fetch_add(1, Ordering::Relaxed);
+            let told_at = self.trouble.as_ref().map(|trouble| trouble.told_at);
+            let is_told = told_at.filter(|at| at.elapsed() < TROUBLE_INTERVAL);
+            if is_told.is_none() {
                 tracing::error!("an egress waits until its file can be written: {error}");
-                told_at = Some(Instant::now());
             }
-            if self.halt.is_stopped() {
-                return false;
-            }
-            std::thread::sleep(RETRY_INTERVAL);
+            let now = Instant::now();
+            self.trouble = Some(Trouble { told_at: is_told.unwrap_or(now), tried_at: now });
+            return false;
         }
-        if told_at.is_some() {
+        if self.trouble.take().is_some() {
             tracing::info!("the egresses are written again");
         }
         self.synced_at = Instant::now();
         self.has_lines = false;
-        let left = self.egress.delivering_bytes().min(self.backlog);
-        let written = std::mem::replace(&mut self.backlog, left) - left;
-        self.switchboard.status.egress_backlog_bytes.fetch_sub(written, Ordering::Relaxed);
         failpoint("egress/taken");
         self.tell_taken();
         failpoint("egress/taken-told");
         true
+    }
+
+    /// Says that egresses have come to be far behind, once until they are not any more.
+    fn watch_backlog(&mut self) {
+        let (bytes, bytes_max) = (self.backlog, self.switchboard.egress_backlog_bytes_max);
+        let is_far_behind = bytes > bytes_max / 2;
+        if is_far_behind && !self.is_far_behind {
+            self.switchboard.status.egress_alarms.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(bytes, bytes_max, "egresses are far behind: at the limit all input waits for them");
+        }
+        self.is_far_behind = is_far_behind;
     }
 
     fn tell_taken(&mut self) {

@@ -22,16 +22,22 @@
 
 mod activities;
 mod coordinator;
+mod deaths;
 #[cfg(test)]
 mod disk_tests;
 mod egress_writer;
 mod log_writer;
+mod offline;
+mod panics;
+mod pauses;
+mod questions;
 mod reader;
 mod requests;
 mod shard_host;
 mod snapshot_writer;
 mod status;
 mod take_over;
+mod watchdog;
 
 use std::{
     path::PathBuf,
@@ -43,11 +49,16 @@ use std::{
 };
 
 use statefn_core::{
-    envelope::SpanRecord, error::Corrupt, ingress::ErasedIngress, program::Program, shard::TakeOverError,
+    envelope::SpanRecord,
+    error::Corrupt,
+    ingress::ErasedIngress,
+    program::Program,
+    shard::{ParkedLimits, TakeOverError},
 };
 use thiserror::Error;
 
 pub use self::{
+    offline::{Asked, Offline},
     requests::Intake,
     status::{Latency, Status, Totals},
 };
@@ -84,6 +95,12 @@ pub struct Plan {
     pub answers_kept: Duration,
     /// Who is told what committed calls did in traces, if anybody.
     pub spans: Option<SpanSink>,
+    /// How long a call of a handler may take before the process is ended.
+    pub handler_time_limit: Duration,
+    /// How much parked keys may wait with.
+    pub parked: ParkedLimits,
+    /// How many bytes egresses may be behind before input waits for them.
+    pub egress_backlog_bytes_max: usize,
 }
 
 /// Takes what committed calls did in traces; it must not wait.
@@ -182,13 +199,14 @@ impl Stop {
 }
 
 /// Runs a plan until its input has ended or `stop` says so; a service, which takes requests by its
-/// `intake`, runs on until it is stopped, and answers what it has taken in before it ends.
+/// `intake` (one that is not [`beside`](Intake::beside) the app), runs on until it is stopped, and answers what it has taken in before it ends.
 ///
 /// It blocks the calling thread and may be called from any thread that is not an async one.
 ///
 /// # Errors
 /// See [`RunError`]; what was committed stays, and a later run goes on from there.
 pub fn run(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: &Stop) -> Result<End, RunError> {
+    panics::set_hook();
     let system = actix::System::new();
     let outcome = system.block_on(coordinator::run(plan, intake, status, stop));
     tell_counts();

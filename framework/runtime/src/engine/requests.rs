@@ -26,13 +26,20 @@ use std::{
 use statefn_core::{
     address::{ShardId, murmur2, shard_of},
     effect::{Call, Calls},
-    ports::requests::{Condition, Demand, Requests, Tell, Unanswered},
-    shard::{Answer, Reply, Request},
-    time::EventTime,
+    function::Access,
+    pipeline::Pipeline,
+    ports::{
+        inspect::Partition,
+        requests::{Condition, Demand, Requests, Tell, Unanswered},
+    },
+    program::{MessageHandler, Program},
+    shard::{Answer, Reply, Request, Wants},
 };
 
 use super::{
     Plan, Status,
+    pauses::Pauses,
+    questions::{Asked, Questions, partitions_of},
     shard_host::{Event, Switchboard},
 };
 
@@ -44,10 +51,14 @@ const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Takes requests for the hosts of a run; clones are the same intake.
 #[derive(Clone)]
 pub struct Intake {
-    doors: Arc<Vec<Arc<Door>>>,
-    shards: u32,
+    pub(super) doors: Arc<Vec<Arc<Door>>>,
+    pub(super) shards: u32,
     condition: Arc<AtomicU8>,
-    status: Arc<Status>,
+    pub(super) status: Arc<Status>,
+    pub(super) pauses: Arc<Pauses>,
+    pub(super) inputs: Arc<Vec<Vec<Partition>>>,
+    program: Arc<Program>,
+    is_live: bool,
 }
 
 impl Intake {
@@ -67,7 +78,37 @@ impl Intake {
             shards: plan.shards,
             condition: Arc::new(AtomicU8::new(Condition::Starting as u8)),
             status: Arc::clone(status),
+            pauses: Arc::new(Pauses::of(plan)),
+            inputs: Arc::new(partitions_of(plan)),
+            program: Arc::clone(&plan.program),
+            is_live: true,
         }
+    }
+
+    /// The same for an app that is only looked into and repaired from outside: its event time does not
+    /// follow the clock, and it ends with its input.
+    #[must_use]
+    pub fn beside(self) -> Self {
+        Self { is_live: false, ..self }
+    }
+
+    /// Whether requests may come at any time.
+    pub(super) fn is_live(&self) -> bool {
+        self.is_live
+    }
+
+    pub(super) fn pauses(&self) -> &Arc<Pauses> {
+        &self.pauses
+    }
+
+    /// Whether a demand is new work for a function that is held.
+    fn is_held(&self, demand: &Demand) -> bool {
+        let is_message = matches!(demand.wants, Wants::Answer | Wants::Commit | Wants::Replay);
+        let handlers = &self.program.functions[usize::from(demand.function)].spec.messages;
+        let is_write = |handler: &MessageHandler| handler.access == Access::Write;
+        is_message
+            && self.pauses.holds_function(demand.function)
+            && handlers.get(usize::from(demand.handler)).is_none_or(is_write)
     }
 
     pub(super) fn door(&self, host: usize) -> Arc<Door> {
@@ -90,6 +131,8 @@ impl Intake {
     pub(super) fn send_away(&self) {
         let waiting: Vec<Waiting> =
             self.doors.iter().flat_map(|door| std::mem::take(&mut door.lock().waiting)).collect();
+        let asked: Vec<Asked> = self.doors.iter().flat_map(|door| std::mem::take(&mut door.lock().questions)).collect();
+        drop(asked);
         waiting.into_iter().for_each(|waiting| waiting.place.tell(Err(Unanswered::NotRunning)));
     }
 }
@@ -102,6 +145,9 @@ impl fmt::Debug for Intake {
 
 impl Requests for Intake {
     fn demand(&self, demand: Demand, tell: Tell) {
+        if self.is_held(&demand) {
+            return tell(Err(Unanswered::Paused));
+        }
         let hash = murmur2(&demand.key);
         let shard = shard_of(hash, self.shards);
         let door = &self.doors[shard as usize % self.doors.len()];
@@ -131,21 +177,24 @@ impl Requests for Intake {
 pub(super) struct Door {
     inside: Mutex<Inside>,
     /// Requests that are not told yet, and their bytes.
-    pending: AtomicUsize,
-    bytes: AtomicUsize,
+    pub(super) pending: AtomicUsize,
+    pub(super) bytes: AtomicUsize,
+    /// Questions that are not told yet.
+    pub(super) asked: AtomicUsize,
     pending_max: usize,
     bytes_max: usize,
 }
 
 #[derive(Default)]
-struct Inside {
+pub(super) struct Inside {
     waiting: Vec<Waiting>,
+    pub(super) questions: Vec<Asked>,
     /// The hosts; none while requests are refused.
-    switchboard: Option<Arc<Switchboard>>,
+    pub(super) switchboard: Option<Arc<Switchboard>>,
 }
 
 impl Door {
-    fn lock(&self) -> MutexGuard<'_, Inside> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inside> {
         // Nothing that holds the lock can leave what it guards half-changed.
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -226,6 +275,7 @@ pub(super) struct Desk {
     /// Answers that may be told.
     answers: Vec<Answer>,
     next: u64,
+    questions: Questions,
 }
 
 impl Desk {
@@ -237,28 +287,40 @@ impl Desk {
             deferred: HashMap::new(),
             answers: Vec::new(),
             next: 0,
+            questions: Questions::default(),
         }
     }
 
     /// Takes in what waits at the door.
     pub(super) fn take_in(&mut self) {
-        let waiting = std::mem::take(&mut self.door.lock().waiting);
-        self.waiting.extend(waiting);
+        let mut inside = self.door.lock();
+        self.waiting.extend(std::mem::take(&mut inside.waiting));
+        self.questions.take_in(std::mem::take(&mut inside.questions));
+    }
+
+    /// Looks on into questions for a while; returns whether there is more to look for.
+    pub(super) fn look(&mut self, pipeline: &Pipeline) -> bool {
+        !self.questions.is_empty() && self.questions.go_on(pipeline)
     }
 
     /// The next request to be applied; `owns` says whether its shard is here.
-    pub(super) fn next(&mut self, owns: impl Fn(ShardId) -> bool) -> Option<(ShardId, Request)> {
+    ///
+    /// If parked keys have stopped the input, only what is about them is done, and what changes nothing.
+    pub(super) fn next(&mut self, is_stopped: bool, owns: impl Fn(ShardId) -> bool) -> Option<(ShardId, Request)> {
         loop {
             let Waiting { shard, hash, until, demand, place } = self.waiting.pop_front()?;
             if Instant::now() >= until {
                 place.tell(Err(Unanswered::Expired));
+            } else if is_stopped && !(demand.wants.is_about_parked() || demand.wants == Wants::State) {
+                place.tell(Err(Unanswered::Overloaded));
             } else if !owns(shard) {
                 place.tell(Err(Unanswered::NotRunning));
             } else {
                 self.next += 1;
                 self.applied.insert(self.next, (place, demand.deferral_max));
                 let mut calls = Calls::default();
-                let call = Call::message(demand.function, demand.handler, hash, EventTime::MIN);
+                let call = Call::message(demand.function, demand.handler, hash, demand.time);
+                let call = Call { is_timer: demand.is_timer, ..call };
                 calls.push(call, &demand.key, &demand.payload);
                 let request = Request {
                     id: self.next,
@@ -324,7 +386,6 @@ impl Drop for Desk {
 mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
-    use statefn_core::shard::Wants;
 
     use super::*;
 
@@ -349,8 +410,8 @@ mod tests {
             told.push(receiver);
         }
         desk.take_in();
-        let (_, begun) = desk.next(|_| true).expect("one waits");
-        let (_, answered) = desk.next(|_| true).expect("one waits");
+        let (_, begun) = desk.next(false, |_| true).expect("one waits");
+        let (_, answered) = desk.next(false, |_| true).expect("one waits");
         desk.answer(Answer { request: answered.id, reply: Reply::Taken });
         desk.tell();
         assert_eq!(begun.id + 1, answered.id);
@@ -369,7 +430,7 @@ mod tests {
         door.lock().waiting.push(waiting);
         assert!(!desk.is_idle());
         desk.take_in();
-        assert!(desk.next(|_| false).is_none());
+        assert!(desk.next(false, |_| false).is_none());
         assert_eq!(told.recv(), Ok(Err(Unanswered::NotRunning)));
         assert!(desk.is_idle());
     }

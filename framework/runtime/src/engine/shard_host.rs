@@ -19,6 +19,7 @@ use statefn_core::{
     pipeline::{Action, Append, Pipeline},
     ports::clock::Clock,
     shard::{ActivityCall, Counters, Emission, frame::SnapshotMark, outbox::Mail, progress::Progress},
+    watch::Watch,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -27,6 +28,7 @@ use super::{
     coordinator::Notice,
     egress_writer::EgressRequest,
     log_writer::LogRequest,
+    panics,
     reader::{Attempt, Permit, Readers},
     requests::Desk,
     snapshot_writer::SnapshotRequest,
@@ -34,8 +36,8 @@ use super::{
 };
 use crate::{clock::MachineClock, failpoint::failpoint};
 
-/// How many bytes egresses may be behind before hosts stop taking input.
-const EGRESS_BACKLOG_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// How often it is told that parked keys keep a host from taking input, or make dead letters.
+const PARKED_INTERVAL: Duration = Duration::from_secs(10);
 /// How many requests are applied before a host looks whether it is full.
 const REQUESTS_AT_A_TIME: usize = 256;
 
@@ -55,7 +57,7 @@ pub(crate) enum Event {
     EgressTaken(Vec<(ShardId, u64)>),
     /// The call of an activity has a result.
     Result(ShardId, u64, CallOutcome),
-    /// Requests wait at the door.
+    /// Requests or questions wait at the door.
     Requests,
     Drain,
 }
@@ -81,6 +83,8 @@ pub(crate) struct Switchboard {
     pub(crate) hosts: OnceLock<Vec<Addr<ShardHost>>>,
     pub(crate) states: Vec<HostState>,
     pub(crate) status: Arc<Status>,
+    /// How many bytes egresses may be behind before hosts stop taking input.
+    pub(crate) egress_backlog_bytes_max: usize,
     pub(crate) notices: UnboundedSender<Notice>,
     /// Batches of events that were sent to hosts, and that hosts are done with.
     pub(crate) sent: AtomicU64,
@@ -92,6 +96,8 @@ pub(crate) struct Switchboard {
 pub(crate) struct HostState {
     pub(crate) is_finished: AtomicBool,
     pub(crate) is_idle: AtomicBool,
+    /// The call that it makes.
+    pub(crate) watch: Arc<Watch>,
 }
 
 impl Switchboard {
@@ -156,6 +162,9 @@ pub(crate) struct ShardHost {
     sealed_at: Option<Instant>,
     is_draining: bool,
     is_broken: bool,
+    /// When it was last told that parked keys have come to their limits, and how many calls they had refused.
+    alarmed_at: Option<Instant>,
+    parked_refused: u64,
 }
 
 impl ShardHost {
@@ -189,6 +198,8 @@ impl ShardHost {
             sealed_at: None,
             is_draining: false,
             is_broken: false,
+            alarmed_at: None,
+            parked_refused: 0,
         }
     }
 
@@ -262,13 +273,17 @@ impl ShardHost {
         }
         self.flush();
         self.desk.tell();
+        if self.desk.look(&self.pipeline) {
+            // What came meanwhile stands before it.
+            self.switchboard.post(self.number, Vec::new());
+        }
         self.tell_state();
         self.read(ctx);
     }
 
     /// Reads the next stretch if there is nothing else to do; it comes by the mailbox.
     fn read(&mut self, ctx: &mut Context<Self>) {
-        if !self.waiting.is_empty() || !self.takes_input() {
+        if !self.waiting.is_empty() || !self.takes_input() || self.pipeline.is_stopped_by_parked() {
             return;
         }
         if let Attempt::Later(wait) = self.readers.read(&self.switchboard)
@@ -284,13 +299,13 @@ impl ShardHost {
 
     fn takes_input(&self) -> bool {
         let status = &self.switchboard.status;
-        let is_held = status.egress_backlog_bytes.load(Ordering::Relaxed) > EGRESS_BACKLOG_BYTES_MAX
+        let is_held = status.egress_backlog_bytes.load(Ordering::Relaxed) > self.switchboard.egress_backlog_bytes_max
             || status.is_blocked.load(Ordering::Relaxed);
         !is_held && self.pipeline.wants_input()
     }
 
     fn apply_input(&mut self) -> bool {
-        if self.waiting.is_empty() || !self.takes_input() {
+        if self.waiting.is_empty() || !self.takes_input() || self.pipeline.is_stopped_by_parked() {
             return false;
         }
         let Some(mut share) = self.waiting.pop_front() else { return false };
@@ -310,8 +325,10 @@ impl ShardHost {
         }
         self.opened_at.get_or_insert_with(Instant::now);
         let now = MachineClock.now();
+        let is_stopped = self.pipeline.is_stopped_by_parked();
         for _ in 0..REQUESTS_AT_A_TIME {
-            let Some((shard, request)) = self.desk.next(|shard| self.pipeline.owns(shard)) else { break };
+            let next = self.desk.next(is_stopped, |shard| self.pipeline.owns(shard));
+            let Some((shard, request)) = next else { break };
             self.pipeline.request(shard, &request, now);
         }
         true
@@ -429,15 +446,36 @@ impl ShardHost {
         state.is_idle.store(is_idle, Ordering::Release);
     }
 
-    fn tell_counters(&self) {
+    fn tell_counters(&self) -> (Counters, Held) {
         let mut counters = Counters::default();
         let mut held = Held::default();
         for shard in self.pipeline.shards() {
             counters += shard.counters();
             held.parked_keys += shard.parked_keys() as u64;
+            held.parked_bytes += shard.parked_bytes() as u64;
+            held.stopped_shards += u64::from(shard.is_stopped_by_parked());
             held.pending_bytes += shard.pending_bytes() as u64;
         }
         self.switchboard.status.host(self.number, counters, held);
+        (counters, held)
+    }
+
+    /// Says that parked keys have come to their limits, as long as they have.
+    fn alarm(&mut self, (counters, held): (Counters, Held)) {
+        let is_quiet = self.alarmed_at.is_some_and(|at| at.elapsed() < PARKED_INTERVAL);
+        let refused = counters.parked_refused - self.parked_refused;
+        if is_quiet || refused == 0 && held.stopped_shards == 0 {
+            return;
+        }
+        (self.alarmed_at, self.parked_refused) = (Some(Instant::now()), counters.parked_refused);
+        let (keys, bytes) = (held.parked_keys, held.parked_bytes);
+        if held.stopped_shards > 0 {
+            let shards = held.stopped_shards;
+            tracing::error!(keys, bytes, shards, "no input is taken: as many calls wait for parked keys as may");
+        }
+        if refused > 0 {
+            tracing::error!(keys, bytes, refused, "calls of parked keys became dead letters: as many wait as may");
+        }
     }
 }
 
@@ -445,10 +483,12 @@ impl Actor for ShardHost {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        panics::note_thread(&self.switchboard.states[self.number].watch);
         ctx.run_interval(self.tick, |host, ctx| {
             host.turn(ctx, |host| {
                 host.desk.send_away_deferred(host.is_draining);
-                host.tell_counters();
+                let told = host.tell_counters();
+                host.alarm(told);
             });
         });
     }

@@ -22,6 +22,12 @@ pub struct Status {
     pub(crate) read_permille: AtomicU64,
     /// Bytes that egresses have not written yet.
     pub(crate) egress_backlog_bytes: AtomicUsize,
+    /// How often an egress could not be written.
+    pub(crate) egress_failures: AtomicU64,
+    /// How often egresses came to be far behind.
+    pub(crate) egress_alarms: AtomicU64,
+    /// Whether an egress cannot be written at the moment.
+    pub(crate) is_egress_down: AtomicBool,
     /// How often a journal was trimmed.
     pub(crate) trims: AtomicU64,
     /// Snapshots that were stored.
@@ -33,7 +39,8 @@ pub struct Status {
     pub(crate) is_blocked: AtomicBool,
     /// By host: what its shards did, and what they have.
     hosts: Mutex<Vec<(Counters, Held)>>,
-    commits: Mutex<Histogram<u64>>,
+    /// How long commits took, and together, in microseconds.
+    commits: Mutex<(Histogram<u64>, u64)>,
 }
 
 impl Status {
@@ -48,13 +55,16 @@ impl Status {
             unreadable: AtomicU64::new(0),
             read_permille: AtomicU64::new(0),
             egress_backlog_bytes: AtomicUsize::new(0),
+            egress_failures: AtomicU64::new(0),
+            egress_alarms: AtomicU64::new(0),
+            is_egress_down: AtomicBool::new(false),
             trims: AtomicU64::new(0),
             snapshots: AtomicU64::new(0),
             activity_attempts: AtomicU64::new(0),
             activity_retries: AtomicU64::new(0),
             is_blocked: AtomicBool::new(false),
             hosts: Mutex::default(),
-            commits: Mutex::new(Histogram::new_with_bounds(1, COMMIT_US_MAX, 3).expect("the bounds are valid")),
+            commits: Mutex::new((Histogram::new_with_bounds(1, COMMIT_US_MAX, 3).expect("the bounds are valid"), 0)),
         }
     }
 
@@ -70,6 +80,12 @@ impl Status {
         self.egress_backlog_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether an egress cannot be written at the moment; the others are.
+    #[must_use]
+    pub fn is_egress_down(&self) -> bool {
+        self.is_egress_down.load(Ordering::Relaxed)
+    }
+
     /// What the shards have done so far, added up.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -79,13 +95,19 @@ impl Status {
             shards += *counters;
             all.parked_keys += held.parked_keys;
             all.pending_bytes += held.pending_bytes;
+            all.parked_bytes += held.parked_bytes;
+            all.stopped_shards += held.stopped_shards;
         }
         Totals {
             shards,
             records: self.records.load(Ordering::Relaxed),
             unreadable: self.unreadable.load(Ordering::Relaxed),
             parked_keys: all.parked_keys,
+            parked_bytes: all.parked_bytes,
+            stopped_shards: all.stopped_shards,
             pending_bytes: all.pending_bytes,
+            egress_failures: self.egress_failures.load(Ordering::Relaxed),
+            egress_alarms: self.egress_alarms.load(Ordering::Relaxed),
             snapshots: self.snapshots.load(Ordering::Relaxed),
             trims: self.trims.load(Ordering::Relaxed),
         }
@@ -94,7 +116,7 @@ impl Status {
     /// How long commits took: from the first input of an epoch to its confirmation.
     #[must_use]
     pub fn commit_latency(&self) -> Latency {
-        let commits = lock(&self.commits);
+        let (commits, _) = &*lock(&self.commits);
         Latency {
             p50_us: commits.value_at_quantile(0.5),
             p99_us: commits.value_at_quantile(0.99),
@@ -111,7 +133,15 @@ impl Status {
     }
 
     pub(crate) fn committed(&self, us: u64) {
-        lock(&self.commits).saturating_record(us.clamp(1, COMMIT_US_MAX));
+        let (commits, sum_us) = &mut *lock(&self.commits);
+        commits.saturating_record(us.clamp(1, COMMIT_US_MAX));
+        *sum_us += us;
+    }
+
+    /// Shows how long commits took, and together, in microseconds.
+    pub(super) fn with_commits<T>(&self, show: impl FnOnce(&Histogram<u64>, u64) -> T) -> T {
+        let (commits, sum_us) = &*lock(&self.commits);
+        show(commits, *sum_us)
     }
 }
 
@@ -125,6 +155,8 @@ impl Default for Status {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Held {
     pub(crate) parked_keys: u64,
+    pub(crate) parked_bytes: u64,
+    pub(crate) stopped_shards: u64,
     pub(crate) pending_bytes: u64,
 }
 
@@ -139,12 +171,20 @@ pub struct Totals {
     pub unreadable: u64,
     /// Keys that are parked.
     pub parked_keys: u64,
+    /// About how many bytes of calls they wait with.
+    pub parked_bytes: u64,
+    /// Shards that take no input because parked keys wait with as much as they may.
+    pub stopped_shards: u64,
     /// What pending timers, and messages that wait for their time, take of memory, in bytes.
     pub pending_bytes: u64,
     /// Snapshots that were stored.
     pub snapshots: u64,
     /// How often a journal was trimmed.
     pub trims: u64,
+    /// How often an egress could not be written; it is tried again until it can.
+    pub egress_failures: u64,
+    /// How often egresses came to be behind by more than half of what they may be.
+    pub egress_alarms: u64,
 }
 
 /// A distribution of times.

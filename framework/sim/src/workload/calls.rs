@@ -206,7 +206,7 @@ fn operation(of: &Operation<Asked, Reply>) -> Operation<Call, Said> {
         Reply::Answered(_) if matches!(call, Call::Swap(..)) => Said::Swapped,
         Reply::Answered(bytes) => Said::Holds(read(bytes)),
         Reply::Rejected(rejection) => Said::Differs(read::<Differs>(&rejection.value).value),
-        Reply::Failed(_) | Reply::Taken | Reply::State(_) | Reply::Deferred => Said::Nothing,
+        Reply::Failed(_) | Reply::Taken | Reply::State(_) | Reply::Resumed { .. } | Reply::Deferred => Said::Nothing,
     };
     Operation { call, begun: of.begun, ended: of.ended.as_ref().map(|(at, reply)| (*at, said(reply))) }
 }

@@ -115,6 +115,11 @@ pub trait Workload {
         false
     }
 
+    /// Whether parked keys are made to go on.
+    fn unparks(&self) -> Unparks {
+        Unparks::Never
+    }
+
     /// How long time goes on after everything is done, in milliseconds: for timers that wait for
     /// the clock, which nothing else waits for.
     fn lingers_ms(&self) -> i64 {
@@ -172,6 +177,17 @@ pub trait Workload {
     /// # Errors
     /// What is wrong.
     fn check_end(&self, end: &End<'_>) -> Result<(), String>;
+}
+
+/// Whether parked keys of a world are made to go on, retried or skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unparks {
+    /// They stay parked.
+    Never,
+    /// They are as long as there are faults.
+    InTrouble,
+    /// They are, and in the end until none is parked.
+    UntilNone,
 }
 
 /// The workloads by name.

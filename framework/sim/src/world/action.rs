@@ -76,6 +76,10 @@ impl World<'_> {
             return Err(format!("request {} is answered twice (I7)", answer.request));
         };
         self.tell(format_args!("request {} is answered", answer.request));
+        if let Reply::Resumed { waiting, .. } = &answer.reply {
+            self.report.unparked += u64::from(*waiting == 0);
+            self.report.parked_again += u64::from(*waiting > 0);
+        }
         if self.plan.looks_inside {
             self.check_answered(answer.request, asking)?;
         }

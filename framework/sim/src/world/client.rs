@@ -10,20 +10,24 @@ use statefn_core::{
     address::{ShardId, murmur2, shard_of},
     effect::{Call, Calls},
     function::Access,
-    shard::{Answer, Reply, Request, Trouble},
+    shard::{Answer, Reply, Request, Shard, Trouble, Wants},
 };
 
-use super::{Event, WorkerId, World};
+use super::{Event, UNPARK_MS, WorkerId, World};
 use crate::{
     linear::Operation,
     plan::Fault,
-    workload::{Asked, Told},
+    workload::{Asked, Told, Unparks},
 };
 
 /// The numbers of requests that repeat another one begin here.
 const REPEATS_FROM: u64 = 1 << 40;
 /// How many clients, of thousand, ask again what was asked before, without waiting for its answer.
 const REPEATS_PER_MILLE: u32 = 120;
+/// The numbers of requests that make parked keys go on begin here.
+const UNPARKS_FROM: u64 = 1 << 41;
+/// How many parked keys, of thousand, go on without their first call.
+const SKIPS_PER_MILLE: u32 = 150;
 /// How many requests may be asked again so: the last ones.
 const REPEATABLE: usize = 32;
 /// How long a client waits before it asks again, in milliseconds.
@@ -166,11 +170,58 @@ impl World<'_> {
         self.tell(format_args!("worker {worker} gets request {id}, the same as {first}, for shard {shard}"));
         let once = Some(first.to_le_bytes().to_vec());
         self.pipeline(worker).request(shard, &Request { once, ..Request::for_answer(id, calls) }, now);
+        self.note_asked(id, first, worker, shard);
+        true
+    }
+
+    /// How many keys are parked, as their owners see it.
+    pub(super) fn parked_keys(&self) -> usize {
+        self.parked().len()
+    }
+
+    /// Every parked key: who owns it, its shard, function and bytes.
+    fn parked(&self) -> Vec<(WorkerId, ShardId, u16, Vec<u8>)> {
+        let mut parked = Vec::new();
+        for (worker, shard) in (0..self.workers.len()).flat_map(|id| (0..self.plan.shards).map(move |at| (id, at))) {
+            for (function, key, _) in self.owned(worker, shard).into_iter().flat_map(Shard::parked) {
+                let function = self.program.functions.iter().position(|known| known.spec.name == function);
+                parked.push((worker, shard, function.expect("a function of the program") as u16, key.to_vec()));
+            }
+        }
+        parked
+    }
+
+    /// Somebody looks for parked keys and lets one of them go on.
+    pub(super) fn unpark(&mut self) {
+        if self.is_calm && self.workload.unparks() != Unparks::UntilNone {
+            return;
+        }
+        let ms = self.random.between(1, UNPARK_MS);
+        self.after(ms, Event::Unpark);
+        let parked = self.parked();
+        if parked.is_empty() {
+            return;
+        }
+        let (worker, shard, function, key) = parked[self.random.place(parked.len())].clone();
+        if self.workers[worker].paused_until > self.now {
+            return;
+        }
+        let wants = if !self.is_calm && self.random.chance(SKIPS_PER_MILLE) { Wants::Skip } else { Wants::Retry };
+        let id = UNPARKS_FROM + self.sequence;
+        self.tell(format_args!("worker {worker} gets request {id}, a {wants:?} of a key of shard {shard}"));
+        let mut calls = Calls::default();
+        calls.push(Call::message(function, 0, murmur2(&key), EventTime::MIN), &key, b"");
+        let now = self.clock(worker);
+        self.pipeline(worker).request(shard, &Request { wants, ..Request::for_answer(id, calls) }, now);
+        self.note_asked(id, id, worker, shard);
+        self.wake(worker, 1);
+    }
+
+    fn note_asked(&mut self, id: u64, first: u64, worker: WorkerId, shard: ShardId) {
         let known = self.answers.len();
         let owned = self.owned(worker, shard).expect("an owner was picked");
         let (nonce, epoch) = (owned.nonce(), owned.epoch() + u64::from(owned.has_epoch()));
         self.asked.insert(id, Asking { first, worker, shard, nonce, epoch, known });
-        true
     }
 
     /// A worker answers; of a request that was asked again all answers have to be the same.
@@ -183,7 +234,10 @@ impl World<'_> {
             self.waiting.remove(&request);
         }
         let ended = self.history_time();
-        let operation = &mut self.history[request as usize];
+        let Some(operation) = self.history.get_mut(request as usize) else {
+            // Not of a client: of one who lets parked keys go on.
+            return Ok(());
+        };
         if let Some((_, before)) = &operation.ended {
             self.report.answers_again += 1;
             if *before != answer.reply {

@@ -3,7 +3,10 @@
 use statefn_core::{pipeline::Pipeline, shard::Shard};
 
 use super::{World, client::Asking, store::Unapplied};
-use crate::{check::Accounts, workload::End};
+use crate::{
+    check::Accounts,
+    workload::{End, Unparks},
+};
 
 impl World<'_> {
     /// Whether time went on long enough for the timers that wait for the clock, and then all was done.
@@ -24,6 +27,9 @@ impl World<'_> {
                 self.pipeline(worker).lost(shard);
                 return false;
             }
+        }
+        if self.workload.unparks() == Unparks::UntilNone && self.parked_keys() > 0 {
+            return false;
         }
         self.workers
             .iter()

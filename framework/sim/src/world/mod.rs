@@ -66,7 +66,7 @@ use crate::{
     plan::{Fault, Faults, Plan},
     random::Random,
     report::Report,
-    workload::{Asked, Told, Workload},
+    workload::{Asked, Told, Unparks, Workload},
 };
 
 /// How many events a world may have; one that has more does not come to an end.
@@ -76,7 +76,9 @@ const STEPS_MAX: u64 = 1_000_000;
 const DRAIN_MS_MAX: i64 = 600_000;
 
 /// The time at which a world begins.
-const BEGIN_MS: i64 = 1_000_000;
+pub(crate) const BEGIN_MS: i64 = 1_000_000;
+/// How long it takes until somebody looks for parked keys again.
+const UNPARK_MS: i64 = 40;
 
 type WorkerId = usize;
 /// A life of a worker: a number that a crash changes.
@@ -111,6 +113,7 @@ enum Event {
     Request,
     /// A client has waited long enough for the answer of a request.
     Again(u64),
+    Unpark,
     Trouble,
     Calm,
 }
@@ -140,6 +143,7 @@ impl Event {
             | Self::Move(..)
             | Self::Request
             | Self::Again(_)
+            | Self::Unpark
             | Self::Trouble
             | Self::Calm => None,
         }
@@ -352,6 +356,9 @@ impl<'a> World<'a> {
         self.after(self.plan.calm_at, Event::Calm);
         self.after(10, Event::Trouble);
         self.after(20, Event::Request);
+        if self.workload.unparks() != Unparks::Never {
+            self.after(UNPARK_MS, Event::Unpark);
+        }
     }
 
     /// Runs the world to its end; returns its counts and a number that sums up all that happened.
@@ -422,6 +429,7 @@ impl<'a> World<'a> {
             Event::Move(..) => {}
             Event::Request => self.request(),
             Event::Again(request) => self.ask_again(request),
+            Event::Unpark => self.unpark(),
             Event::Trouble => self.trouble()?,
             Event::Calm => self.calm(),
         }

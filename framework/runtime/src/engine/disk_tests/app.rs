@@ -14,6 +14,7 @@ use statefn_core::{
     ingress::{Ingress, bind},
     message::{decode_json, encode_json},
     program::{FunctionSpec, Program, ProgramSpec},
+    shard::ParkedLimits,
     state::{self, Field},
 };
 
@@ -226,5 +227,8 @@ pub(super) fn plan(records: u64) -> Plan {
         segment_bytes: SEGMENT_BYTES,
         answers_kept: Duration::from_secs(3600),
         spans: None,
+        handler_time_limit: Duration::from_secs(600),
+        parked: ParkedLimits::default(),
+        egress_backlog_bytes_max: 256 << 20,
     }
 }
