@@ -10,7 +10,7 @@
 //!
 //! Deliberately absent: threads, guards and the watchdog. Somebody sits in front of it.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use statefn_core::{
     address::{murmur2, shard_of},
@@ -30,6 +30,7 @@ use super::{
     Plan, RunError, Storage,
     coordinator::Opened,
     egress_writer::{self, Places},
+    panics,
 };
 use crate::{clock::MachineClock, egress::FileEgress, embedded::EmbeddedLog};
 
@@ -62,7 +63,11 @@ impl Offline {
         let log = log.ok_or_else(|| RunError::Broken("a directory has a log".into()))?;
         let mut pipeline = Pipeline::new(plan.program, &options, 0);
         let count = options.shards;
-        for shard in shards {
+        panics::set_hook();
+        let watch = Arc::default();
+        panics::note_thread(&watch);
+        for mut shard in shards {
+            shard.set_watch(Arc::clone(&watch));
             let taken = egress.taken(shard.id());
             pipeline.adopt(shard, taken);
         }
