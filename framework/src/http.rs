@@ -1,61 +1,121 @@
-//! The HTTP server of an app: how it is tied to the engine.
+//! The HTTP servers of an app: how they are tied to the engine.
 //!
-//! Invariant: the server stands before the shards are taken over and ends after the engine, so
+//! Invariant: the servers stand before the shards are taken over and end after the engine, so
 //! clients are told what the app is doing from the first moment to the last.
 //!
-//! Deliberately absent: the server itself (`statefn-http`), without which, that is without the
+//! Deliberately absent: the servers themselves (`statefn-http`), without which, that is without the
 //! feature `http`, settings that ask for one are refused.
 
 use std::{net::SocketAddr, sync::Arc};
 
 use statefn_runtime::engine::{Intake, Plan, Status};
+#[cfg(feature = "http")]
+use {
+    statefn_http::{
+        Meter, Server,
+        admin::{AdminOptions, Subject},
+    },
+    statefn_runtime::{egress::Place, engine::Storage},
+};
 
 use crate::{Error, Settings};
 
-/// A running server and the intake of its app.
+/// The running servers and the intake of their app.
 #[cfg(feature = "http")]
 pub(crate) struct Service {
     intake: Intake,
-    server: statefn_http::Server,
+    edge: Option<Server>,
+    admin: Option<Server>,
 }
 
 #[cfg(feature = "http")]
 impl Service {
-    /// Starts the server that settings ask for, if they do.
+    /// Starts the servers that settings ask for, if they do.
     pub(crate) fn start(plan: &Plan, settings: &Settings, status: &Arc<Status>) -> Result<Option<Self>, Error> {
-        let http = settings.http.filled();
-        let Some(listen) = http.listen else { return Ok(None) };
-        let body_bytes_max = http.body_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
-        let default = statefn_http::Options::default();
-        let options = statefn_http::Options {
-            body_bytes_max: body_bytes_max.unwrap_or(default.body_bytes_max),
-            connections_max: http.connections_max.unwrap_or(default.connections_max),
-            head_time_max: http.head_time_max.unwrap_or(default.head_time_max),
-            body_time_max: http.body_time_max.unwrap_or(default.body_time_max),
-            idle_time_max: http.idle_time_max.unwrap_or(default.idle_time_max),
-            answer_time_max: http.answer_time_max.unwrap_or(default.answer_time_max),
-            threads: http.threads.unwrap_or(default.threads),
-        };
+        if settings.http.listen.is_none() && settings.admin.listen.is_none() {
+            return Ok(None);
+        }
         let intake = Intake::new(plan, status);
-        let server = statefn_http::Server::start(listen, options, Arc::clone(&plan.program), Arc::new(intake.clone()));
-        let server =
-            server.map_err(|error| Error::Settings(format!("`[http]`: cannot listen at {listen}: {error}")))?;
-        tracing::info!("listening at http://{}", server.address());
-        Ok(Some(Self { intake, server }))
+        // Without requests from outside an app ends with its input, also if somebody may look into it.
+        let intake = if settings.http.listen.is_some() { intake } else { intake.beside() };
+        let meter = Arc::new(Meter::new());
+        let edge = start_edge(plan, settings, &intake, &meter)?;
+        match start_admin(plan, settings, &intake, &meter) {
+            Ok(admin) => Ok(Some(Self { intake, edge, admin })),
+            Err(error) => {
+                edge.into_iter().for_each(Server::stop);
+                Err(error)
+            }
+        }
     }
 
     pub(crate) fn intake(&self) -> &Intake {
         &self.intake
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.server.address()
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.edge.as_ref().map(Server::address)
     }
 
-    /// Ends the server, once the engine has.
-    pub(crate) fn stop(self) {
-        self.server.stop();
+    pub(crate) fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Server::address)
     }
+
+    /// Ends the servers, once the engine has.
+    pub(crate) fn stop(self) {
+        self.edge.into_iter().chain(self.admin).for_each(Server::stop);
+    }
+}
+
+#[cfg(feature = "http")]
+fn start_edge(plan: &Plan, settings: &Settings, intake: &Intake, meter: &Arc<Meter>) -> Result<Option<Server>, Error> {
+    let http = settings.http.filled();
+    let Some(listen) = http.listen else { return Ok(None) };
+    let body_bytes_max = http.body_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
+    let default = statefn_http::Options::default();
+    let options = statefn_http::Options {
+        body_bytes_max: body_bytes_max.unwrap_or(default.body_bytes_max),
+        connections_max: http.connections_max.unwrap_or(default.connections_max),
+        head_time_max: http.head_time_max.unwrap_or(default.head_time_max),
+        body_time_max: http.body_time_max.unwrap_or(default.body_time_max),
+        idle_time_max: http.idle_time_max.unwrap_or(default.idle_time_max),
+        answer_time_max: http.answer_time_max.unwrap_or(default.answer_time_max),
+        threads: http.threads.unwrap_or(default.threads),
+    };
+    let server = Server::start(listen, options, Arc::clone(&plan.program), Arc::new(intake.clone()), meter);
+    let server = server.map_err(|error| Error::Settings(format!("`[http]`: cannot listen at {listen}: {error}")))?;
+    tracing::info!("listening at http://{}", server.address());
+    Ok(Some(server))
+}
+
+#[cfg(feature = "http")]
+fn start_admin(plan: &Plan, settings: &Settings, intake: &Intake, meter: &Arc<Meter>) -> Result<Option<Server>, Error> {
+    let Some(listen) = settings.admin.listen else { return Ok(None) };
+    let directory = match &plan.storage {
+        Storage::Memory => None,
+        Storage::Directory(directory) => Some(directory.clone()),
+    };
+    let dead_letters = plan.outputs.iter().find(|output| output.name == statefn_core::egress::DEAD_LETTERS);
+    let options = AdminOptions {
+        token: settings.admin.token.as_ref().map(|token| token.reveal().to_owned()),
+        answer_time_max: settings.http.filled().answer_time_max.unwrap_or_default(),
+        directory,
+        dead_letters: dead_letters.and_then(|output| match &output.place {
+            Place::File(path) => Some(path.clone()),
+            Place::Console | Place::Counter | Place::Webhook(_) => None,
+        }),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let subject = Subject {
+        program: Arc::clone(&plan.program),
+        requests: Arc::new(intake.clone()),
+        inspect: Arc::new(intake.clone()),
+        meter: Arc::clone(meter),
+    };
+    let server = Server::start_admin(listen, options, subject);
+    let server = server.map_err(|error| Error::Settings(format!("`[admin]`: cannot listen at {listen}: {error}")))?;
+    tracing::info!("admin interface at http://{}", server.address());
+    Ok(Some(server))
 }
 
 /// What is never started, as this program has no server.
@@ -65,7 +125,7 @@ pub(crate) enum Service {}
 #[cfg(not(feature = "http"))]
 impl Service {
     pub(crate) fn start(_: &Plan, settings: &Settings, _: &Arc<Status>) -> Result<Option<Self>, Error> {
-        match settings.http.listen {
+        match settings.http.listen.or(settings.admin.listen) {
             None => Ok(None),
             Some(listen) => Err(Error::Settings(format!(
                 "the settings ask for HTTP at {listen}, and this program was built without it: build `statefn` with the feature `http`"
@@ -77,7 +137,11 @@ impl Service {
         match *self {}
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match *self {}
+    }
+
+    pub(crate) fn admin_address(&self) -> Option<SocketAddr> {
         match *self {}
     }
 

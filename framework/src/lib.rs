@@ -27,6 +27,11 @@ pub use self::{
 };
 
 pub use statefn_core::{
+    activity::{ActivityContext, NotDone, Policy, TryAgain},
+    ask::{Deferred, Done, Reply, ReplyTo},
+};
+
+pub use statefn_core::{
     Address, Context, DecodeError, Due, Egress, Encoding, EventTime, Failed, Fault, IntoKey, Key, KeyBytes, LinkError,
     Message, Never, ProcessingTime, Reject, State, Wire,
     ingress::{Ingress, Router},
@@ -36,7 +41,8 @@ pub use statefn_core::{
 /// Makes the methods of an impl block the handlers of a stateful function.
 ///
 /// The struct is the state of one key, its methods are what happens to it. The impl block stays as
-/// you write it, but for the markers `#[on]` and `#[on_timer]`; the other methods are yours.
+/// you write it, but for the markers `#[on]`, `#[on_timer]` and `#[on_reply]`; the other methods are
+/// yours.
 ///
 /// # Arguments
 ///
@@ -60,7 +66,12 @@ pub use statefn_core::{
 ///   and everything with an effect needs `&mut`: a read cannot send.
 ///
 /// It returns nothing, an answer, or `Result<answer, error>`, where the error is a [`Reject`] type,
-/// a [`Fault`], or [`Failed`] for both. A timer handler returns nothing or `Result<(), Fault>`.
+/// a [`Fault`], or [`Failed`] for both. In place of the answer it may return [`Deferred`] and answer
+/// later, see [`Context::defer_reply`]. A timer handler returns nothing or `Result<(), Fault>`.
+///
+/// `#[on_reply]` makes a method the handler of what comes back: `Reply<Target, Message>` of what
+/// [`Context::ask`] asked, `Done<activity>` of what [`Context::call`] called. It takes `&mut self`, the
+/// reply by value or reference, and `ctx`, and returns what a timer handler does.
 ///
 /// # Examples
 ///
@@ -193,10 +204,76 @@ pub use statefn_core::{
 /// const _: () = assert_distinct(<Account as Target>::MESSAGES);
 /// ```
 ///
-/// A timer handler is an `impl HandlesTimer<T>` with its own `INDEX` and `fire`. With `implements`,
+/// A timer handler is an `impl HandlesTimer<T>` with its own `INDEX` and `fire`, a handler of replies
+/// an `impl HandlesReply<R>` with `INDEX` and `on_reply`. With `implements`,
 /// `NAME` and `Key` are those of the contract, and `assert_covers::<Contract, Account>()` is checked.
 #[doc(inline)]
 pub use statefn_macros::function;
+
+/// Makes an async function an activity: a call to the outside that handlers ask for.
+///
+/// The function stays as it is; beside it stands a type of the same name. [`App::activity`] registers it, [`Context::call`] asks
+/// for a call of it, and a handler `#[on_reply] fn name(&mut self, done: Done<activity>, ..)` takes the
+/// result, exactly once. A call begins when the handler that asked for it is committed; an attempt
+/// that fails or takes too long is repeated after a back-off, and after a crash it begins again. So the
+/// outside may see a call more than once, always with the same [`ActivityContext::id`].
+///
+/// # Arguments
+///
+/// | argument | meaning |
+/// |---|---|
+/// | `name = "namespace/name"` | The stable name; it is part of what is on disk. Required. |
+/// | `policy = Policy::new()..` | How often, how long and how many at a time it is tried: a [`Policy`]. |
+///
+/// It takes an owned value that can be encoded, and if it wants one an [`ActivityContext`]; it returns
+/// `Result<answer, error>`, where the error is a [`Reject`] type (the outside said no), [`TryAgain`] (any
+/// other error becomes one by `?`), or [`NotDone`] for both. A panic is tried again.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use serde::{Deserialize, Serialize};
+/// use statefn::{prelude::*, testing::TestApp, Policy};
+///
+/// #[derive(Clone, Serialize, Deserialize, Message)] #[message(name = "charge")]
+/// pub struct Charge { pub cents: u64 }
+///
+/// #[derive(Debug, Serialize, Deserialize, Reject)] #[reject(code = "declined")]
+/// pub struct Declined;
+///
+/// /// Charges a card; returns the number of the receipt.
+/// #[activity(name = "shop/charge", policy = Policy::new().give_up_after(Duration::from_secs(60)))]
+/// async fn charge(charge: Charge, ctx: ActivityContext) -> Result<u64, NotDone<Declined>> {
+///     let _ = ctx.id();                   // the idempotency key for the payment service
+///     if charge.cents > 100 { Err(Declined)? }
+///     Ok(charge.cents)
+/// }
+///
+/// #[derive(Default, Clone, Serialize, Deserialize, State)]
+/// struct Order { receipt: Option<u64> }
+///
+/// #[function(name = "shop/order")]
+/// impl Order {
+///     #[on]
+///     fn pay(&mut self, msg: &Charge, ctx: &mut Context<Self>) {
+///         ctx.call::<charge>(msg.clone(), 0);
+///     }
+///     #[on_reply]
+///     fn charged(&mut self, done: Done<charge>) {
+///         self.receipt = done.outcome.ok();
+///     }
+/// }
+///
+/// let mut app = TestApp::new(App::new("shop").function::<Order>().activity::<charge>());
+/// app.stand_in::<charge>(|charge, _| Ok(charge.cents + 1));
+/// app.request(Order::at("o-1"), Charge { cents: 50 }).unwrap();
+/// app.run();
+/// assert_eq!(app.state(Order::at("o-1")).unwrap().receipt, Some(51));
+/// ```
+#[doc(inline)]
+pub use statefn_macros::activity;
 
 /// Declares what a function takes and answers, without its implementation.
 ///
@@ -502,8 +579,9 @@ mod testing_guide {}
 /// What most files of an app need.
 pub mod prelude {
     pub use crate::{
-        Address, App, Context, Due, Egress, EventTime, Failed, Fault, Ingress, IntoKey, Key, Message, ProcessingTime,
-        Reject, Router, Settings, State, Summary, contract, function,
+        ActivityContext, Address, App, Context, Deferred, Done, Due, Egress, EventTime, Failed, Fault, Ingress,
+        IntoKey, Key, Message, NotDone, ProcessingTime, Reject, Reply, ReplyTo, Router, Settings, State, Summary,
+        TryAgain, activity, contract, function,
     };
 }
 
@@ -512,7 +590,9 @@ pub mod prelude {
 pub mod __private {
     pub use statefn_core::{
         Address, Context, DecodeError, Egress, Encoding, Fault, IntoKey, Message, Reject, State, Wire,
+        activity::{Activity, ActivityContext, Policy},
         address::{murmur2, shard_of},
+        ask::HandlesReply,
         egress::EgressDeclaration,
         function::{
             Accepts, Access, Covers, Function, HandlerReturn, Handles, HandlesTimer, Incoming, SendsTo, Target,

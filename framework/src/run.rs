@@ -50,6 +50,7 @@ pub struct Summary {
 pub struct Running {
     thread: JoinHandle<Result<Summary, Error>>,
     http_address: Option<SocketAddr>,
+    admin_address: Option<SocketAddr>,
     status: Arc<Status>,
     stop: Stop,
 }
@@ -65,6 +66,12 @@ impl Running {
     #[must_use]
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http_address
+    }
+
+    /// Where its admin interface listens, if it has one.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// What stops it.
@@ -109,7 +116,8 @@ impl App {
         let (status, stop) = (Arc::new(Status::new()), Stop::default());
         let (seen, stopped) = (Arc::clone(&status), stop.clone());
         let service = Service::start(&plan, &settings, &status)?;
-        let http_address = service.as_ref().map(Service::address);
+        let http_address = service.as_ref().and_then(Service::address);
+        let admin_address = service.as_ref().and_then(Service::admin_address);
         let run = move || {
             let started_at = Instant::now();
             let end = engine::run(&plan, service.as_ref().map(Service::intake), &seen, &stopped);
@@ -129,7 +137,7 @@ impl App {
         };
         let builder = std::thread::Builder::new().name("statefn".into());
         let thread = builder.spawn(run).map_err(|error| Error::Broken(format!("cannot start a thread: {error}")))?;
-        Ok(Running { thread, http_address, status, stop })
+        Ok(Running { thread, http_address, admin_address, status, stop })
     }
 }
 
@@ -188,6 +196,7 @@ fn plan_with(parts: Linked, inputs: Vec<Input>, settings: Settings, origins: &Or
         parked: settings.parked.limits(),
         egress_backlog_bytes_max: usize::try_from(settings.egress_backlog_bytes_max()).unwrap_or(usize::MAX),
         answers_kept: settings.http.answers_kept.unwrap_or(ANSWERS_KEPT),
+        spans: None,
         program,
         ingresses,
         inputs,

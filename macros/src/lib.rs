@@ -15,6 +15,7 @@
 
 use proc_macro::TokenStream;
 
+mod activity;
 mod arguments;
 mod contract;
 mod function;
@@ -32,6 +33,12 @@ mod tests;
 #[proc_macro_attribute]
 pub fn function(arguments: TokenStream, item: TokenStream) -> TokenStream {
     function::function(arguments.into(), item.into()).into()
+}
+
+/// Makes an async function an activity; see `statefn::activity`.
+#[proc_macro_attribute]
+pub fn activity(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    activity::activity(arguments.into(), item.into()).into()
 }
 
 /// Declares what a function of another crate takes and answers; see `statefn::contract`.

@@ -162,6 +162,23 @@ impl KeyKind {
             Self::Text | Self::Uuid | Self::Bytes => Ok(text.to_vec()),
         }
     }
+
+    /// How a person writes the key that has these bytes, which [`Self::bytes`] reads again.
+    ///
+    /// ```
+    /// use statefn_core::{Key, key::KeyKind};
+    /// assert_eq!(i32::KIND.text(&[0xff, 0xff, 0xff, 0xfe]), b"-2");
+    /// assert_eq!(KeyKind::Text.text(b"alice"), b"alice");
+    /// ```
+    #[must_use]
+    pub fn text(self, bytes: &[u8]) -> Vec<u8> {
+        let Self::Integer { is_signed, .. } = self else { return bytes.to_vec() };
+        let sign = if is_signed && bytes.first().is_some_and(|first| first & 0x80 != 0) { 0xff } else { 0 };
+        let mut all = [sign; 16];
+        let Some(front) = all.len().checked_sub(bytes.len()) else { return bytes.to_vec() };
+        all[front..].copy_from_slice(bytes);
+        if is_signed { i128::from_be_bytes(all).to_string() } else { u128::from_be_bytes(all).to_string() }.into_bytes()
+    }
 }
 
 impl Display for KeyKind {

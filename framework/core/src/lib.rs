@@ -12,18 +12,22 @@
 
 #![forbid(unsafe_code)]
 
+pub mod activity;
 pub mod address;
+pub mod ask;
 pub mod codec;
 pub mod context;
 pub mod dead_letter;
 pub mod decoded;
 pub mod effect;
 pub mod egress;
+pub mod envelope;
 pub mod error;
 pub mod function;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod graph;
 pub mod harness;
 pub mod host;
 pub mod ingress;
@@ -38,6 +42,7 @@ pub mod state;
 pub mod time;
 #[cfg(test)]
 mod trial;
+pub mod view;
 pub mod watch;
 
 pub use self::{

@@ -5,21 +5,12 @@ use actix_web::{
     http::header::{self, HeaderMap},
     web,
 };
-use statefn_core::Encoding;
 use tokio::time::timeout;
 
 use crate::{problem::Problem, server::Options};
 
 /// The content type of JSON lines.
 pub(crate) const LINES: &str = "application/x-ndjson";
-
-/// The content type of an encoding.
-pub(crate) fn content(encoding: Encoding) -> &'static str {
-    match encoding {
-        Encoding::Json => "application/json",
-        Encoding::Protobuf => "application/x-protobuf",
-    }
-}
 
 /// Checks that a body is said to be what is wanted.
 pub(crate) fn check_type(headers: &HeaderMap, wanted: &str) -> Result<(), Problem> {

@@ -13,12 +13,12 @@ use actix_web::{
 use serde_json::{Value, json};
 use statefn_core::{
     Encoding,
-    function::Access,
     limits::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX, ONCE_BYTES_MAX},
     ports::requests::{Condition, Demand, Requests, Unanswered},
     program::{FunctionId, LinkedFunction, MessageHandler, Program},
     shard::{Reply, Wants},
     state::to_value,
+    view::{self, content},
 };
 use tokio::{
     sync::oneshot::{self, error::RecvError},
@@ -27,11 +27,13 @@ use tokio::{
 
 use crate::{
     batch::{self, Item},
-    body::{self, content},
+    body,
+    meter::Meter,
     path::Place,
     problem::{CODES, Problem},
     query::Query,
     server::Options,
+    trace,
 };
 
 /// The header with the key that a request keeps when it is repeated.
@@ -39,6 +41,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// What all workers of a server share.
 pub(crate) struct Edge {
+    pub(crate) meter: Arc<Meter>,
     pub(crate) program: Arc<Program>,
     pub(crate) requests: Arc<dyn Requests>,
     pub(crate) options: Options,
@@ -46,8 +49,10 @@ pub(crate) struct Edge {
 
 /// Answers one request.
 pub(crate) async fn handle(request: HttpRequest, payload: web::Payload, edge: web::Data<Edge>) -> HttpResponse {
+    let begun = Instant::now();
     let answered = edge.answer(&request, payload).await;
     let mut response = answered.unwrap_or_else(|problem| problem.response());
+    edge.meter.count(response.status().as_u16(), begun.elapsed());
     let is_stopping = edge.requests.condition() == Condition::Stopping;
     let has_body = !matches!(*request.method(), Method::GET | Method::HEAD);
     if is_stopping || has_body && !body::was_read(&request) {
@@ -117,7 +122,8 @@ impl Edge {
             (known.check)(&payload).map_err(|error| Problem::new("bad-message", error.to_string()))?;
         }
         let once = once(request.headers())?;
-        let demand = Demand { handler, once, payload, ..self.of(function, key, wants) };
+        let trace = trace::of(request.headers());
+        let demand = Demand { handler, once, payload, trace, delay: query.delay, ..self.of(function, key, wants) };
         match self.demand(demand).await? {
             Reply::Answered(answer) => Ok(answered(known, answer)),
             Reply::Rejected(rejection) => Err(Problem::rejected(&rejection)),
@@ -125,7 +131,9 @@ impl Edge {
                 tracing::warn!(function = linked.spec.name, message, "a request could not be handled: {trouble}");
                 Err(trouble.into())
             }
-            Reply::Taken | Reply::State(_) | Reply::Resumed { .. } => Ok(HttpResponse::Accepted().finish()),
+            Reply::Taken | Reply::State(_) | Reply::Resumed { .. } | Reply::Deferred => {
+                Ok(HttpResponse::Accepted().finish())
+            }
         }
     }
 
@@ -161,7 +169,8 @@ impl Edge {
     fn of(&self, function: FunctionId, key: Vec<u8>, wants: Wants) -> Demand {
         // It is dropped well before the client is told that nobody knows.
         let patience = self.options.answer_time_max / 2;
-        Demand { function, handler: 0, wants, once: None, key, payload: Vec::new(), patience }
+        let deferral_max = self.options.answer_time_max;
+        Demand { deferral_max, ..Demand::new(function, wants, key, patience) }
     }
 
     async fn demand(&self, demand: Demand) -> Result<Reply, Problem> {
@@ -181,7 +190,7 @@ impl Edge {
             json!({
                 "function": function.spec.name,
                 "key": function.spec.key.to_string(),
-                "messages": function.spec.messages.iter().map(described).collect::<Vec<_>>(),
+                "messages": function.spec.messages.iter().map(view::handler).collect::<Vec<_>>(),
             })
         });
         functions.collect()
@@ -196,10 +205,10 @@ impl Edge {
 }
 
 /// What a demand is told.
-type Told = Result<Reply, Unanswered>;
+pub(crate) type Told = Result<Reply, Unanswered>;
 
 /// What came of a demand, as far as anybody knows by now.
-fn outcome(told: Result<Result<Told, RecvError>, Elapsed>) -> Result<Reply, Problem> {
+pub(crate) fn outcome(told: Result<Result<Told, RecvError>, Elapsed>) -> Result<Reply, Problem> {
     match told {
         Ok(Ok(told)) => Ok(told?),
         Ok(Err(_)) | Err(_) => Err(Unanswered::Unknown.into()),
@@ -250,29 +259,15 @@ pub(crate) fn check_once(once: &[u8]) -> Result<(), Problem> {
     Err(Problem::new("bad-idempotency-key", text))
 }
 
-fn described(handler: &MessageHandler) -> Value {
-    let access = match handler.access {
-        Access::Read => "read",
-        Access::Write => "write",
-    };
-    json!({
-        "message": handler.message,
-        "access": access,
-        "content": content(handler.encoding),
-        "answer": content(handler.answer_encoding),
-        "waits_for_event_time": handler.in_event_time_order,
-    })
-}
-
 fn answered(handler: &MessageHandler, answer: Vec<u8>) -> HttpResponse {
     HttpResponse::Ok().insert_header((header::CONTENT_TYPE, content(handler.answer_encoding))).body(answer)
 }
 
-fn json(value: &Value) -> HttpResponse {
+pub(crate) fn json(value: &Value) -> HttpResponse {
     HttpResponse::Ok().insert_header((header::CONTENT_TYPE, content(Encoding::Json))).body(value.to_string())
 }
 
-fn page(code: &str) -> Result<HttpResponse, Problem> {
+pub(crate) fn page(code: &str) -> Result<HttpResponse, Problem> {
     let known = CODES.iter().find(|known| known.name == code);
     let known = known.ok_or_else(|| Problem::new("not-found", "there is no such error code"))?;
     Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "text/markdown; charset=utf-8")).body(known.page))

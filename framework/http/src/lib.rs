@@ -31,15 +31,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 mod batch;
 mod body;
 mod edge;
+mod meter;
 mod path;
 mod problem;
 mod query;
 mod server;
+mod trace;
 
 pub use self::{
+    meter::Meter,
     problem::CODES,
     server::{Options, Server},
 };

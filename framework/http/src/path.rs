@@ -49,12 +49,21 @@ impl Place {
     }
 }
 
-fn text(part: &[u8]) -> Result<&str, Problem> {
+pub(crate) fn text(part: &[u8]) -> Result<&str, Problem> {
     std::str::from_utf8(part).map_err(|_| Problem::new("bad-path", "a part of the path is no UTF-8"))
 }
 
 /// Decodes a part of a path.
-fn decode(part: &str) -> Result<Vec<u8>, Problem> {
+pub(crate) fn decode(part: &str) -> Result<Vec<u8>, Problem> {
+    let decoded = unescape(part)?;
+    match decoded.as_slice() {
+        b"." | b".." => Err(Problem::new("bad-path", "`.` and `..` cannot be parts of a path, nor keys over HTTP")),
+        _ => Ok(decoded),
+    }
+}
+
+/// Decodes what is percent-encoded.
+pub(crate) fn unescape(part: &str) -> Result<Vec<u8>, Problem> {
     let mut decoded = Vec::with_capacity(part.len());
     let mut bytes = part.bytes();
     while let Some(byte) = bytes.next() {
@@ -68,10 +77,7 @@ fn decode(part: &str) -> Result<Vec<u8>, Problem> {
         };
         decoded.push(high << 4 | low);
     }
-    match decoded.as_slice() {
-        b"." | b".." => Err(Problem::new("bad-path", "`.` and `..` cannot be parts of a path, nor keys over HTTP")),
-        _ => Ok(decoded),
-    }
+    Ok(decoded)
 }
 
 fn hex(digit: u8) -> Option<u8> {

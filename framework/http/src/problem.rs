@@ -42,6 +42,7 @@ macro_rules! codes {
 
 codes! {
     "answers-full" 503 "no more answers can be remembered";
+    "audit-failed" 503 "the change cannot be written down, so it is not made";
     "bad-batch" 400 "a line of the batch is wrong";
     "bad-body" 400 "the body could not be read to its end";
     "bad-content-type" 415 "the body is not of the kind that the message has";
@@ -53,6 +54,7 @@ codes! {
     "bad-query" 400 "the query cannot be read";
     "body-too-large" 413 "the body is too large";
     "expired" 503 "the request waited for too long and was not begun";
+    "forbidden" 403 "the admin interface does not take this request without a token";
     "handler-fault" 500 "the handler is broken";
     "idempotency-key-reused" 422 "the idempotency key was used for another request";
     "key-not-parked" 409 "the key is not parked";
@@ -60,11 +62,16 @@ codes! {
     "no-state" 404 "the key has no state";
     "not-found" 404 "there is nothing at this path";
     "not-ready" 503 "the app takes no requests at the moment";
+    "not-replayed" 409 "the dead letter cannot be handed in once more";
+    "not-stored" 503 "the pause cannot be stored";
     "outcome-unknown" 504 "nobody knows whether the request was done";
     "overloaded" 503 "too many requests are pending";
+    "paused" 503 "the function is paused, or one that it leads to";
     "rejected" 400 "the handler said no";
     "slow-body" 408 "the body came too slowly";
+    "unauthorized" 401 "the request has no token, or another one";
     "unknown-function" 404 "the app has no such function";
+    "unknown-ingress" 404 "the app has no such ingress";
     "unknown-message" 404 "the function does not take such a message";
     "waits-for-event-time" 400 "the message waits for its event time";
 }
@@ -138,6 +145,9 @@ impl Problem {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.insert_header((header::RETRY_AFTER, RETRY_AFTER));
         }
+        if status == StatusCode::UNAUTHORIZED {
+            response.insert_header((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+        }
         if let Some(allow) = self.allow {
             response.insert_header((header::ALLOW, allow));
         }
@@ -151,6 +161,7 @@ impl From<Unanswered> for Problem {
             Unanswered::Overloaded => "overloaded",
             Unanswered::Expired => "expired",
             Unanswered::NotRunning => "not-ready",
+            Unanswered::Paused => "paused",
             Unanswered::Unknown => "outcome-unknown",
         };
         Self::new(code, unanswered.to_string())
@@ -200,6 +211,9 @@ mod tests {
             include_str!("body.rs"),
             include_str!("edge.rs"),
             include_str!("path.rs"),
+            include_str!("admin/audit.rs"),
+            include_str!("admin/guard.rs"),
+            include_str!("admin/mod.rs"),
             include_str!("query.rs"),
             include_str!("problem.rs"),
         ];

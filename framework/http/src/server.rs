@@ -8,10 +8,13 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{App, HttpServer, dev::ServerHandle, rt::System, web};
+use actix_web::{App, FromRequest, Handler, HttpServer, Responder, dev::ServerHandle, rt::System, web};
 use statefn_core::{ports::requests::Requests, program::Program};
 
-use crate::edge::{BODY_BYTES_MAX, Edge, handle};
+use crate::{
+    edge::{BODY_BYTES_MAX, Edge, handle},
+    meter::Meter,
+};
 
 /// How long open connections may take to end once the server is to stop, in seconds.
 const STOP_SECONDS_MAX: u64 = 5;
@@ -66,15 +69,26 @@ impl Server {
         options: Options,
         program: Arc<Program>,
         requests: Arc<dyn Requests>,
+        meter: &Arc<Meter>,
     ) -> io::Result<Self> {
         check(&options)?;
+        let edge = web::Data::new(Edge { meter: Arc::clone(meter), program, requests, options });
+        let limits = edge.options.clone();
+        Self::run("statefn-http", listen, move |listener| serve(listener, &limits, edge, handle))
+    }
+
+    /// Starts a thread that serves; `server` makes its server.
+    pub(crate) fn run(
+        name: &str,
+        listen: SocketAddr,
+        server: impl FnOnce(TcpListener) -> io::Result<actix_web::dev::Server> + Send + 'static,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(listen)?;
         let address = listener.local_addr()?;
-        let edge = web::Data::new(Edge { program, requests, options });
         let (sender, receiver) = channel();
         let run = move || {
             System::new().block_on(async move {
-                let server = server(listener, &edge);
+                let server = server(listener);
                 let server = match server {
                     Ok(server) => server,
                     Err(error) => {
@@ -88,7 +102,7 @@ impl Server {
                 server.await
             })
         };
-        let thread = std::thread::Builder::new().name("statefn-http".into()).spawn(run)?;
+        let thread = std::thread::Builder::new().name(name.into()).spawn(run)?;
         match receiver.recv() {
             Ok(handle) => Ok(Self { address, handle, thread }),
             Err(_) => {
@@ -118,7 +132,7 @@ impl fmt::Debug for Server {
     }
 }
 
-fn check(options: &Options) -> io::Result<()> {
+pub(crate) fn check(options: &Options) -> io::Result<()> {
     let wrong = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     if !(1..=BODY_BYTES_MAX).contains(&options.body_bytes_max) {
         return wrong(format!("`body_bytes_max` is {}: it must be 1 to {BODY_BYTES_MAX}", options.body_bytes_max));
@@ -129,10 +143,20 @@ fn check(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-fn server(listener: TcpListener, edge: &web::Data<Edge>) -> io::Result<actix_web::dev::Server> {
-    let options = edge.options.clone();
-    let edge = edge.clone();
-    let app = move || App::new().app_data(edge.clone()).default_service(web::to(handle));
+/// A server that answers every request by `handler`, which is given `data`.
+pub(crate) fn serve<D, H, A>(
+    listener: TcpListener,
+    options: &Options,
+    data: web::Data<D>,
+    handler: H,
+) -> io::Result<actix_web::dev::Server>
+where
+    D: Send + Sync + 'static,
+    A: FromRequest + 'static,
+    H: Handler<A> + Send,
+    H::Output: Responder + 'static,
+{
+    let app = move || App::new().app_data(data.clone()).default_service(web::to(handler.clone()));
     let server = HttpServer::new(app)
         .workers(options.threads)
         .max_connections(options.connections_max.div_ceil(options.threads))

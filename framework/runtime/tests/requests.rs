@@ -115,6 +115,7 @@ fn plan(data: &Path) -> Plan {
         snapshot_tail_bytes: 1 << 20,
         segment_bytes: 1 << 20,
         answers_kept: Duration::from_secs(3600),
+        spans: None,
         handler_time_limit: Duration::from_secs(600),
         parked: ParkedLimits::default(),
         egress_backlog_bytes_max: 256 << 20,
@@ -161,7 +162,7 @@ impl Service {
 
 fn demand(key: &str, wants: Wants, payload: &str) -> Demand {
     let patience = Duration::from_secs(60);
-    Demand { function: 0, handler: 0, wants, once: None, key: key.into(), payload: payload.into(), patience }
+    Demand { payload: payload.into(), ..Demand::new(0, wants, key.into(), patience) }
 }
 
 fn answered(sum: u64) -> Result<Reply, Unanswered> {

@@ -76,6 +76,8 @@ table! {
         pub parked: ParkedSettings,
         /// Where it listens for HTTP, and what it takes.
         pub http: HttpSettings,
+        /// Where it listens for those who look after it.
+        pub admin: AdminSettings,
         /// Where each ingress reads, by its name; a generator needs none.
         pub ingress: BTreeMap<String, IngressSettings>,
         /// Where each egress writes, by its name.
@@ -110,6 +112,22 @@ table! {
         pub answers_kept: Option<Duration> = "`1h`",
         /// How many threads serve connections.
         pub threads: Option<usize> = "`1`",
+    }
+}
+
+table! {
+    /// Where an app listens for those who look after it: the admin interface and the metrics.
+    ///
+    /// ```
+    /// use statefn::{Settings, settings::Secret};
+    /// let settings = Settings::from_toml("[admin]\nlisten = \"0.0.0.0:9090\"\ntoken = \"open sesame\"").unwrap();
+    /// assert_eq!(settings.admin.token, Some(Secret::new("open sesame")));
+    /// ```
+    pub struct AdminSettings {
+        /// The address of the admin interface and the metrics; port 0 is one that is free. Without it there is none.
+        pub listen: Option<SocketAddr> = "none",
+        /// What every request to it has to show. Without it `listen` must be a loopback address.
+        pub token: Option<Secret> = "none",
     }
 }
 

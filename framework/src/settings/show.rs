@@ -225,6 +225,8 @@ mod tests {
                 "http.answer_time_max 30s the default",
                 "http.answers_kept 1h the default",
                 "http.threads 1 the default",
+                "admin.listen - the default",
+                "admin.token - the default",
                 "ingress.sales.path sales.csv.gz the program",
                 "ingress.sales.paths - the default",
                 "ingress.sales.format csv the default",
@@ -249,7 +251,7 @@ mod tests {
                 &json!("the variable `STATEFN_COMMIT_INTERVAL`")
             )
         );
-        assert_eq!(at(21).1, &serde_json::Value::Null);
-        assert_eq!((at(0).2, at(24).2), (&json!("program"), &json!("command line")));
+        assert_eq!(at(23).1, &serde_json::Value::Null);
+        assert_eq!((at(0).2, at(26).2), (&json!("program"), &json!("command line")));
     }
 }

@@ -10,10 +10,14 @@ use statefn_core::{
     Address, Egress, Key, Message,
     dead_letter::DeadLetter,
     egress::DEAD_LETTERS,
+    envelope::opened,
     function::{Function, MessageTo, Target, TimerOf},
     program::Program,
     shard::{
-        frame::{MessageRef, PENDING_MESSAGE},
+        frame::{
+            MessageRef, PENDING_DELAYED, PENDING_EVENT_TIMER, PENDING_MESSAGE, PENDING_PROCESSING_TIMER,
+            PENDING_REARMED,
+        },
         image::{Image, Parked},
     },
 };
@@ -126,7 +130,7 @@ impl<'a> Committed<'a> {
                 }
             }
             image.carried().for_each(&mut take);
-            let waiting = image.pending().filter(|pending| pending.kind == PENDING_MESSAGE);
+            let waiting = image.pending().filter(|pending| matches!(pending.kind, PENDING_MESSAGE | PENDING_DELAYED));
             waiting.for_each(|pending| take(pending.message));
             let parked = image.parked().flat_map(|(.., parked)| parked.calls());
             parked.filter(|(is_timer, _)| !is_timer).for_each(|(_, message)| take(message));
@@ -143,7 +147,8 @@ impl<'a> Committed<'a> {
         let mut found = Vec::new();
         for image in self.images() {
             let mut take = |message: MessageRef<'_>| take::<F, M>(image, &message, &mut found);
-            let set = image.pending().filter(|pending| pending.kind != PENDING_MESSAGE);
+            let is_timer = |kind| matches!(kind & !PENDING_REARMED, PENDING_EVENT_TIMER | PENDING_PROCESSING_TIMER);
+            let set = image.pending().filter(|pending| is_timer(pending.kind));
             set.for_each(|pending| take(pending.message));
             let parked = image.parked().flat_map(|(.., parked)| parked.calls());
             parked.filter(|(is_timer, _)| *is_timer).for_each(|(_, message)| take(message));
@@ -210,8 +215,9 @@ impl fmt::Debug for Committed<'_> {
 }
 
 fn take<T: Target, M: Message>(image: &Image, message: &MessageRef<'_>, found: &mut Vec<(T::Key, M)>) {
-    if image.name(message.function) == T::NAME && image.name(message.message) == M::NAME {
-        found.push((read_key(message.key), decode(message.payload)));
+    let (name, payload) = opened(image.name(message.message), message.payload);
+    if image.name(message.function) == T::NAME && name == M::NAME {
+        found.push((read_key(message.key), decode(payload)));
     }
 }
 

@@ -34,6 +34,7 @@ pub use statefn_sim::{random::Random, report::Report};
 
 use super::{
     committed::Committed,
+    sequential::Sequential,
     shrink,
     trial::{Broken, Checks, Input, Trial},
 };
@@ -116,8 +117,9 @@ pub fn simulate(app: impl Fn() -> App + 'static) -> Simulation {
         inputs: Vec::new(),
         generated: Vec::new(),
         clients: Vec::new(),
-        checks: Checks { running: Vec::new(), at_end: Vec::new() },
+        checks: Checks { running: Vec::new(), at_end: Vec::new(), histories: Vec::new() },
         linger_ms: 0,
+        is_live: false,
     }
 }
 
@@ -153,6 +155,7 @@ pub struct Simulation {
     clients: Vec<Calls>,
     checks: Checks,
     linger_ms: i64,
+    is_live: bool,
 }
 
 impl Simulation {
@@ -208,9 +211,11 @@ impl Simulation {
     }
 
     /// Adds a client: it calls these handlers, one after the other, at random moments as long as there
-    /// are faults, and never twice; see [`Committed::requests`].
+    /// are faults; see [`Committed::requests`].
     ///
-    /// Another call is another client. `random` must be the only source of chance.
+    /// A call that changes something has an idempotency key: a client that is not answered in time asks again
+    /// with the same key, until it is answered or gives up. Another call of this is another client. `random`
+    /// must be the only source of chance.
     #[must_use]
     pub fn requests<T: Target, M: MessageTo<T>>(
         mut self,
@@ -224,6 +229,28 @@ impl Simulation {
         };
         self.clients.push(Box::new(move |random| calls(random).iter().map(asked).collect()));
         self
+    }
+
+    /// Checks at the end that the requests to each key of a function are linearizable: that there is an
+    /// order of them, within the times from call to answer, in which `function` gives the same answers.
+    ///
+    /// Nothing but requests, and what [`Sequential::sends`] tells of, may change what the function answers.
+    #[must_use]
+    pub fn linearizable<T, S>(mut self, function: Sequential<T, S>) -> Self
+    where
+        T: Target,
+        S: Default + Clone + Ord + fmt::Debug + 'static,
+    {
+        self.checks.histories.push(Box::new(move |history| function.check(history)));
+        self
+    }
+
+    /// Makes the app a service, as one that listens for requests is: event time follows the clock where
+    /// nothing holds it back, a request happens when it comes, and the input never ends. Timers fire as
+    /// far as the clock comes, see [`Self::linger`].
+    #[must_use]
+    pub fn live(self) -> Self {
+        Self { is_live: true, ..self }
     }
 
     /// Lets only these kinds of faults happen; all if not given. A world has some of them.
@@ -335,7 +362,15 @@ impl Simulation {
         });
         let inputs = given.chain(generated.iter().cloned()).collect();
         let clients = self.clients.iter().map(|client| client(&mut random.fork())).collect();
-        Trial { app: &*self.app, plan, inputs, clients, checks: &self.checks, linger_ms: self.linger_ms }
+        Trial {
+            app: &*self.app,
+            plan,
+            inputs,
+            clients,
+            checks: &self.checks,
+            linger_ms: self.linger_ms,
+            is_live: self.is_live,
+        }
     }
 
     fn failure(&self, trial: Trial<'_>, broken: Broken) -> Failure {

@@ -16,6 +16,7 @@ use statefn_core::{
 };
 use statefn_sim::{
     check::Audit,
+    linear::Operation,
     plan::Plan,
     random::Random,
     report::Report,
@@ -29,10 +30,14 @@ use crate::App;
 /// A check of the user.
 pub(super) type Check = Box<dyn Fn(&Committed<'_>)>;
 
+/// A check of what clients saw.
+pub(super) type HistoryCheck = Box<dyn Fn(&[Operation<Asked, Reply>]) -> Result<(), String>>;
+
 /// What is checked in each world.
 pub(super) struct Checks {
     pub(super) running: Vec<Check>,
     pub(super) at_end: Vec<Check>,
+    pub(super) histories: Vec<HistoryCheck>,
 }
 
 /// The records of one partition of an ingress.
@@ -63,6 +68,7 @@ pub(super) struct Trial<'a> {
     pub(super) clients: Vec<Vec<Asked>>,
     pub(super) checks: &'a Checks,
     pub(super) linger_ms: i64,
+    pub(super) is_live: bool,
 }
 
 /// Who found that something is wrong.
@@ -201,6 +207,10 @@ impl Workload for Running<'_> {
         Ok(())
     }
 
+    fn is_live(&self) -> bool {
+        self.trial.is_live
+    }
+
     fn lingers_ms(&self) -> i64 {
         self.trial.linger_ms
     }
@@ -215,7 +225,11 @@ impl Workload for Running<'_> {
     }
 
     fn check_end(&self, end: &End<'_>) -> Result<(), String> {
-        self.check(By::AtEnd, &self.trial.checks.at_end, end.program, end.audit)
+        self.check(By::AtEnd, &self.trial.checks.at_end, end.program, end.audit)?;
+        self.trial.checks.histories.iter().try_for_each(|check| {
+            let found = quietly(|| check(end.history)).unwrap_or_else(|panic| Err(format!("a check panicked{panic}")));
+            found.inspect_err(|_| self.by.set(By::AtEnd))
+        })
     }
 
     fn tell(&self, step: u64, ms: i64, what: fmt::Arguments<'_>) {

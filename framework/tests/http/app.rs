@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use statefn::{
     prelude::*,
     run::{End, Running, Summary},
-    settings::HttpSettings,
+    settings::{AdminSettings, HttpSettings},
 };
 use uuid::Uuid;
 
@@ -176,9 +176,14 @@ impl Service {
     }
 
     pub(crate) fn start_with(data: &Path, http: HttpSettings) -> Self {
+        let listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        Self::start_as(data, http, AdminSettings { listen, token: None })
+    }
+
+    pub(crate) fn start_as(data: &Path, http: HttpSettings, admin: AdminSettings) -> Self {
         let http = HttpSettings { listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))), ..http };
-        let settings =
-            Settings { data: Some(data.into()), shards: Some(8), threads: Some(2), http, ..Settings::default() };
+        let (shards, threads) = (Some(8), Some(2));
+        let settings = Settings { data: Some(data.into()), shards, threads, http, admin, ..Settings::default() };
         let running = app().settings(settings).start().expect("the app starts");
         let address = running.http_address().expect("it listens");
         let service = Self { running, address };
@@ -192,6 +197,11 @@ impl Service {
 
     pub(crate) fn client(&self) -> Client {
         Client::connect(self.address)
+    }
+
+    /// A client of the admin interface.
+    pub(crate) fn admin(&self) -> Client {
+        Client::connect(self.running.admin_address().expect("it listens"))
     }
 
     /// Stops it as SIGTERM does.

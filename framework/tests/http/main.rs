@@ -1,5 +1,6 @@
 //! An app as a service, over real sockets.
 
+mod admin;
 mod app;
 mod client;
 mod hostile;

@@ -11,5 +11,6 @@ pub mod store;
 pub mod clock;
 pub mod egress;
 pub mod ingress;
+pub mod inspect;
 pub mod membership;
 pub mod requests;

@@ -13,8 +13,10 @@ use std::{fmt, time::Duration};
 use thiserror::Error;
 
 use crate::{
+    envelope::Trace,
     program::FunctionId,
     shard::{Reply, Wants},
+    time::EventTime,
 };
 
 /// What an edge wants of a key.
@@ -32,8 +34,40 @@ pub struct Demand {
     pub key: Vec<u8>,
     /// The message's bytes.
     pub payload: Vec<u8>,
+    /// Its event time; `EventTime::MIN` if it happens now.
+    pub time: EventTime,
+    /// Whether the handler is one of timers; only a dead letter that is replayed may be that.
+    pub is_timer: bool,
     /// How long it may wait until it is begun.
     pub patience: Duration,
+    /// How long its answer may take if the handler gives it later than its call; then it is unknown.
+    pub deferral_max: Duration,
+    /// How long a message that is to be committed waits before it is handled.
+    pub delay: Duration,
+    /// Its place in a trace, if it is part of one.
+    pub trace: Option<Trace>,
+}
+
+impl Demand {
+    /// A demand that is begun within `patience`, or not at all: of the function's first handler, with an
+    /// empty message, no idempotency key, no delay and no trace.
+    #[must_use]
+    pub fn new(function: FunctionId, wants: Wants, key: Vec<u8>, patience: Duration) -> Self {
+        Self {
+            function,
+            handler: 0,
+            wants,
+            once: None,
+            key,
+            payload: Vec::new(),
+            time: EventTime::MIN,
+            is_timer: false,
+            patience,
+            deferral_max: 2 * patience,
+            delay: Duration::ZERO,
+            trace: None,
+        }
+    }
 }
 
 /// Takes the outcome of a demand, on any thread; it must not wait.
@@ -51,6 +85,9 @@ pub enum Unanswered {
     /// The app starts or stops; nothing was done.
     #[error("the app does not run at the moment: try again later")]
     NotRunning,
+    /// Somebody has paused the function, or one that it leads to; nothing was done.
+    #[error("the function is paused, or one that it leads to: `resume` lets it go on")]
+    Paused,
     /// It may have been done, or not.
     #[error("nobody knows whether the request was done")]
     Unknown,

@@ -11,6 +11,8 @@
 //! Deliberately absent: what the bytes mean, and their exact length: a stretch reads as its whole
 //! slot, behind its bytes stands anything.
 
+use std::ops::Range;
+
 /// Slots of a page are numbered by the low bits of a place.
 const SLOT_BITS: u32 = 8;
 /// The largest place: what is above is the owner's.
@@ -159,7 +161,18 @@ impl Slab {
 
     /// Every slot that is in use.
     pub(super) fn slots(&self) -> impl Iterator<Item = &[u8]> {
-        self.pages.iter().filter(|page| page.used > 0).flat_map(|page| {
+        self.slots_of(0..self.pages.len())
+    }
+
+    /// How many pages there are, those that are given back included.
+    pub(super) fn pages(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// Every slot of some pages that is in use.
+    pub(super) fn slots_of(&self, pages: Range<usize>) -> impl Iterator<Item = &[u8]> {
+        let pages = pages.start.min(self.pages.len())..pages.end.min(self.pages.len());
+        self.pages[pages].iter().filter(|page| page.used > 0).flat_map(|page| {
             let mut is_free = [false; 1 << SLOT_BITS];
             let mut free = page.free;
             while free != NO_SLOT {

@@ -117,15 +117,17 @@ impl Writer {
         }
     }
 
-    /// Writes what is left; tries again for as long as the run is not stopped.
+    /// Writes what is left; tries again for as long as the run is not stopped. Returns whether that was
+    /// everything: what webhooks were not given yet is left to the next start.
     fn finish(&mut self) -> bool {
+        self.egress.stop_deliveries();
         while !self.sync() {
             if self.halt.is_stopped() {
                 return false;
             }
             std::thread::sleep(RETRY_INTERVAL);
         }
-        true
+        !self.egress.is_delivering()
     }
 
     /// Takes a request in; returns whether it is the last.
@@ -147,11 +149,13 @@ impl Writer {
     fn sync(&mut self) -> bool {
         let synced = self.egress.sync();
         let status = &self.switchboard.status;
+        let delivering = self.egress.delivering_bytes();
         let left = match &synced {
-            Ok(()) => 0,
+            Ok(()) => delivering,
             // What the others have written is behind them.
-            Err(_) => self.backlog.min(self.egress.buffered_bytes()),
+            Err(_) => delivering + self.egress.buffered_bytes(),
         };
+        let left = left.min(self.backlog);
         status.egress_backlog_bytes.fetch_sub(self.backlog - left, Ordering::Relaxed);
         self.backlog = left;
         status.is_egress_down.store(synced.is_err(), Ordering::Relaxed);

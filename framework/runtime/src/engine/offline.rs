@@ -95,7 +95,8 @@ impl Offline {
         for some in asked.chunks(REQUESTS_AT_A_TIME) {
             for Asked { wants, once, calls } in some {
                 let shard = shard_of(calls.calls[0].hash, self.shards);
-                let request = Request { id: self.requests, wants: *wants, once: once.clone(), calls: calls.clone() };
+                let request = Request::for_answer(self.requests, calls.clone());
+                let request = Request { wants: *wants, once: once.clone(), ..request };
                 self.pipeline.request(shard, &request, MachineClock.now());
                 self.requests += 1;
             }

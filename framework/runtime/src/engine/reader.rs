@@ -44,6 +44,7 @@ use statefn_core::{
 use super::{
     InputPlace, Plan, RunError,
     coordinator::{Notice, spawn},
+    pauses::Pauses,
     shard_host::{Event, Share, Switchboard},
 };
 use crate::{
@@ -96,6 +97,7 @@ pub(crate) struct Readers {
     stopped: AtomicBool,
     /// How many threads read at this moment.
     reading: AtomicUsize,
+    pauses: Option<Arc<Pauses>>,
 }
 
 struct Partition {
@@ -168,7 +170,12 @@ impl Readers {
     ///
     /// # Errors
     /// If one of them cannot be read; nothing was read then.
-    pub(super) fn open(plan: &Plan, shards: &[Shard], hosts: usize) -> Result<Self, SourceError> {
+    pub(super) fn open(
+        plan: &Plan,
+        shards: &[Shard],
+        hosts: usize,
+        pauses: Option<&Arc<Pauses>>,
+    ) -> Result<Self, SourceError> {
         let mut partitions = Vec::new();
         for (place, input) in plan.inputs.iter().enumerate() {
             let pace = Arc::new(Pace::new(input.records_per_second));
@@ -199,7 +206,7 @@ impl Readers {
         }
         let open = AtomicUsize::new(partitions.len());
         let (stopped, reading) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Ok(Self { partitions, open, stopped, reading })
+        Ok(Self { partitions, open, stopped, reading, pauses: pauses.cloned() })
     }
 
     /// Starts the threads of the generators; each ends with its records, or when reading stops.
@@ -252,7 +259,8 @@ impl Readers {
     }
 
     fn read_first_of(&self, mut order: Vec<&Partition>, switchboard: &Switchboard) -> Attempt {
-        order.retain(|partition| partition.may_be_read());
+        let is_held = |place| self.pauses.as_ref().is_some_and(|pauses| pauses.holds_ingress(place));
+        order.retain(|partition| partition.may_be_read() && !is_held(partition.place));
         order.sort_by_key(|partition| partition.turns.load(Ordering::Relaxed));
         let mut attempt = Attempt::Nothing;
         for partition in order {

@@ -20,19 +20,26 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use statefn_core::{
     address::{ShardId, murmur2, shard_of},
     effect::{Call, Calls},
-    ports::requests::{Condition, Demand, Requests, Tell, Unanswered},
+    function::Access,
+    pipeline::Pipeline,
+    ports::{
+        inspect::Partition,
+        requests::{Condition, Demand, Requests, Tell, Unanswered},
+    },
+    program::{MessageHandler, Program},
     shard::{Answer, Reply, Request, Wants},
-    time::EventTime,
 };
 
 use super::{
     Plan, Status,
+    pauses::Pauses,
+    questions::{Asked, Questions, partitions_of},
     shard_host::{Event, Switchboard},
 };
 
@@ -44,10 +51,14 @@ const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Takes requests for the hosts of a run; clones are the same intake.
 #[derive(Clone)]
 pub struct Intake {
-    doors: Arc<Vec<Arc<Door>>>,
-    shards: u32,
+    pub(super) doors: Arc<Vec<Arc<Door>>>,
+    pub(super) shards: u32,
     condition: Arc<AtomicU8>,
-    status: Arc<Status>,
+    pub(super) status: Arc<Status>,
+    pub(super) pauses: Arc<Pauses>,
+    pub(super) inputs: Arc<Vec<Vec<Partition>>>,
+    program: Arc<Program>,
+    is_live: bool,
 }
 
 impl Intake {
@@ -67,7 +78,37 @@ impl Intake {
             shards: plan.shards,
             condition: Arc::new(AtomicU8::new(Condition::Starting as u8)),
             status: Arc::clone(status),
+            pauses: Arc::new(Pauses::of(plan)),
+            inputs: Arc::new(partitions_of(plan)),
+            program: Arc::clone(&plan.program),
+            is_live: true,
         }
+    }
+
+    /// The same for an app that is only looked into and repaired from outside: its event time does not
+    /// follow the clock, and it ends with its input.
+    #[must_use]
+    pub fn beside(self) -> Self {
+        Self { is_live: false, ..self }
+    }
+
+    /// Whether requests may come at any time.
+    pub(super) fn is_live(&self) -> bool {
+        self.is_live
+    }
+
+    pub(super) fn pauses(&self) -> &Arc<Pauses> {
+        &self.pauses
+    }
+
+    /// Whether a demand is new work for a function that is held.
+    fn is_held(&self, demand: &Demand) -> bool {
+        let is_message = matches!(demand.wants, Wants::Answer | Wants::Commit | Wants::Replay);
+        let handlers = &self.program.functions[usize::from(demand.function)].spec.messages;
+        let is_write = |handler: &MessageHandler| handler.access == Access::Write;
+        is_message
+            && self.pauses.holds_function(demand.function)
+            && handlers.get(usize::from(demand.handler)).is_none_or(is_write)
     }
 
     pub(super) fn door(&self, host: usize) -> Arc<Door> {
@@ -90,6 +131,8 @@ impl Intake {
     pub(super) fn send_away(&self) {
         let waiting: Vec<Waiting> =
             self.doors.iter().flat_map(|door| std::mem::take(&mut door.lock().waiting)).collect();
+        let asked: Vec<Asked> = self.doors.iter().flat_map(|door| std::mem::take(&mut door.lock().questions)).collect();
+        drop(asked);
         waiting.into_iter().for_each(|waiting| waiting.place.tell(Err(Unanswered::NotRunning)));
     }
 }
@@ -102,6 +145,9 @@ impl fmt::Debug for Intake {
 
 impl Requests for Intake {
     fn demand(&self, demand: Demand, tell: Tell) {
+        if self.is_held(&demand) {
+            return tell(Err(Unanswered::Paused));
+        }
         let hash = murmur2(&demand.key);
         let shard = shard_of(hash, self.shards);
         let door = &self.doors[shard as usize % self.doors.len()];
@@ -131,21 +177,24 @@ impl Requests for Intake {
 pub(super) struct Door {
     inside: Mutex<Inside>,
     /// Requests that are not told yet, and their bytes.
-    pending: AtomicUsize,
-    bytes: AtomicUsize,
+    pub(super) pending: AtomicUsize,
+    pub(super) bytes: AtomicUsize,
+    /// Questions that are not told yet.
+    pub(super) asked: AtomicUsize,
     pending_max: usize,
     bytes_max: usize,
 }
 
 #[derive(Default)]
-struct Inside {
+pub(super) struct Inside {
     waiting: Vec<Waiting>,
+    pub(super) questions: Vec<Asked>,
     /// The hosts; none while requests are refused.
-    switchboard: Option<Arc<Switchboard>>,
+    pub(super) switchboard: Option<Arc<Switchboard>>,
 }
 
 impl Door {
-    fn lock(&self) -> MutexGuard<'_, Inside> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inside> {
         // Nothing that holds the lock can leave what it guards half-changed.
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -220,21 +269,38 @@ pub(super) struct Desk {
     /// Those that are not applied yet.
     waiting: VecDeque<Waiting>,
     /// Those whose answers wait for their commit.
-    applied: HashMap<u64, Place>,
+    applied: HashMap<u64, (Place, Duration)>,
+    /// Those whose handlers answer later, and until when they wait.
+    deferred: HashMap<u64, (Place, Instant)>,
     /// Answers that may be told.
     answers: Vec<Answer>,
     next: u64,
+    questions: Questions,
 }
 
 impl Desk {
     pub(super) fn new(door: Arc<Door>) -> Self {
-        Self { door, waiting: VecDeque::new(), applied: HashMap::new(), answers: Vec::new(), next: 0 }
+        Self {
+            door,
+            waiting: VecDeque::new(),
+            applied: HashMap::new(),
+            deferred: HashMap::new(),
+            answers: Vec::new(),
+            next: 0,
+            questions: Questions::default(),
+        }
     }
 
     /// Takes in what waits at the door.
     pub(super) fn take_in(&mut self) {
-        let waiting = std::mem::take(&mut self.door.lock().waiting);
-        self.waiting.extend(waiting);
+        let mut inside = self.door.lock();
+        self.waiting.extend(std::mem::take(&mut inside.waiting));
+        self.questions.take_in(std::mem::take(&mut inside.questions));
+    }
+
+    /// Looks on into questions for a while; returns whether there is more to look for.
+    pub(super) fn look(&mut self, pipeline: &Pipeline) -> bool {
+        !self.questions.is_empty() && self.questions.go_on(pipeline)
     }
 
     /// The next request to be applied; `owns` says whether its shard is here.
@@ -251,11 +317,20 @@ impl Desk {
                 place.tell(Err(Unanswered::NotRunning));
             } else {
                 self.next += 1;
-                self.applied.insert(self.next, place);
+                self.applied.insert(self.next, (place, demand.deferral_max));
                 let mut calls = Calls::default();
-                let call = Call::message(demand.function, demand.handler, hash, EventTime::MIN);
+                let call = Call::message(demand.function, demand.handler, hash, demand.time);
+                let call = Call { is_timer: demand.is_timer, ..call };
                 calls.push(call, &demand.key, &demand.payload);
-                return Some((shard, Request { id: self.next, wants: demand.wants, once: demand.once, calls }));
+                let request = Request {
+                    id: self.next,
+                    wants: demand.wants,
+                    once: demand.once,
+                    calls,
+                    delay_ms: u64::try_from(demand.delay.as_millis()).unwrap_or(u64::MAX),
+                    trace: demand.trace,
+                };
+                return Some((shard, request));
             }
         }
     }
@@ -271,10 +346,27 @@ impl Desk {
     /// Tells the answers that came, outside of everything else that a host does.
     pub(super) fn tell(&mut self) {
         for Answer { request, reply } in self.answers.drain(..) {
-            if let Some(place) = self.applied.remove(&request) {
-                place.tell(Ok(reply));
+            let applied = self.applied.remove(&request);
+            match reply {
+                Reply::Deferred => {
+                    let deferred = applied.map(|(place, longest)| (place, Instant::now() + longest));
+                    self.deferred.extend(deferred.map(|deferred| (request, deferred)));
+                }
+                reply => {
+                    let deferred = self.deferred.remove(&request).map(|(place, _)| place);
+                    let place = applied.map(|(place, _)| place).or(deferred);
+                    place.into_iter().for_each(|place| place.tell(Ok(reply.clone())));
+                }
             }
         }
+    }
+
+    /// Sends away those who have waited long enough for an answer that comes later; all of them, if the
+    /// host stops. They ask again with their idempotency keys.
+    pub(super) fn send_away_deferred(&mut self, is_stopping: bool) {
+        let now = Instant::now();
+        // Dropped, they are told that nobody knows.
+        self.deferred.retain(|_, (_, until)| !is_stopping && now < *until);
     }
 
     /// Whether nobody waits, neither here nor at the door.
@@ -294,14 +386,15 @@ impl Drop for Desk {
 mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
+
     use super::*;
 
     fn waiting(door: &Arc<Door>) -> (Waiting, Receiver<Result<Reply, Unanswered>>) {
         let (teller, told) = channel();
         let tell: Tell = Box::new(move |outcome| teller.send(outcome).expect("the test waits"));
-        let patience = std::time::Duration::from_secs(60);
+        let patience = Duration::from_secs(60);
         let (key, payload) = (vec![1], vec![2]);
-        let demand = Demand { function: 0, handler: 0, wants: Wants::Answer, once: None, key, payload, patience };
+        let demand = Demand { payload, ..Demand::new(0, Wants::Answer, key, patience) };
         let Ok(place) = door.place(2, tell) else { panic!("there is room") };
         (Waiting { shard: 0, hash: 0, until: Instant::now() + patience, demand, place }, told)
     }

@@ -32,11 +32,15 @@ pub struct Status {
     pub(crate) trims: AtomicU64,
     /// Snapshots that were stored.
     pub(crate) snapshots: AtomicU64,
+    /// Attempts of activities, and those of them that failed and are repeated.
+    pub(crate) activity_attempts: AtomicU64,
+    pub(crate) activity_retries: AtomicU64,
     /// Whether a disk takes nothing at the moment.
     pub(crate) is_blocked: AtomicBool,
     /// By host: what its shards did, and what they have.
     hosts: Mutex<Vec<(Counters, Held)>>,
-    commits: Mutex<Histogram<u64>>,
+    /// How long commits took, and together, in microseconds.
+    commits: Mutex<(Histogram<u64>, u64)>,
 }
 
 impl Status {
@@ -56,9 +60,11 @@ impl Status {
             is_egress_down: AtomicBool::new(false),
             trims: AtomicU64::new(0),
             snapshots: AtomicU64::new(0),
+            activity_attempts: AtomicU64::new(0),
+            activity_retries: AtomicU64::new(0),
             is_blocked: AtomicBool::new(false),
             hosts: Mutex::default(),
-            commits: Mutex::new(Histogram::new_with_bounds(1, COMMIT_US_MAX, 3).expect("the bounds are valid")),
+            commits: Mutex::new((Histogram::new_with_bounds(1, COMMIT_US_MAX, 3).expect("the bounds are valid"), 0)),
         }
     }
 
@@ -110,7 +116,7 @@ impl Status {
     /// How long commits took: from the first input of an epoch to its confirmation.
     #[must_use]
     pub fn commit_latency(&self) -> Latency {
-        let commits = lock(&self.commits);
+        let (commits, _) = &*lock(&self.commits);
         Latency {
             p50_us: commits.value_at_quantile(0.5),
             p99_us: commits.value_at_quantile(0.99),
@@ -127,7 +133,15 @@ impl Status {
     }
 
     pub(crate) fn committed(&self, us: u64) {
-        lock(&self.commits).saturating_record(us.clamp(1, COMMIT_US_MAX));
+        let (commits, sum_us) = &mut *lock(&self.commits);
+        commits.saturating_record(us.clamp(1, COMMIT_US_MAX));
+        *sum_us += us;
+    }
+
+    /// Shows how long commits took, and together, in microseconds.
+    pub(super) fn with_commits<T>(&self, show: impl FnOnce(&Histogram<u64>, u64) -> T) -> T {
+        let (commits, sum_us) = &*lock(&self.commits);
+        show(commits, *sum_us)
     }
 }
 
