@@ -253,6 +253,11 @@ impl<F: Function> Handlers<F> {
             encoding: M::ENCODING,
             answer_encoding: <<F as Accepts<M>>::Return as HandlerReturn>::Answer::CONTENT,
             check: |bytes| M::decode(bytes).map(drop),
+            schemas: || {
+                let answer = <<<F as Accepts<M>>::Return as HandlerReturn>::Answer as Wire>::json_schema();
+                let rejection = <<<F as Accepts<M>>::Return as HandlerReturn>::Rejection as Wire>::json_schema();
+                [M::json_schema(), answer, rejection]
+            },
         };
         self.messages.push((handler, Box::new(OnMessage::<M>(Incoming::empty()))));
     }

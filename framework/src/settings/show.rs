@@ -226,8 +226,20 @@ mod tests {
                 "ingress.sales.records_per_second - the default",
                 "egress.dead-letters.to console the option `--set egress.dead-letters.to`",
                 "egress.dead-letters.path - the default",
+                "egress.dead-letters.url - the default",
+                "egress.dead-letters.authorization - the default",
+                "egress.dead-letters.parallel - the default",
+                "egress.dead-letters.time_max - the default",
+                "egress.dead-letters.retry_first - the default",
+                "egress.dead-letters.retry_longest - the default",
                 "egress.sums.to file the default",
                 "egress.sums.path data/shop/sums.jsonl the default",
+                "egress.sums.url - the default",
+                "egress.sums.authorization - the default",
+                "egress.sums.parallel - the default",
+                "egress.sums.time_max - the default",
+                "egress.sums.retry_first - the default",
+                "egress.sums.retry_longest - the default",
             ]
         );
         let json = document(&shown);

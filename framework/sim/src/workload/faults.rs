@@ -203,7 +203,7 @@ impl Faults {
             match letter.reason {
                 Reason::Rejected => found.push(letter.error),
                 Reason::Undecodable => unreadable += 1,
-                Reason::UnreadableMessage => return Err(format!("an unreadable message: {letter:?}")),
+                Reason::UnreadableMessage | Reason::Refused => return Err(format!("nobody asked for {letter:?}")),
             }
         }
         found.sort_unstable();
