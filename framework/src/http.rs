@@ -35,6 +35,7 @@ impl Service {
             idle_time_max: http.idle_time_max.unwrap_or(default.idle_time_max),
             answer_time_max: http.answer_time_max.unwrap_or(default.answer_time_max),
             threads: http.threads.unwrap_or(default.threads),
+            event_time_field: http.event_time_field,
         };
         let intake = Intake::new(plan, status);
         let server = statefn_http::Server::start(listen, options, Arc::clone(&plan.program), Arc::new(intake.clone()));

@@ -17,9 +17,24 @@ use crate::problems::Problems;
 
 /// Options of serde that change nothing of what JSON looks like, or that are read where they stand.
 const KNOWN: [&str; 18] = [
-    "rename", "rename_all", "default", "deny_unknown_fields", "tag", "content", "untagged", "skip",
-    "skip_deserializing", "skip_serializing", "skip_serializing_if", "alias", "bound", "borrow", "crate", "expecting",
-    "flatten", "transparent",
+    "rename",
+    "rename_all",
+    "default",
+    "deny_unknown_fields",
+    "tag",
+    "content",
+    "untagged",
+    "skip",
+    "skip_deserializing",
+    "skip_serializing",
+    "skip_serializing_if",
+    "alias",
+    "bound",
+    "borrow",
+    "crate",
+    "expecting",
+    "flatten",
+    "transparent",
 ];
 
 /// Expands the derive.
@@ -97,6 +112,11 @@ impl Options {
         self.0.iter().all(is_known)
     }
 
+    /// Whether a field stands under other names than its own or that of `rename = ".."`.
+    fn hides_names(&self) -> bool {
+        self.has("flatten") || self.has("alias") || self.has("rename") && self.text("rename").is_none()
+    }
+
     fn is_skipped(&self) -> bool {
         self.has("skip") || self.has("skip_deserializing")
     }
@@ -149,6 +169,9 @@ fn fields_of(fields: &Fields, of: &Options) -> TokenStream {
     match fields {
         Fields::Unit => quote!(::statefn::__private::unit_schema()),
         Fields::Unnamed(fields) if fields.unnamed.len() == 1 => value_of(&fields.unnamed[0]),
+        Fields::Unnamed(fields) if fields.unnamed.iter().any(|field| Options::of(&field.attrs).is_skipped()) => {
+            anything()
+        }
         Fields::Unnamed(fields) => {
             let values = fields.unnamed.iter().map(value_of);
             quote!(::statefn::__private::tuple_schema(::std::vec![#(#values),*]))
@@ -157,7 +180,9 @@ fn fields_of(fields: &Fields, of: &Options) -> TokenStream {
             fields.named.iter().find(|field| !Options::of(&field.attrs).is_skipped()).map_or_else(anything, value_of)
         }
         Fields::Named(fields) => {
-            let is_closed = of.has("deny_unknown_fields");
+            // Fields that stand within another one's place, or under names that are not read, count as well.
+            let is_whole = |field: &Field| !Options::of(&field.attrs).hides_names();
+            let is_closed = of.has("deny_unknown_fields") && fields.named.iter().all(is_whole);
             let printed = fields.named.iter().filter_map(|field| field_of(field, of));
             quote!(::statefn::__private::object_schema(#is_closed, ::std::vec![#(#printed),*]))
         }
@@ -167,7 +192,7 @@ fn fields_of(fields: &Fields, of: &Options) -> TokenStream {
 /// A named field; none if it is not there, or if its own fields stand in its place.
 fn field_of(field: &Field, of: &Options) -> Option<TokenStream> {
     let options = Options::of(&field.attrs);
-    if options.is_skipped() || options.has("flatten") {
+    if options.is_skipped() || options.hides_names() {
         return None;
     }
     let written = field.ident.as_ref()?.unraw().to_string();

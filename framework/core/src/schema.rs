@@ -12,7 +12,8 @@ use std::{
     marker::PhantomData,
 };
 
-use serde_json::{Map, Value, json};
+pub use serde_json::Value;
+use serde_json::{Map, json};
 
 /// A type whose JSON is known; derived by `#[derive(Schema)]`.
 pub trait Schema {
@@ -291,11 +292,14 @@ mod tests {
         fn schema(within: &mut Within) -> Value {
             within.open("Tree", |within| {
                 let field = |name, schema| Field { name, meaning: "", is_optional: false, schema };
-                object(true, vec![
-                    field("of", Of::<Unknowable>::new().schema(within)),
-                    field("under", Of::<Vec<Self>>::new().schema(within)),
-                    field("count", Of::<u8>::new().schema(within)),
-                ])
+                object(
+                    true,
+                    vec![
+                        field("of", Of::<Unknowable>::new().schema(within)),
+                        field("under", Of::<Vec<Self>>::new().schema(within)),
+                        field("count", Of::<u8>::new().schema(within)),
+                    ],
+                )
             })
         }
     }
@@ -320,7 +324,10 @@ mod tests {
     fn values_of_the_standard_library() {
         for (found, expected) in [
             (of::<Option<String>>(), json!({ "anyOf": [{ "type": "string" }, { "type": "null" }] })),
-            (of::<BTreeMap<String, bool>>(), json!({ "type": "object", "additionalProperties": { "type": "boolean" } })),
+            (
+                of::<BTreeMap<String, bool>>(),
+                json!({ "type": "object", "additionalProperties": { "type": "boolean" } }),
+            ),
             (of::<[f64; 2]>(), json!({ "type": "array", "items": { "type": "number" }, "minItems": 2, "maxItems": 2 })),
             (of::<()>(), json!({ "type": "null" })),
         ] {
@@ -339,18 +346,27 @@ mod tests {
         let content = json!({ "type": "object", "properties": {} });
         let tag = |name: &str| json!({ "const": name });
         for (tag, one_of) in [
-            (Tag::Outside, json!([
-                { "const": "none", "description": "Nothing." },
-                { "type": "object", "required": ["some"], "properties": { "some": content }, "additionalProperties": false },
-            ])),
-            (Tag::Field("is"), json!([
-                { "type": "object", "required": ["is"], "properties": { "is": tag("none") }, "description": "Nothing." },
-                { "type": "object", "required": ["is"], "properties": { "is": tag("some") } },
-            ])),
-            (Tag::Beside("is", "of"), json!([
-                { "type": "object", "required": ["is"], "properties": { "is": tag("none") }, "description": "Nothing." },
-                { "type": "object", "required": ["is", "of"], "properties": { "is": tag("some"), "of": content } },
-            ])),
+            (
+                Tag::Outside,
+                json!([
+                    { "const": "none", "description": "Nothing." },
+                    { "type": "object", "required": ["some"], "properties": { "some": content }, "additionalProperties": false },
+                ]),
+            ),
+            (
+                Tag::Field("is"),
+                json!([
+                    { "type": "object", "required": ["is"], "properties": { "is": tag("none") }, "description": "Nothing." },
+                    { "type": "object", "required": ["is"], "properties": { "is": tag("some") } },
+                ]),
+            ),
+            (
+                Tag::Beside("is", "of"),
+                json!([
+                    { "type": "object", "required": ["is"], "properties": { "is": tag("none") }, "description": "Nothing." },
+                    { "type": "object", "required": ["is", "of"], "properties": { "is": tag("some"), "of": content } },
+                ]),
+            ),
         ] {
             assert_eq!(variants(tag, all()), json!({ "oneOf": one_of }));
         }

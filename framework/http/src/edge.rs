@@ -28,6 +28,7 @@ use tokio::{
 use crate::{
     batch::{self, Item},
     body::{self, content},
+    event_time,
     path::Place,
     problem::{CODES, Problem},
     query::Query,
@@ -117,7 +118,9 @@ impl Edge {
             (known.check)(&payload).map_err(|error| Problem::new("bad-message", error.to_string()))?;
         }
         let once = once(request.headers())?;
-        let demand = Demand { handler, once, payload, ..self.of(function, key, wants) };
+        let field = self.options.event_time_field.as_deref();
+        let time = event_time::of_request(request.headers(), field, known.encoding == Encoding::Json, &payload)?;
+        let demand = Demand { handler, once, payload, time, ..self.of(function, key, wants) };
         match self.demand(demand).await? {
             Reply::Answered(answer) => Ok(answered(known, answer)),
             Reply::Rejected(rejection) => Err(Problem::rejected(&rejection)),
@@ -139,10 +142,10 @@ impl Edge {
         let (function, linked) = self.function(function)?;
         body::check_type(request.headers(), body::LINES)?;
         let body = body::read(request, payload, &self.options).await?;
-        let items = batch::read(linked, &body)?.into_iter();
+        let items = batch::read(linked, &body, self.options.event_time_field.as_deref())?.into_iter();
         let told: Vec<_> = items
-            .map(|Item { handler, key, once, payload }| {
-                self.ask(Demand { handler, once, payload, ..self.of(function, key, Wants::Commit) })
+            .map(|Item { handler, key, once, payload, time }| {
+                self.ask(Demand { handler, once, payload, time, ..self.of(function, key, Wants::Commit) })
             })
             .collect();
         let until = Instant::now() + self.options.answer_time_max;
@@ -161,7 +164,7 @@ impl Edge {
     fn of(&self, function: FunctionId, key: Vec<u8>, wants: Wants) -> Demand {
         // It is dropped well before the client is told that nobody knows.
         let patience = self.options.answer_time_max / 2;
-        Demand { function, handler: 0, wants, once: None, key, payload: Vec::new(), patience }
+        Demand { function, handler: 0, wants, once: None, key, payload: Vec::new(), time: None, patience }
     }
 
     async fn demand(&self, demand: Demand) -> Result<Reply, Problem> {
@@ -255,13 +258,24 @@ fn described(handler: &MessageHandler) -> Value {
         Access::Read => "read",
         Access::Write => "write",
     };
-    json!({
+    let mut described = json!({
         "message": handler.message,
         "access": access,
         "content": content(handler.encoding),
         "answer": content(handler.answer_encoding),
         "waits_for_event_time": handler.in_event_time_order,
-    })
+    });
+    let [message, answer, rejection] = (handler.schemas)();
+    // What is no JSON has no schema, and neither has a handler that never rejects a rejection.
+    let schemas = [
+        ("schema", message, handler.encoding == Encoding::Json),
+        ("answer_schema", answer, handler.answer_encoding == Encoding::Json),
+        ("rejection_schema", rejection.clone(), rejection != Value::Bool(false)),
+    ];
+    for (name, schema, _) in schemas.into_iter().filter(|(.., is_told)| *is_told) {
+        described[name] = schema;
+    }
+    described
 }
 
 fn answered(handler: &MessageHandler, answer: Vec<u8>) -> HttpResponse {

@@ -34,6 +34,7 @@
 mod batch;
 mod body;
 mod edge;
+mod event_time;
 mod path;
 mod problem;
 mod query;

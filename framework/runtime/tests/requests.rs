@@ -158,7 +158,16 @@ impl Service {
 
 fn demand(key: &str, wants: Wants, payload: &str) -> Demand {
     let patience = Duration::from_secs(60);
-    Demand { function: 0, handler: 0, wants, once: None, key: key.into(), payload: payload.into(), patience }
+    Demand {
+        function: 0,
+        handler: 0,
+        wants,
+        once: None,
+        key: key.into(),
+        payload: payload.into(),
+        time: None,
+        patience,
+    }
 }
 
 fn answered(sum: u64) -> Result<Reply, Unanswered> {

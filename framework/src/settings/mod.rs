@@ -104,6 +104,8 @@ table! {
         pub answers_kept: Option<Duration> = "`1h`",
         /// How many threads serve connections.
         pub threads: Option<usize> = "`1`",
+        /// The field of a JSON body that states when its message happens; the header `Event-Time` goes before.
+        pub event_time_field: Option<String> = "none: without the header a message happens now",
     }
 }
 
@@ -171,6 +173,7 @@ impl HttpSettings {
             answer_time_max: seconds(self.answer_time_max, 30),
             answers_kept: self.answers_kept.or(Some(Duration::from_millis(ANSWERS_KEPT_MS.unsigned_abs()))),
             threads: self.threads.or(Some(1)),
+            event_time_field: self.event_time_field.clone(),
         }
     }
 }

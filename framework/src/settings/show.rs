@@ -220,6 +220,7 @@ mod tests {
                 "http.answer_time_max 30s the default",
                 "http.answers_kept 1h the default",
                 "http.threads 1 the default",
+                "http.event_time_field - the default",
                 "ingress.sales.path sales.csv.gz the program",
                 "ingress.sales.paths - the default",
                 "ingress.sales.format csv the default",
@@ -256,7 +257,7 @@ mod tests {
                 &json!("the variable `STATEFN_COMMIT_INTERVAL`")
             )
         );
-        assert_eq!(at(16).1, &serde_json::Value::Null);
-        assert_eq!((at(0).2, at(19).2), (&json!("program"), &json!("command line")));
+        assert_eq!(at(17).1, &serde_json::Value::Null);
+        assert_eq!((at(0).2, at(20).2), (&json!("program"), &json!("command line")));
     }
 }

@@ -52,6 +52,19 @@ impl Setting for PathBuf {
     }
 }
 
+impl Setting for String {
+    const KIND: &'static str = "text, such as `at_ms`";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = value.as_str().filter(|text| !text.is_empty());
+        text.map(str::to_owned).ok_or_else(|| format!("it must be a {}", Self::KIND))
+    }
+
+    fn shown(&self) -> Value {
+        Value::String(self.clone())
+    }
+}
+
 /// Whole numbers.
 macro_rules! numbers {
     ($($type:ty),+) => {$(

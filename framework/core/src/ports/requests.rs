@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::{
     program::FunctionId,
     shard::{Reply, Wants},
+    time::EventTime,
 };
 
 /// What an edge wants of a key.
@@ -32,6 +33,8 @@ pub struct Demand {
     pub key: Vec<u8>,
     /// The message's bytes.
     pub payload: Vec<u8>,
+    /// Its event time; without one it happens now.
+    pub time: Option<EventTime>,
     /// How long it may wait until it is begun.
     pub patience: Duration,
 }

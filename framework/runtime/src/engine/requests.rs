@@ -249,7 +249,8 @@ impl Desk {
                 self.next += 1;
                 self.applied.insert(self.next, place);
                 let mut calls = Calls::default();
-                let call = Call::message(demand.function, demand.handler, hash, EventTime::MIN);
+                let time = demand.time.unwrap_or(EventTime::MIN);
+                let call = Call::message(demand.function, demand.handler, hash, time);
                 calls.push(call, &demand.key, &demand.payload);
                 return Some((shard, Request { id: self.next, wants: demand.wants, once: demand.once, calls }));
             }
@@ -299,7 +300,8 @@ mod tests {
         let tell: Tell = Box::new(move |outcome| teller.send(outcome).expect("the test waits"));
         let patience = std::time::Duration::from_secs(60);
         let (key, payload) = (vec![1], vec![2]);
-        let demand = Demand { function: 0, handler: 0, wants: Wants::Answer, once: None, key, payload, patience };
+        let demand =
+            Demand { function: 0, handler: 0, wants: Wants::Answer, once: None, key, payload, time: None, patience };
         let Ok(place) = door.place(2, tell) else { panic!("there is room") };
         (Waiting { shard: 0, hash: 0, until: Instant::now() + patience, demand, place }, told)
     }
