@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A process; dropping it kills it.
-struct Service(Child);
+pub(crate) struct Service(Child);
 
 impl Drop for Service {
     fn drop(&mut self) {
@@ -28,7 +28,7 @@ impl Drop for Service {
 }
 
 /// Starts a program and returns where it listens.
-fn start(program: &str, directory: &Path) -> (Service, String) {
+pub(crate) fn start(program: &str, directory: &Path) -> (Service, String) {
     let log = directory.join("log");
     let mut command = Command::new(program);
     command.current_dir(directory).env_remove("RUST_LOG").args(["--data", "data", "--set", "http.listen=127.0.0.1:0"]);
