@@ -8,13 +8,14 @@ use crate::{
 };
 
 /// What a package may depend on of ours; `macros` has more for its tests.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("statefn-macros", &[]),
     ("statefn-core", &[]),
     ("statefn-runtime", &["statefn-core"]),
     ("statefn-http", &["statefn-core"]),
+    ("statefn-cli", &["statefn-core", "statefn-runtime"]),
     ("statefn-sim", &["statefn-core"]),
-    ("statefn", &["statefn-core", "statefn-http", "statefn-macros", "statefn-runtime", "statefn-sim"]),
+    ("statefn", &["statefn-cli", "statefn-core", "statefn-http", "statefn-macros", "statefn-runtime", "statefn-sim"]),
     ("xtask", &["statefn", "statefn-sim"]),
     ("statefn-fuzz", &["statefn"]),
 ];
