@@ -11,9 +11,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{
-    Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, builder::OsStringValueParser,
-};
+use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, builder::OsStringValueParser};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use statefn_cli::{Client, Command as Ask, Connection, Data, Letters, LettersCommand, OneKey, Output, ParkedCommand};

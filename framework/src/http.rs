@@ -68,12 +68,7 @@ impl Service {
 }
 
 #[cfg(feature = "http")]
-fn start_edge(
-    plan: &Plan,
-    settings: &Settings,
-    intake: &Intake,
-    meter: &Arc<Meter>,
-) -> Result<Option<Server>, Error> {
+fn start_edge(plan: &Plan, settings: &Settings, intake: &Intake, meter: &Arc<Meter>) -> Result<Option<Server>, Error> {
     let http = settings.http.filled();
     let Some(listen) = http.listen else { return Ok(None) };
     let body_bytes_max = http.body_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
@@ -94,12 +89,7 @@ fn start_edge(
 }
 
 #[cfg(feature = "http")]
-fn start_admin(
-    plan: &Plan,
-    settings: &Settings,
-    intake: &Intake,
-    meter: &Arc<Meter>,
-) -> Result<Option<Server>, Error> {
+fn start_admin(plan: &Plan, settings: &Settings, intake: &Intake, meter: &Arc<Meter>) -> Result<Option<Server>, Error> {
     let Some(listen) = settings.admin.listen else { return Ok(None) };
     let directory = match &plan.storage {
         Storage::Memory => None,

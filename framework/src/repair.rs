@@ -283,7 +283,9 @@ pub fn letters(app: &App, file: Option<&Path>, only: Option<Reason>) -> Result<V
         None => match app.place_of_letters() {
             Some(Place::File(path)) => path,
             _ => {
-                return Err(Error::Settings("the dead letters of this app are in no file: name one by `--file`".into()));
+                return Err(Error::Settings(
+                    "the dead letters of this app are in no file: name one by `--file`".into(),
+                ));
             }
         },
     };

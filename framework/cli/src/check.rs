@@ -86,7 +86,8 @@ fn between(images: &[Image]) -> Vec<String> {
             }
             let left: Vec<u64> = from.outbox().filter(|(to, ..)| *to == target).map(|(_, number, _)| number).collect();
             if !left.iter().copied().eq(acknowledged + 1..=sent) {
-                problems.push(format!("{pair}: those behind number {acknowledged} are not all there up to {sent} (I3)"));
+                problems
+                    .push(format!("{pair}: those behind number {acknowledged} are not all there up to {sent} (I3)"));
             }
         }
     }
@@ -104,7 +105,11 @@ fn egresses(directory: &Path, images: &[Image]) -> Result<Vec<String>, Error> {
     };
     let ahead = |(shard, (taken, image)): (usize, (&u64, &Image))| {
         let epoch = image.epoch();
-        let text = || format!("shard {shard}: egresses have its records up to epoch {taken}, and its journal ends with epoch {epoch} (I3)");
+        let text = || {
+            format!(
+                "shard {shard}: egresses have its records up to epoch {taken}, and its journal ends with epoch {epoch} (I3)"
+            )
+        };
         (*taken > epoch).then(text)
     };
     let ahead = taken.iter().zip(images).enumerate().filter_map(ahead);

@@ -138,7 +138,9 @@ impl Source for Client {
     }
 
     fn check(&mut self) -> Result<Vec<String>, Error> {
-        Err(Error::Usage("a running app checks itself all the time: `check` reads a data directory, stop the app".into()))
+        Err(Error::Usage(
+            "a running app checks itself all the time: `check` reads a data directory, stop the app".into(),
+        ))
     }
 
     fn change(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Value, Error> {

@@ -338,9 +338,11 @@ fn letters(source: &mut dyn Source, wanted: &Letters) -> Result<Vec<Value>, Erro
     loop {
         let page = source.dead_letters(after.as_deref())?;
         let letters = page["dead_letters"].as_array().cloned().unwrap_or_default().into_iter();
-        all.extend(letters.filter(|letter| {
-            wanted.only.is_none_or(|only| letter["letter"]["reason"].as_str() == Some(only.name()))
-        }));
+        all.extend(
+            letters.filter(|letter| {
+                wanted.only.is_none_or(|only| letter["letter"]["reason"].as_str() == Some(only.name()))
+            }),
+        );
         after = page["next"].as_u64().map(|next| next.to_string());
         if after.is_none() {
             return Ok(all);

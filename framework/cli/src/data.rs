@@ -130,9 +130,7 @@ fn ingresses(images: &[Image]) -> Value {
             "is_ended": is_everywhere && of_shards.iter().all(|position| position.is_ended),
         })
     };
-    let ingress = |(ingress, partitions): (String, BTreeMap<u32, Vec<Position>>)| {
-        json!({ "ingress": ingress, "partitions": partitions.into_iter().map(partition).collect::<Vec<_>>() })
-    };
+    let ingress = |(ingress, partitions): (String, BTreeMap<u32, Vec<Position>>)| json!({ "ingress": ingress, "partitions": partitions.into_iter().map(partition).collect::<Vec<_>>() });
     positions.into_iter().map(ingress).collect()
 }
 
@@ -166,7 +164,8 @@ impl Source for Data {
 
     fn graph(&mut self, notation: &str) -> Result<String, Error> {
         let program = self.program.as_ref().ok_or_else(|| self.needs_program("what functions send to"))?;
-        let notation = Notation::of(notation).ok_or_else(|| Error::Usage(format!("there is no notation `{notation}`")))?;
+        let notation =
+            Notation::of(notation).ok_or_else(|| Error::Usage(format!("there is no notation `{notation}`")))?;
         Ok(Graph::of(program).written(notation))
     }
 
@@ -176,7 +175,8 @@ impl Source for Data {
         let mut is_more = false;
         for shard in 0..self.shards {
             let image = self.image(shard)?;
-            let states = image.states().filter(|(name, key, _)| *name == function && key.starts_with(prefix.as_bytes()));
+            let states =
+                image.states().filter(|(name, key, _)| *name == function && key.starts_with(prefix.as_bytes()));
             for (_, key, _) in states {
                 found.insert(key.to_vec());
                 if found.len() > limit {

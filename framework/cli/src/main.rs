@@ -44,9 +44,9 @@ fn answer(CommandLine { command, connection, data, output }: &CommandLine) -> Re
             execute(command, &mut Client::new(connection, url, token)?, *output)
         }
         (None, Some(data)) => execute(command, &mut Data::open(data, None)?, *output),
-        (None, None) => {
-            Err(Error::Usage("say what to ask: `--url http://127.0.0.1:PORT` of a running app, or `--data DIRECTORY`".into()))
-        }
+        (None, None) => Err(Error::Usage(
+            "say what to ask: `--url http://127.0.0.1:PORT` of a running app, or `--data DIRECTORY`".into(),
+        )),
     }
 }
 

@@ -67,7 +67,12 @@ pub(crate) fn status(status: &Value) -> Vec<String> {
         let held_by = |stage: &Value| text(&stage["held_by"]["text"]);
         lines.extend(rows(
             &status["stages"],
-            &[("FUNCTIONS", &field("functions")), ("WATERMARK", &watermark), ("SHARD", &field("shard")), ("HELD BY", &held_by)],
+            &[
+                ("FUNCTIONS", &field("functions")),
+                ("WATERMARK", &watermark),
+                ("SHARD", &field("shard")),
+                ("HELD BY", &held_by),
+            ],
         ));
     }
     lines.push(String::new());
@@ -133,8 +138,7 @@ pub(crate) fn functions(functions: &Value) -> Vec<String> {
 }
 
 pub(crate) fn keys(keys: &Value) -> Vec<String> {
-    let mut lines: Vec<String> =
-        keys["keys"].as_array().into_iter().flatten().map(|key| text(&key["key"])).collect();
+    let mut lines: Vec<String> = keys["keys"].as_array().into_iter().flatten().map(|key| text(&key["key"])).collect();
     if keys["next"].is_string() {
         lines.push("there are more: give a higher `--limit`, or a `--prefix`".into());
     }

@@ -69,7 +69,9 @@ fn app() -> App {
     App::new("shop")
         .function::<Till>()
         .egress(&SUMS)
-        .ingress(Ingress::<Sale>::new("sales").generate(next).to::<Till>(), |sale, out| out.send(Till::at(&sale.till), sale))
+        .ingress(Ingress::<Sale>::new("sales").generate(next).to::<Till>(), |sale, out| {
+            out.send(Till::at(&sale.till), sale)
+        })
 }
 
 /// The app, which has read all sales, and the URL of its admin interface.
@@ -127,11 +129,20 @@ fn a_running_app_and_its_data_answer_the_same() {
     assert_eq!(keys["keys"].as_array().map(Vec::len), Some(10));
     assert_eq!(asked(&url, &[&["state"], &TILL[..]].concat())["state"], json!({ "cents": 10 }));
     let timers = asked(&url, &[&["timers"], &TILL[..]].concat());
-    assert_eq!((&timers["timers"][0]["name"], &timers["timers"][0]["due_ms"]), (&json!("closing"), &json!(4_000_000_000_000_i64)));
+    assert_eq!(
+        (&timers["timers"][0]["name"], &timers["timers"][0]["due_ms"]),
+        (&json!("closing"), &json!(4_000_000_000_000_i64))
+    );
     let parked = asked(&url, &["parked", "list"]);
-    assert_eq!((&parked["parked"][0]["reason"], &parked["parked"][0]["queue"]), (&json!("an unlucky number"), &json!(2)));
+    assert_eq!(
+        (&parked["parked"][0]["reason"], &parked["parked"][0]["queue"]),
+        (&json!("an unlucky number"), &json!(2))
+    );
     let status = text(&["status", "--url", &url]);
-    assert!(status.starts_with("shop is ready") && status.contains("HELD BY") && status.contains("the clock"), "{status}");
+    assert!(
+        status.starts_with("shop is ready") && status.contains("HELD BY") && status.contains("the clock"),
+        "{status}"
+    );
     assert!(text(&["graph", "--url", &url, "--format", "mermaid"]).contains("n0 --> n1"));
     assert_eq!(asked(&url, &["functions"])["functions"][0]["keys"], 10);
     // What runs holds the lock of its data.

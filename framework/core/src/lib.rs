@@ -37,9 +37,9 @@ pub mod program;
 pub mod shard;
 pub mod state;
 pub mod time;
-pub mod view;
 #[cfg(test)]
 mod trial;
+pub mod view;
 pub mod watch;
 
 pub use self::{

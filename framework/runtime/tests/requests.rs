@@ -162,7 +162,17 @@ impl Service {
 fn demand(key: &str, wants: Wants, payload: &str) -> Demand {
     let patience = Duration::from_secs(60);
     let (time, is_timer) = (EventTime::MIN, false);
-    Demand { function: 0, handler: 0, wants, once: None, key: key.into(), payload: payload.into(), time, is_timer, patience }
+    Demand {
+        function: 0,
+        handler: 0,
+        wants,
+        once: None,
+        key: key.into(),
+        payload: payload.into(),
+        time,
+        is_timer,
+        patience,
+    }
 }
 
 fn answered(sum: u64) -> Result<Reply, Unanswered> {

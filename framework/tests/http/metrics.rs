@@ -95,7 +95,11 @@ fn a_scrape_says_what_the_docs_say_and_what_happened() {
     let value = |sample: &str| {
         let name = families.keys().rfind(|name| sample.starts_with(*name)).expect("a metric");
         let family = families.iter().filter(|(name, _)| sample.starts_with(*name));
-        family.filter_map(|(_, family)| family.samples.get(sample)).next().copied().unwrap_or_else(|| panic!("{name}: no {sample}"))
+        family
+            .filter_map(|(_, family)| family.samples.get(sample))
+            .next()
+            .copied()
+            .unwrap_or_else(|| panic!("{name}: no {sample}"))
     };
     assert_eq!(value("statefn_state_keys{function=\"test/counter\"}"), 3.0);
     assert!(value("statefn_state_bytes{function=\"test/counter\"}") > 0.0);

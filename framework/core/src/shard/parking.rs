@@ -103,10 +103,7 @@ impl Parking {
     }
 
     /// The keys behind one, or all of them, in order.
-    pub(super) fn behind(
-        &self,
-        id: Option<(NameId, Vec<u8>)>,
-    ) -> impl Iterator<Item = (&(NameId, Vec<u8>), &Parked)> {
+    pub(super) fn behind(&self, id: Option<(NameId, Vec<u8>)>) -> impl Iterator<Item = (&(NameId, Vec<u8>), &Parked)> {
         self.keys.range((id.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
     }
 

@@ -61,7 +61,8 @@ fn is_loopback(host: &str) -> bool {
         Ok(address) => return address.ip().is_loopback(),
         Err(_) => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    name.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().or_else(|_| name.parse()).is_ok_and(|ip| ip.is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().or_else(|_| name.parse()).is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]

@@ -69,8 +69,8 @@ use tokio::{
     time::{Instant as Until, timeout_at},
 };
 
-use self::{ask::Asker, audit::Audit, query::Query, view::Rates};
 pub use self::audit::FILE_NAME as AUDIT_FILE_NAME;
+use self::{ask::Asker, audit::Audit, query::Query, view::Rates};
 use crate::{
     body,
     edge::{json as answer_json, key_of, outcome, page},
@@ -284,7 +284,8 @@ impl Admin {
     fn ingress(&self, name: &[u8]) -> Result<usize, Problem> {
         let known = self.subject.program.ingresses.iter().position(|ingress| ingress.name.as_bytes() == name);
         known.ok_or_else(|| {
-            let text = format!("there is no ingress {:?}; `GET /admin/v1/status` lists them", String::from_utf8_lossy(name));
+            let text =
+                format!("there is no ingress {:?}; `GET /admin/v1/status` lists them", String::from_utf8_lossy(name));
             Problem::new("unknown-ingress", text)
         })
     }
@@ -419,7 +420,8 @@ impl Admin {
 
     async fn dead_letters(&self, query: &Query) -> Answered {
         let after = query.text("after")?.map_or(Ok(0), str::parse);
-        let after = after.map_err(|_| query::wrong("`after` in the query must be the `next` of another page".into()))?;
+        let after =
+            after.map_err(|_| query::wrong("`after` in the query must be the `next` of another page".into()))?;
         let limit = query.number("limit", PAGE, PAGE_MAX)? as usize;
         let Some(path) = self.options.dead_letters.clone() else {
             let text = "the dead letters of this app are in no file: set `egress.dead-letters.to` to `file`";
@@ -514,7 +516,8 @@ impl Admin {
 
     /// Hands the dead letter that stands before an offset of its file in once more.
     async fn replay(&self, request: &HttpRequest, at: &[u8]) -> Answered {
-        let wrong = || Problem::new("not-found", "there is no dead letter there; `GET /admin/v1/dead-letters` lists them");
+        let wrong =
+            || Problem::new("not-found", "there is no dead letter there; `GET /admin/v1/dead-letters` lists them");
         let at: u64 = text(at)?.parse().map_err(|_| wrong())?;
         let path = self.options.dead_letters.clone().ok_or_else(wrong)?;
         let read = web::block(move || dead_letters::before(&path, at)).await.map_err(io::Error::other);

@@ -64,7 +64,9 @@ mod tests {
         for query in ["", "limit=9", "after=a%2Fb&limit=1", "after="] {
             assert_eq!(code(query), "none", "{query}");
         }
-        for query in ["x=1", "limit=0", "limit=10", "limit=-1", "limit=", "limit", "limit=1&limit=1", "after=%ff", "after=%f"] {
+        for query in
+            ["x=1", "limit=0", "limit=10", "limit=-1", "limit=", "limit", "limit=1&limit=1", "after=%ff", "after=%f"]
+        {
             assert_eq!(code(query), "bad-query", "{query}");
         }
         let query = Query::of("after=%ff", &["after"]).expect("is read");

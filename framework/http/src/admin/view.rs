@@ -245,6 +245,8 @@ pub(super) fn shard(program: &Program, inspect: &dyn Inspect, shard: &ShardStatu
         "pending": shard.pending,
         "pending_bytes": shard.pending_bytes,
         "parked_keys": shard.parked_keys,
+        "parked_bytes": shard.parked_bytes,
+        "is_stopped_by_parked": shard.is_stopped_by_parked,
         "unacknowledged_bytes": shard.unacknowledged_bytes,
         "stages": stages.collect::<Vec<_>>(),
     })
@@ -268,6 +270,8 @@ mod tests {
             pending: 0,
             pending_bytes: 0,
             parked_keys: 0,
+            parked_bytes: 0,
+            is_stopped_by_parked: false,
             unacknowledged_bytes: 0,
             counters: Counters::default(),
             positions: Vec::new(),
@@ -292,7 +296,10 @@ mod tests {
         assert_eq!(root(&shards, 1, 1), (0, timer));
         assert!(stage(&[], 0).is_none());
         // A cycle that waits for itself ends.
-        let cycle = [status(0, vec![at(1, Hold::Cycle { shard: 1 }, None)]), status(1, vec![at(1, Hold::Cycle { shard: 0 }, None)])];
+        let cycle = [
+            status(0, vec![at(1, Hold::Cycle { shard: 1 }, None)]),
+            status(1, vec![at(1, Hold::Cycle { shard: 0 }, None)]),
+        ];
         assert!(matches!(root(&cycle, 0, 0).1, Hold::Cycle { .. }));
     }
 

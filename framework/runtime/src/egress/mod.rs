@@ -38,14 +38,14 @@ use std::path::{Path, PathBuf};
 
 use statefn_core::{Encoding, address::ShardId, ports::egress::Egresses};
 
-pub use self::{
-    error::EgressError,
-    mark::{Marked, marked},
-};
 use self::{
     disk::{Disk, RealDisk},
     mark::{Mark, MarkFiles},
     sink::Sink,
+};
+pub use self::{
+    error::EgressError,
+    mark::{Marked, marked},
 };
 use crate::{
     failpoint::failpoint,

@@ -101,7 +101,11 @@ impl Pauses {
                 (&mut next.functions, self.program.functions[usize::from(function)].spec.name)
             }
         };
-        if is_paused { _ = names.insert(name.to_owned()) } else { _ = names.remove(name) }
+        if is_paused {
+            _ = names.insert(name.to_owned())
+        } else {
+            _ = names.remove(name)
+        }
         if next == *paused {
             return Ok(());
         }
@@ -117,9 +121,8 @@ impl Pauses {
 
     /// Brings what is held up to date.
     fn hold(&self, paused: &Paused) {
-        let is_paused = |function: &FunctionId| {
-            paused.functions.contains(self.program.functions[usize::from(*function)].spec.name)
-        };
+        let is_paused =
+            |function: &FunctionId| paused.functions.contains(self.program.functions[usize::from(*function)].spec.name);
         for (held, reached) in self.held_functions.iter().zip(&self.reached) {
             held.store(reached.iter().any(is_paused), Ordering::Release);
         }

@@ -20,12 +20,7 @@ use statefn_core::{
     shard::Inquiry,
 };
 
-use super::{
-    Input, InputPlace, Intake, Plan,
-    requests::Door,
-    shard_host::Event,
-    status::Status,
-};
+use super::{Input, InputPlace, Intake, Plan, requests::Door, shard_host::Event, status::Status};
 
 /// How many questions to the shards of one host may wait.
 const QUESTIONS_MAX: usize = 16_384;
@@ -90,10 +85,10 @@ impl Questions {
                 break;
             }
         }
-        let is_committed = |shard: ShardId, visible: u64| {
-            pipeline.shard(shard).is_none_or(|shard| shard.is_committed(visible))
-        };
-        for (asked, finding, _) in self.found.extract_if(.., |(asked, _, visible)| is_committed(asked.shard, *visible)) {
+        let is_committed =
+            |shard: ShardId, visible: u64| pipeline.shard(shard).is_none_or(|shard| shard.is_committed(visible));
+        for (asked, finding, _) in self.found.extract_if(.., |(asked, _, visible)| is_committed(asked.shard, *visible))
+        {
             asked.tell(Ok(finding));
         }
         !self.under_way.is_empty()
@@ -181,6 +176,8 @@ fn numbers_of(status: &Status) -> Numbers {
         records: totals.records,
         unreadable: totals.unreadable,
         egress_backlog_bytes: status.egress_backlog_bytes() as u64,
+        egress_failures: totals.egress_failures,
+        egress_alarms: totals.egress_alarms,
         snapshots: totals.snapshots,
         trims: totals.trims,
         commits: status.commits(),

@@ -131,8 +131,7 @@ impl Intake {
     pub(super) fn send_away(&self) {
         let waiting: Vec<Waiting> =
             self.doors.iter().flat_map(|door| std::mem::take(&mut door.lock().waiting)).collect();
-        let asked: Vec<Asked> =
-            self.doors.iter().flat_map(|door| std::mem::take(&mut door.lock().questions)).collect();
+        let asked: Vec<Asked> = self.doors.iter().flat_map(|door| std::mem::take(&mut door.lock().questions)).collect();
         drop(asked);
         waiting.into_iter().for_each(|waiting| waiting.place.tell(Err(Unanswered::NotRunning)));
     }
@@ -279,7 +278,14 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) fn new(door: Arc<Door>) -> Self {
-        Self { door, waiting: VecDeque::new(), applied: HashMap::new(), answers: Vec::new(), next: 0, questions: Questions::default() }
+        Self {
+            door,
+            waiting: VecDeque::new(),
+            applied: HashMap::new(),
+            answers: Vec::new(),
+            next: 0,
+            questions: Questions::default(),
+        }
     }
 
     /// Takes in what waits at the door.
@@ -361,7 +367,17 @@ mod tests {
         let tell: Tell = Box::new(move |outcome| teller.send(outcome).expect("the test waits"));
         let patience = std::time::Duration::from_secs(60);
         let (key, payload) = (vec![1], vec![2]);
-        let demand = Demand { function: 0, handler: 0, wants: Wants::Answer, once: None, key, payload, time: EventTime::MIN, is_timer: false, patience };
+        let demand = Demand {
+            function: 0,
+            handler: 0,
+            wants: Wants::Answer,
+            once: None,
+            key,
+            payload,
+            time: EventTime::MIN,
+            is_timer: false,
+            patience,
+        };
         let Ok(place) = door.place(2, tell) else { panic!("there is room") };
         (Waiting { shard: 0, hash: 0, until: Instant::now() + patience, demand, place }, told)
     }
