@@ -4,4 +4,5 @@ mod admin;
 mod app;
 mod client;
 mod hostile;
+mod metrics;
 mod service;

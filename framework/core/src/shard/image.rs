@@ -184,6 +184,18 @@ impl Image {
         self.seen.get(&source).copied().unwrap_or_default()
     }
 
+    /// How many messages its committed frames have for the shard `target`.
+    #[must_use]
+    pub fn sent(&self, target: ShardId) -> u64 {
+        self.sent.get(&target).copied().unwrap_or_default()
+    }
+
+    /// How many of these it knows that the target's committed frames have.
+    #[must_use]
+    pub fn acknowledged(&self, target: ShardId) -> u64 {
+        self.acknowledged.get(&target).copied().unwrap_or_default()
+    }
+
     /// The messages that the next epoch begins with.
     pub fn carried(&self) -> impl Iterator<Item = MessageRef<'_>> {
         self.carry.iter().map(|message| own_message(message))

@@ -41,12 +41,15 @@ use std::path::{Path, PathBuf};
 
 use statefn_core::{Encoding, address::ShardId, egress::DEAD_LETTERS, ports::egress::Egresses};
 
-pub use self::error::EgressError;
 pub use self::webhook::WebhookSpec;
 use self::{
     disk::{Disk, RealDisk},
     mark::{Mark, MarkFiles},
     sink::Sink,
+};
+pub use self::{
+    error::EgressError,
+    mark::{Marked, marked},
 };
 use crate::{
     failpoint::failpoint,
