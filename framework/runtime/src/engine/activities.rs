@@ -38,7 +38,7 @@ use super::{
     coordinator::spawn,
     shard_host::{Event, Switchboard},
 };
-use crate::{clock::MachineClock, failpoint::failpoint};
+use crate::clock::MachineClock;
 
 /// How many threads run the attempts of all activities; they wait for the outside, they do not work.
 const THREADS: usize = 2;
@@ -119,7 +119,6 @@ async fn serve(desk: Desk, mut calls: UnboundedReceiver<ActivityCall>) {
         let desk = Arc::clone(&desk);
         tokio::spawn(async move {
             let outcome = outcome(&desk, &call).await;
-            failpoint("activity/done");
             let host = desk.switchboard.host_of(call.shard);
             desk.switchboard.post(host, vec![Event::Result(call.shard, call.id, outcome)]);
         });
@@ -143,7 +142,6 @@ async fn outcome(desk: &Desk, call: &ActivityCall) -> CallOutcome {
         let ctx = ActivityContext::new(id.clone(), attempt, call.trace.map(|trace| traceparent(&trace.child(1))));
         let ctx = ctx.with_resources(desk.resources.clone());
         status.activity_attempts.fetch_add(1, Ordering::Relaxed);
-        failpoint("activity/attempt");
         let again = match attempted(activity, call, ctx).await {
             Ok(outcome) => return outcome,
             Err(again) => again,
