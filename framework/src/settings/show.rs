@@ -264,7 +264,7 @@ mod tests {
                 &json!("the variable `STATEFN_COMMIT_INTERVAL`")
             )
         );
-        assert_eq!(at(17).1, &serde_json::Value::Null);
-        assert_eq!((at(0).2, at(20).2), (&json!("program"), &json!("command line")));
+        assert_eq!(at(24).1, &serde_json::Value::Null);
+        assert_eq!((at(0).2, at(27).2), (&json!("program"), &json!("command line")));
     }
 }
