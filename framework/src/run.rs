@@ -282,9 +282,10 @@ fn check_place(name: &str, to: EgressKind, given: &EgressSettings, origins: &Ori
     };
     match (to, &given.path, &given.url) {
         (EgressKind::File, _, None) | (_, None, None) | (EgressKind::Webhook, None, _) => Ok(()),
-        (EgressKind::File, _, Some(url)) => wrong("url", url.as_str().to_owned(), "calls no webhook", "webhook"),
+        (EgressKind::File, _, Some(url)) | (_, None, Some(url)) => {
+            wrong("url", url.as_str().to_owned(), "calls no webhook", "webhook")
+        }
         (_, Some(path), _) => wrong("path", path.display().to_string(), "writes no file", "file"),
-        (_, None, Some(url)) => wrong("url", url.as_str().to_owned(), "calls no webhook", "webhook"),
     }
 }
 

@@ -105,11 +105,10 @@ impl Options {
 
     /// Whether all of it is understood.
     fn are_known(&self) -> bool {
-        let is_known = |option: &Meta| {
-            let is_list = matches!(option, Meta::List(_));
-            KNOWN.iter().any(|known| option.path().is_ident(known)) && !(is_list && !option.path().is_ident("bound"))
-        };
-        self.0.iter().all(is_known)
+        // `rename(serialize = "..")` and the like give two names; `bound` says nothing of JSON.
+        let is_plain = |option: &Meta| !matches!(option, Meta::List(_)) || option.path().is_ident("bound");
+        let is_known = |option: &Meta| KNOWN.iter().any(|known| option.path().is_ident(known));
+        self.0.iter().all(|option| is_plain(option) && is_known(option))
     }
 
     /// Whether a field stands under other names than its own or that of `rename = ".."`.

@@ -52,9 +52,8 @@ fn serve(stream: &TcpStream, posts: &Posts) -> std::io::Result<()> {
             match line.trim_end().split_once(": ") {
                 Some((name, value)) if name.eq_ignore_ascii_case("idempotency-key") => id = value.to_owned(),
                 Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse().unwrap(),
-                Some(_) => {}
                 None if line.trim_end().is_empty() => break,
-                None => {}
+                Some(_) | None => {}
             }
         }
         let mut body = vec![0; length];

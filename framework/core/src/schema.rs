@@ -8,7 +8,7 @@
 //! anything there.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     marker::PhantomData,
 };
 
@@ -229,7 +229,7 @@ plain! {
 }
 
 macro_rules! lists {
-    ($($type:ident $(: $bound:ident)?),+) => {$(
+    ($($type:ident),+) => {$(
         impl<T: Schema> Schema for $type<T> {
             fn schema(within: &mut Within) -> Value {
                 json!({ "type": "array", "items": T::schema(within) })
@@ -238,7 +238,7 @@ macro_rules! lists {
     )+};
 }
 
-lists!(Vec, VecDeque, BTreeSet, HashSet);
+lists!(Vec, VecDeque, BTreeSet);
 
 impl<T: Schema, const N: usize> Schema for [T; N] {
     fn schema(within: &mut Within) -> Value {
@@ -261,17 +261,11 @@ impl<T: Schema + ?Sized> Schema for Box<T> {
     }
 }
 
-macro_rules! maps {
-    ($($type:ident),+) => {$(
-        impl<K, V: Schema> Schema for $type<K, V> {
-            fn schema(within: &mut Within) -> Value {
-                json!({ "type": "object", "additionalProperties": V::schema(within) })
-            }
-        }
-    )+};
+impl<K, V: Schema> Schema for BTreeMap<K, V> {
+    fn schema(within: &mut Within) -> Value {
+        json!({ "type": "object", "additionalProperties": V::schema(within) })
+    }
 }
-
-maps!(BTreeMap, HashMap);
 
 impl<A: Schema, B: Schema> Schema for (A, B) {
     fn schema(within: &mut Within) -> Value {

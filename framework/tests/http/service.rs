@@ -157,11 +157,11 @@ fn functions_health_and_pages_are_listed() {
 
 #[test]
 fn a_request_may_state_when_it_happens() {
+    const WHEN: &str = "/functions/test/counter/alice/when";
     let data = tempfile::tempdir().expect("a directory");
     let http = HttpSettings { event_time_field: Some("at_ms".into()), ..HttpSettings::default() };
     let service = Service::start_with(data.path(), http);
     let mut client = service.client();
-    const WHEN: &str = "/functions/test/counter/alice/when";
     let mut when = |header: &str, body: &str| {
         client.send(&post(WHEN, &format!("content-type: application/json\r\n{header}"), body.as_bytes()));
         client.response().expect("an answer").json().as_i64().expect("a time")
@@ -189,10 +189,10 @@ fn a_request_may_state_when_it_happens() {
 /// One that waits for its time cannot be answered; what to do instead stands in the answer and on its page.
 #[test]
 fn a_message_that_waits_says_how_it_can_be_sent() {
+    const IN_ORDER: &str = "/functions/test/counter/alice/in-order";
     let data = tempfile::tempdir().expect("a directory");
     let service = Service::start(data.path());
     let mut client = service.client();
-    const IN_ORDER: &str = "/functions/test/counter/alice/in-order";
     let refused = client.post(IN_ORDER, "{}");
     assert_eq!((refused.status, refused.code().as_str()), (400, "waits-for-event-time"));
     let problem = refused.json();

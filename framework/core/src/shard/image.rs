@@ -363,7 +363,6 @@ impl Image {
 
     fn apply(&mut self, op: OpRef<'_>) -> Result<(), Corrupt> {
         match op {
-            OpRef::Emit(..) => {}
             OpRef::Send(target, _, message) => {
                 let sent = self.sent.entry(target).or_default();
                 *sent = sent.checked_add(1).ok_or_else(no_next_number)?;
@@ -401,7 +400,7 @@ impl Image {
                 parked.push(is_timer, &message, reason);
             }
             OpRef::Answer(answer) if self.rules.holds(Rule::FoldHasAnswers) => self.remembered.keep(&answer),
-            OpRef::Answer(_) => {}
+            OpRef::Emit(..) | OpRef::Answer(_) => {}
             OpRef::ForgetAnswers(now) => self.remembered.forget(now),
             OpRef::Unpark(..) if !self.rules.holds(Rule::UnparkClearsTheQueue) => {}
             OpRef::Unpark(function, key) => {

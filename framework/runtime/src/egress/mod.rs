@@ -46,6 +46,7 @@ use self::{
     disk::{Disk, RealDisk},
     mark::{Mark, MarkFiles},
     sink::Sink,
+    webhook::Webhook,
 };
 pub use self::{
     error::EgressError,
@@ -198,7 +199,7 @@ impl FileEgress {
     /// Ends deliveries with those that are under way, and waits for these; what is left is given again when
     /// the egresses are opened the next time.
     pub fn stop_deliveries(&mut self) {
-        self.sinks.iter_mut().filter_map(Sink::webhook).for_each(|webhook| webhook.stop());
+        self.sinks.iter_mut().filter_map(Sink::webhook).for_each(Webhook::stop);
     }
 
     /// Asks the webhooks what they are done with; what was refused becomes dead letters of the same mark.
