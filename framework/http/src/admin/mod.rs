@@ -300,7 +300,7 @@ impl Admin {
     }
 
     async fn status(&self) -> HttpResponse {
-        let Subject { program, inspect, .. } = &self.subject;
+        let Subject { program, inspect, requests, .. } = &self.subject;
         let shards = self.asker.statuses().await;
         let (counters, numbers) = (view::counted(&shards), inspect.numbers());
         let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner).at(Instant::now(), counters);
@@ -309,7 +309,7 @@ impl Admin {
             "app": program.app,
             "version": self.options.version,
             "uptime_seconds": self.started_at.elapsed().as_secs(),
-            "condition": inspect.condition().to_string(),
+            "condition": requests.condition().to_string(),
             "rates_per_second": rates,
             "totals": {
                 "records": numbers.records,
@@ -436,7 +436,7 @@ impl Admin {
 
     async fn metrics(&self, request: &HttpRequest) -> Answered {
         Query::of(request.query_string(), &[])?;
-        let Subject { program, inspect, meter, .. } = &self.subject;
+        let Subject { program, inspect, requests, meter } = &self.subject;
         let shards = self.asker.statuses().await;
         let written = metrics::written(&metrics::Sources {
             program,
@@ -445,7 +445,7 @@ impl Admin {
             meter,
             version: &self.options.version,
             uptime: self.started_at.elapsed(),
-            is_ready: inspect.condition() == Condition::Ready,
+            is_ready: requests.condition() == Condition::Ready,
         });
         Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, metrics::CONTENT)).body(written))
     }
