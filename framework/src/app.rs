@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use statefn_core::{
     Egress, LinkError, Message,
+    activity::{Activity, ErasedActivity},
     egress::DEAD_LETTERS,
     function::Function,
     ingress::{self, ErasedIngress, Ingress, Router},
@@ -74,6 +75,13 @@ impl App {
         self
     }
 
+    /// Registers an activity, which functions call; see [`activity`](crate::activity).
+    #[must_use]
+    pub fn activity<A: Activity>(mut self) -> Self {
+        self.spec.activities.push(ErasedActivity::of::<A>());
+        self
+    }
+
     /// Registers everything that a crate offers as a module.
     ///
     /// ```
@@ -88,6 +96,7 @@ impl App {
         self.spec.functions.extend(spec.functions);
         self.spec.ingresses.extend(spec.ingresses);
         self.spec.egresses.extend(spec.egresses);
+        self.spec.activities.extend(spec.activities);
         self.bindings.extend(bindings);
         self
     }
@@ -206,6 +215,12 @@ impl Module {
     #[must_use]
     pub fn function<F: Function>(self) -> Self {
         Self { parts: self.parts.function::<F>() }
+    }
+
+    /// Registers an activity; see [`App::activity`].
+    #[must_use]
+    pub fn activity<A: Activity>(self) -> Self {
+        Self { parts: self.parts.activity::<A>() }
     }
 
     /// Registers an ingress; see [`App::ingress`].

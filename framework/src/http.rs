@@ -81,6 +81,7 @@ fn start_edge(plan: &Plan, settings: &Settings, intake: &Intake, meter: &Arc<Met
         idle_time_max: http.idle_time_max.unwrap_or(default.idle_time_max),
         answer_time_max: http.answer_time_max.unwrap_or(default.answer_time_max),
         threads: http.threads.unwrap_or(default.threads),
+        event_time_field: http.event_time_field,
     };
     let server = Server::start(listen, options, Arc::clone(&plan.program), Arc::new(intake.clone()), meter);
     let server = server.map_err(|error| Error::Settings(format!("`[http]`: cannot listen at {listen}: {error}")))?;
@@ -102,7 +103,7 @@ fn start_admin(plan: &Plan, settings: &Settings, intake: &Intake, meter: &Arc<Me
         directory,
         dead_letters: dead_letters.and_then(|output| match &output.place {
             Place::File(path) => Some(path.clone()),
-            Place::Console | Place::Counter => None,
+            Place::Console | Place::Counter | Place::Webhook(_) => None,
         }),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };

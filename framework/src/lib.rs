@@ -27,16 +27,23 @@ pub use self::{
 };
 
 pub use statefn_core::{
+    activity::{ActivityContext, NotDone, Policy, TryAgain},
+    ask::{Deferred, Done, Reply, ReplyTo},
+};
+
+pub use statefn_core::{
     Address, Context, DecodeError, Due, Egress, Encoding, EventTime, Failed, Fault, IntoKey, Key, KeyBytes, LinkError,
     Message, Never, ProcessingTime, Reject, State, Wire,
     ingress::{Ingress, Router},
     key::KeyKind,
+    schema::Schema,
 };
 
 /// Makes the methods of an impl block the handlers of a stateful function.
 ///
 /// The struct is the state of one key, its methods are what happens to it. The impl block stays as
-/// you write it, but for the markers `#[on]` and `#[on_timer]`; the other methods are yours.
+/// you write it, but for the markers `#[on]`, `#[on_timer]` and `#[on_reply]`; the other methods are
+/// yours.
 ///
 /// # Arguments
 ///
@@ -60,7 +67,12 @@ pub use statefn_core::{
 ///   and everything with an effect needs `&mut`: a read cannot send.
 ///
 /// It returns nothing, an answer, or `Result<answer, error>`, where the error is a [`Reject`] type,
-/// a [`Fault`], or [`Failed`] for both. A timer handler returns nothing or `Result<(), Fault>`.
+/// a [`Fault`], or [`Failed`] for both. In place of the answer it may return [`Deferred`] and answer
+/// later, see [`Context::defer_reply`]. A timer handler returns nothing or `Result<(), Fault>`.
+///
+/// `#[on_reply]` makes a method the handler of what comes back: `Reply<Target, Message>` of what
+/// [`Context::ask`] asked, `Done<activity>` of what [`Context::call`] called. It takes `&mut self`, the
+/// reply by value or reference, and `ctx`, and returns what a timer handler does.
 ///
 /// # Examples
 ///
@@ -193,10 +205,76 @@ pub use statefn_core::{
 /// const _: () = assert_distinct(<Account as Target>::MESSAGES);
 /// ```
 ///
-/// A timer handler is an `impl HandlesTimer<T>` with its own `INDEX` and `fire`. With `implements`,
+/// A timer handler is an `impl HandlesTimer<T>` with its own `INDEX` and `fire`, a handler of replies
+/// an `impl HandlesReply<R>` with `INDEX` and `on_reply`. With `implements`,
 /// `NAME` and `Key` are those of the contract, and `assert_covers::<Contract, Account>()` is checked.
 #[doc(inline)]
 pub use statefn_macros::function;
+
+/// Makes an async function an activity: a call to the outside that handlers ask for.
+///
+/// The function stays as it is; beside it stands a type of the same name. [`App::activity`] registers it, [`Context::call`] asks
+/// for a call of it, and a handler `#[on_reply] fn name(&mut self, done: Done<activity>, ..)` takes the
+/// result, exactly once. A call begins when the handler that asked for it is committed; an attempt
+/// that fails or takes too long is repeated after a back-off, and after a crash it begins again. So the
+/// outside may see a call more than once, always with the same [`ActivityContext::id`].
+///
+/// # Arguments
+///
+/// | argument | meaning |
+/// |---|---|
+/// | `name = "namespace/name"` | The stable name; it is part of what is on disk. Required. |
+/// | `policy = Policy::new()..` | How often, how long and how many at a time it is tried: a [`Policy`]. |
+///
+/// It takes an owned value that can be encoded, and if it wants one an [`ActivityContext`]; it returns
+/// `Result<answer, error>`, where the error is a [`Reject`] type (the outside said no), [`TryAgain`] (any
+/// other error becomes one by `?`), or [`NotDone`] for both. A panic is tried again.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use serde::{Deserialize, Serialize};
+/// use statefn::{prelude::*, testing::TestApp, Policy};
+///
+/// #[derive(Clone, Serialize, Deserialize, Message)] #[message(name = "charge")]
+/// pub struct Charge { pub cents: u64 }
+///
+/// #[derive(Debug, Serialize, Deserialize, Reject)] #[reject(code = "declined")]
+/// pub struct Declined;
+///
+/// /// Charges a card; returns the number of the receipt.
+/// #[activity(name = "shop/charge", policy = Policy::new().give_up_after(Duration::from_secs(60)))]
+/// async fn charge(charge: Charge, ctx: ActivityContext) -> Result<u64, NotDone<Declined>> {
+///     let _ = ctx.id();                   // the idempotency key for the payment service
+///     if charge.cents > 100 { Err(Declined)? }
+///     Ok(charge.cents)
+/// }
+///
+/// #[derive(Default, Clone, Serialize, Deserialize, State)]
+/// struct Order { receipt: Option<u64> }
+///
+/// #[function(name = "shop/order")]
+/// impl Order {
+///     #[on]
+///     fn pay(&mut self, msg: &Charge, ctx: &mut Context<Self>) {
+///         ctx.call::<charge>(msg.clone(), 0);
+///     }
+///     #[on_reply]
+///     fn charged(&mut self, done: Done<charge>) {
+///         self.receipt = done.outcome.ok();
+///     }
+/// }
+///
+/// let mut app = TestApp::new(App::new("shop").function::<Order>().activity::<charge>());
+/// app.stand_in::<charge>(|charge, _| Ok(charge.cents + 1));
+/// app.request(Order::at("o-1"), Charge { cents: 50 }).unwrap();
+/// app.run();
+/// assert_eq!(app.state(Order::at("o-1")).unwrap().receipt, Some(51));
+/// ```
+#[doc(inline)]
+pub use statefn_macros::activity;
 
 /// Declares what a function takes and answers, without its implementation.
 ///
@@ -355,6 +433,17 @@ pub use statefn_macros::contract;
 ///     fn decode_row(row: Row<'_>) -> Result<Self, DecodeError> {
 ///         decode_row(row)
 ///     }
+///     fn json_schema() -> Value {
+///         schema_of::<Self>()
+///     }
+/// }
+///
+/// impl Schema for Deposit {
+///     fn schema(within: &mut Within) -> Value {
+///         within.open("crate::Deposit", |within| object_schema(false, vec![
+///             FieldSchema { name: "cents", meaning: "", is_optional: false, schema: Of::<u64>::new().schema(within) },
+///         ]))
+///     }
 /// }
 ///
 /// impl Message for Deposit {
@@ -431,6 +520,42 @@ pub use statefn_macros::Message;
 /// ```
 #[doc(inline)]
 pub use statefn_macros::Reject;
+/// Says what serde makes of a type that messages hold, as JSON Schema; `GET /functions` tells it.
+///
+/// `#[derive(Message)]` and `#[derive(Reject)]` do this by themselves; it is for the structs and enums within
+/// them. Doc comments become descriptions. Names and shapes are those that `#[serde(..)]` gives them; where
+/// other code reads or writes a value (`with`, `from`), and for a type without a schema, anything is said to go:
+/// a schema may say too little, and never something wrong.
+///
+/// # Examples
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use statefn::{Wire, prelude::*};
+///
+/// #[derive(Clone, Serialize, Deserialize, Schema)]
+/// #[serde(rename_all = "kebab-case")]
+/// enum Way { ByPost, Courier { phone: Option<String> } }
+///
+/// /// Sends an order off.
+/// #[derive(Clone, Serialize, Deserialize, Message)]
+/// #[message(name = "ship")]
+/// struct Ship {
+///     /// How.
+///     way: Way,
+///     #[serde(default)]
+///     parcels: u8,
+/// }
+///
+/// assert_eq!(Ship::json_schema().to_string(), concat!(
+///     r#"{"description":"Sends an order off.","properties":{"#,
+///     r#""parcels":{"minimum":0,"type":"integer"},"#,
+///     r#""way":{"description":"How.","oneOf":[{"const":"by-post"},{"additionalProperties":false,"#,
+///     r#""properties":{"courier":{"properties":{"phone":{"anyOf":[{"type":"string"},{"type":"null"}]}},"type":"object"}},"#,
+///     r#""required":["courier"],"type":"object"}]}},"required":["way"],"type":"object"}"#,
+/// ));
+/// ```
+pub use statefn_macros::Schema;
 
 /// Makes a struct the state of one key.
 ///
@@ -502,8 +627,9 @@ mod testing_guide {}
 /// What most files of an app need.
 pub mod prelude {
     pub use crate::{
-        Address, App, Context, Due, Egress, EventTime, Failed, Fault, Ingress, IntoKey, Key, Message, ProcessingTime,
-        Reject, Router, Settings, State, Summary, contract, function,
+        ActivityContext, Address, App, Context, Deferred, Done, Due, Egress, EventTime, Failed, Fault, Ingress,
+        IntoKey, Key, Message, NotDone, ProcessingTime, Reject, Reply, ReplyTo, Router, Schema, Settings, State,
+        Summary, TryAgain, activity, contract, function,
     };
 }
 
@@ -512,7 +638,9 @@ pub mod prelude {
 pub mod __private {
     pub use statefn_core::{
         Address, Context, DecodeError, Egress, Encoding, Fault, IntoKey, Message, Reject, State, Wire,
+        activity::{Activity, ActivityContext, Policy},
         address::{murmur2, shard_of},
+        ask::HandlesReply,
         egress::EgressDeclaration,
         function::{
             Accepts, Access, Covers, Function, HandlerReturn, Handles, HandlesTimer, Incoming, SendsTo, Target,
@@ -521,6 +649,11 @@ pub mod __private {
         host::Handlers,
         message::{
             Row, decode_json, decode_prost, decode_prost_into, decode_row, encode_json, encode_prost, reset_prost,
+        },
+        schema::{
+            Field as FieldSchema, Of, Schema, Tag, Unknown, Value, Variant as VariantSchema, Within,
+            anything as anything_schema, described as described_schema, object as object_schema, of as schema_of,
+            tuple as tuple_schema, unit as unit_schema, variants as variants_schema,
         },
         state::{Field, decode as decode_state, encode as encode_state},
     };

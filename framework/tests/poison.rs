@@ -44,7 +44,7 @@ macro_rules! version {
             use super::*;
 
             #[derive(Default, Clone, Serialize, Deserialize, State)]
-            pub struct Account {
+            pub(super) struct Account {
                 numbers: Vec<u64>,
                 done: u64,
             }
@@ -66,7 +66,7 @@ macro_rules! version {
                 }
             }
 
-            pub fn app(data: &Path, make: fn(u64) -> Option<Add>) -> App {
+            pub(super) fn app(data: &Path, make: fn(u64) -> Option<Add>) -> App {
                 let adds = Ingress::<Add>::new("adds").generate(make).to::<Account>();
                 App::new("poison")
                     .function::<Account>()
@@ -88,7 +88,7 @@ version!(mended, |msg| {
 
 fn poison_of(account: u64) -> Poison {
     match account % (KEYS / POISONED) {
-        7 if account / (KEYS / POISONED) % 2 == 0 => Poison::Fault,
+        7 if (account / (KEYS / POISONED)).is_multiple_of(2) => Poison::Fault,
         7 => Poison::Panic,
         _ => Poison::None,
     }
@@ -133,7 +133,7 @@ fn poisoned_keys_disturb_nobody_and_come_to_the_right_state_once_the_program_is_
     let keys = repair.parked();
     assert_eq!(keys.len() as u64, POISONED);
     let told = repair.mend(&keys, &Remedy::Retry).expect("commits");
-    assert!(told.iter().all(|line| line.contains("\"waiting\":2")), "{:?}", told[0]);
+    assert!(told.iter().all(|line| line.contains("\"waiting\":3")), "{:?}", told[0]);
     drop(repair);
 
     let mut repair = Repair::open(mended::app(&with, poisoned)).expect("opens");

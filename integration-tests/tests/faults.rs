@@ -128,7 +128,11 @@ fn parked_keys_are_listed_with_their_reason_and_survive_a_restart() {
             _ => "the record says fault",
         };
         let (key, waiting) = (format!("k{key}"), ROUNDS - round);
-        expected.push(json!({"function": "faulty/counter", "key": key, "reason": reason, "waiting": waiting}));
+        // As the handler's message is encoded.
+        let text = format!("{{\"key\":\"{key}\",\"amount\":1,\"breaks\":\"{breaks}\"}}");
+        expected.push(json!({
+            "function": "faulty/counter", "key": key, "reason": reason, "waiting": waiting, "message": "add", "text": text,
+        }));
     }
     expected.sort_by_key(Value::to_string);
     assert_eq!(found, expected);

@@ -15,6 +15,7 @@
 
 use proc_macro::TokenStream;
 
+mod activity;
 mod arguments;
 mod contract;
 mod function;
@@ -22,6 +23,7 @@ mod message;
 mod names;
 mod problems;
 mod reject;
+mod schema;
 mod state;
 mod text;
 
@@ -32,6 +34,12 @@ mod tests;
 #[proc_macro_attribute]
 pub fn function(arguments: TokenStream, item: TokenStream) -> TokenStream {
     function::function(arguments.into(), item.into()).into()
+}
+
+/// Makes an async function an activity; see `statefn::activity`.
+#[proc_macro_attribute]
+pub fn activity(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    activity::activity(arguments.into(), item.into()).into()
 }
 
 /// Declares what a function of another crate takes and answers; see `statefn::contract`.
@@ -50,6 +58,12 @@ pub fn message(item: TokenStream) -> TokenStream {
 #[proc_macro_derive(Reject, attributes(reject))]
 pub fn reject(item: TokenStream) -> TokenStream {
     reject::reject(item.into()).into()
+}
+
+/// Says what serde makes of a type that messages hold; see `statefn::Schema`.
+#[proc_macro_derive(Schema)]
+pub fn schema(item: TokenStream) -> TokenStream {
+    schema::schema(item.into()).into()
 }
 
 /// Makes a struct the state of a function; see `statefn::State`.

@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 
-use crate::{contract, function, message, reject, state};
+use crate::{activity, contract, function, message, reject, state};
 
 /// Compares what is printed with the snapshot `name`.
 fn check(name: &str, printed: TokenStream) {
@@ -33,6 +33,25 @@ fn a_function_prints_one_impl_for_each_handler() {
             fn take(&mut self, cents: u64) -> Result<(), Overdrawn> { Ok(()) }
         }";
     check("function", function::function(tokens(arguments), tokens(block)));
+}
+
+#[test]
+fn a_handler_of_replies_prints_its_impl() {
+    let block = "
+        impl Order {
+            #[on_reply]
+            fn reserved(&mut self, reply: Reply<Stock, Reserve>, ctx: &mut Context<Self>) {}
+            #[on_reply]
+            fn charged(&mut self, done: &Done<charge>) -> Result<(), Fault> { Ok(()) }
+        }";
+    check("function_replies", function::function(tokens(r#"name = "shop/order", sends(Stock)"#), tokens(block)));
+}
+
+#[test]
+fn an_activity_prints_its_function_and_a_type() {
+    let item = "/// Charges.\npub async fn charge(card: Card, ctx: ActivityContext) -> Result<u64, Declined> { Ok(1) }";
+    let arguments = r#"name = "shop/charge", policy = Policy::new().attempts_max(3)"#;
+    check("activity", activity::activity(tokens(arguments), tokens(item)));
 }
 
 #[test]

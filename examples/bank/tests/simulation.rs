@@ -3,18 +3,18 @@
 
 mod wrong;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bank::{
-    AUDITS, Account, Action, Auditor, HoldExpired, Order,
-    api::{self, Receive, Refund},
+    AUDITS, Account, Action, Auditor, GetBalance, HoldExpired, Order, Pay,
+    api::{self, Overdrawn, Receive, Refund, VAULT},
 };
 use statefn::{
-    Module,
-    testing::{Committed, Failure, Random, simulate},
+    Address, Module,
+    testing::{Committed, Failure, Random, Sequential, simulate},
 };
 
-use self::wrong::{Cache, Cached, Forgetful};
+use self::wrong::{Cache, Cached, Forgetful, Hasty};
 
 const ACCOUNTS: [&str; 6] = ["alice", "bob", "carol", "dave", "erin", "frank"];
 
@@ -87,6 +87,86 @@ fn money_is_conserved_whatever_happens() {
         })
         .run();
     println!("{report}");
+}
+
+/// Clients who pay and ask for balances; the vault, which may be overdrawn, pays most of it in.
+fn pays(random: &mut Random) -> Vec<(Address<Account>, Pay)> {
+    let number = random.between(5, 30);
+    let mut pay = || {
+        let from = if random.chance(400) { VAULT } else { random.one_of(&ACCOUNTS[..3]) };
+        (Address::new(from), Pay { to: random.one_of(&ACCOUNTS[..3]).into(), cents: random.between(1, 900) })
+    };
+    (0..number).map(|_| pay()).collect()
+}
+
+fn balances(random: &mut Random) -> Vec<(Address<Account>, GetBalance)> {
+    let number = random.between(5, 30);
+    (0..number).map(|_| (Address::new(random.one_of(&[VAULT, ACCOUNTS[0], ACCOUNTS[1]])), GetBalance {})).collect()
+}
+
+/// What an account answers if its calls come one after the other.
+fn account() -> Sequential<Account, i64> {
+    Sequential::new()
+        .on(|balance: &mut i64, pay: &Pay, account| {
+            if account != VAULT && pay.cents > *balance {
+                return Err(Overdrawn { missing_cents: pay.cents - *balance });
+            }
+            *balance -= pay.cents;
+            Ok(*balance)
+        })
+        .on(|balance, receive: &Receive, _| *balance += receive.cents)
+        .on(|balance, _: &GetBalance, _| *balance)
+        .sends(|pay: &Pay| (Address::new(&*pay.to), Receive { from: String::new(), cents: pay.cents }))
+}
+
+/// What was answered is booked once, however often it was asked: the vault tells.
+fn each_payment_is_made_once(world: &Committed<'_>) {
+    let (mut paid, mut open) = (0, 0);
+    for (account, pay, answer) in world.requests::<Account, Pay>() {
+        match answer {
+            Some(Ok(_)) if account == VAULT => paid += pay.cents,
+            None if account == VAULT => open += pay.cents,
+            _ => {}
+        }
+    }
+    let vault = world.state(&Address::<Account>::new(VAULT)).unwrap_or_default();
+    assert!((paid..=paid + open).contains(&-vault.balance_cents), "{paid} were paid, and {open} may be: {vault:?}");
+}
+
+/// As over HTTP: clients who are not answered ask again, and the time goes on without traffic.
+#[test]
+fn a_bank_that_clients_call_answers_as_if_they_called_one_after_the_other() {
+    let report = simulate(bank::app)
+        .live()
+        .seeds(150)
+        .requests(pays)
+        .requests(pays)
+        .requests(balances)
+        .requests(balances)
+        .linearizable(account())
+        .check(money_is_conserved)
+        .check(each_payment_is_made_once)
+        .linger(Duration::from_secs(30))
+        .run();
+    println!("{report}");
+    assert!(report.answers_lost > 0 && report.answers_again > 0 && report.crashes > 0, "{report}");
+}
+
+#[test]
+fn an_account_that_answers_from_memory_is_found() {
+    let app = || bank::app_with(Module::new().function::<Hasty>()).resource(Cache::default());
+    let hasty = Sequential::<Hasty, i64>::new().on(|balance: &mut i64, pay: &Pay, _| {
+        *balance -= pay.cents;
+        *balance
+    });
+    let pays = |random: &mut Random| {
+        let mut pay = || Pay { to: ACCOUNTS[0].into(), cents: random.between(1, 900) };
+        (0..10).map(|_| (Address::<Hasty>::new(VAULT), pay())).collect()
+    };
+    let failure = simulate(app).live().requests(pays).linearizable(hasty).try_run().unwrap_err();
+    println!("{failure}");
+    assert!(failure.error.contains("`bank/account` vault: not linearizable"), "{failure}");
+    assert!(failure.shrunk.requests.len() <= 3 && !failure.shrunk.faults.is_empty(), "{failure}");
 }
 
 /// The text of a failure has all that is needed to look into it.

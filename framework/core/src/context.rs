@@ -6,16 +6,22 @@ use std::{
     fmt,
     marker::PhantomData,
     sync::Arc,
+    time::Duration,
 };
 
 use crate::{
+    activity::Activity,
     address::Address,
+    ask::{AnyReply, Deferred, Done, HandlesReply, Reply, ReplyTo, Waiting, put_answer, put_outcome},
     effect::Effects,
     egress::Egress,
-    error::Fault,
+    envelope::{Asker, Caller},
+    error::{Failed, Fault, Reject},
     function::{Function, MessageTo, TargetOf, TimerOf},
+    key::KeyBytes,
     message::{Message, Wire},
     program::{Links, NameId},
+    shard::put_late,
     time::{Due, EventTime, ProcessingTime},
 };
 
@@ -115,6 +121,78 @@ impl<'a, F: Function> Context<'a, F> {
         self.effects.send(target, <M as MessageTo<T>>::INDEX, to.key(), &msg, self.event_time);
     }
 
+    /// Sends a message once so much time of the clock has passed; it carries this call's event time.
+    ///
+    /// Meanwhile it holds no watermark: in a window it may be late.
+    pub fn send_after<T: TargetOf<F>, M: MessageTo<T>>(&mut self, delay: Duration, to: Address<T>, msg: M) {
+        let target = &self.links.targets[usize::from(T::SLOT)];
+        let index = <M as MessageTo<T>>::INDEX;
+        self.effects.send_at(self.now + delay, target, index, to.key(), &msg, self.event_time);
+    }
+
+    /// Sends a message whose answer comes back to this instance: a handler marked `#[on_reply]` takes a
+    /// [`Reply<T, M>`](Reply) with the answer or the rejection, and with `token`.
+    ///
+    /// While the key that is asked is parked no reply comes: one who does not want to wait for ever
+    /// sets a timer. Asker and asked are a cycle for the watermark, as the reply is a message.
+    pub fn ask<T: TargetOf<F>, M: MessageTo<T>>(&mut self, to: Address<T>, msg: M, token: u64)
+    where
+        F: HandlesReply<Reply<T, M>>,
+    {
+        let target = &self.links.targets[usize::from(T::SLOT)];
+        let asker = Asker {
+            function: self.links.name.to_owned(),
+            reply: <Reply<T, M> as AnyReply>::ASKED.reply_name(),
+            key: KeyBytes::of(self.key).get().to_vec(),
+            token,
+        };
+        let index = <M as MessageTo<T>>::INDEX;
+        self.effects.send_enveloped(target, index, Some(&asker), to.key(), &msg, self.event_time);
+    }
+
+    /// Asks for a call to the outside, which begins once this call is committed; a handler marked
+    /// `#[on_reply]` takes a [`Done<A>`](Done) with its result, exactly once, and with `token`.
+    ///
+    /// The activity itself may run more than once; see [`activity`](crate::activity).
+    pub fn call<A: Activity>(&mut self, call: A::Call, token: u64)
+    where
+        F: HandlesReply<Done<A>>,
+    {
+        let handler = self.links.replies[usize::from(<F as HandlesReply<Done<A>>>::INDEX)];
+        let names = [self.links.function_name, handler];
+        let give_up_at = self.now + Duration::from_millis(A::POLICY.give_up_after_ms);
+        let key = KeyBytes::of(self.key);
+        self.effects.call_activity(names, give_up_at, key.get(), self.event_time, token, A::NAME, |out| {
+            call.encode(out);
+        });
+    }
+
+    /// Takes the caller of this call, who is then answered later: return the first, and keep the second
+    /// until [`answer`](Self::answer).
+    ///
+    /// A caller over HTTP waits as long as a request may; one with an idempotency key asks again with
+    /// it, also after a restart, and gets the same answer. Called twice, both name the same caller.
+    pub fn defer_reply<A: Wire, E: Reject>(&mut self) -> (Deferred<A>, ReplyTo<A, E>) {
+        let waiting = Waiting {
+            caller: self.effects.caller.clone(),
+            function: self.links.name.to_owned(),
+            key: KeyBytes::of(self.key).get().to_vec(),
+        };
+        (Deferred::new(), ReplyTo::new(waiting))
+    }
+
+    /// Answers a caller who waits since [`defer_reply`](Self::defer_reply).
+    ///
+    /// One who got an answer already gets no other, if he called from outside; nobody, if nobody waits.
+    pub fn answer<A: Wire, E: Reject>(&mut self, caller: ReplyTo<A, E>, answer: Result<A, E>) {
+        let waiting = caller.to;
+        let outcome = answer.map_err(Failed::Rejected);
+        match waiting.caller {
+            Caller::Outside(_) => self.effects.reply(&waiting, self.event_time, |out| put_late(&outcome, out)),
+            _ => self.effects.reply(&waiting, self.event_time, |out| put_outcome(&outcome, out)),
+        }
+    }
+
     /// Emits a record to an egress that the function declares by `emits(..)`.
     ///
     /// A record for an egress that is not declared is a fault.
@@ -179,10 +257,21 @@ impl<'a, F: Function> Context<'a, F> {
     }
 
     /// Keeps the answer of this call for the one who waits for it.
-    pub(crate) fn answer(&mut self, answer: &impl Wire) {
-        let mut bytes = Vec::new();
-        answer.encode(&mut bytes);
-        self.effects.answer = Some(bytes);
+    pub(crate) fn give(&mut self, answer: &impl Wire) {
+        if self.effects.wants_answer {
+            let mut bytes = Vec::new();
+            answer.encode(&mut bytes);
+            self.effects.answer = Some(bytes);
+        } else if let Caller::Asker(_) = self.effects.caller {
+            let caller = std::mem::take(&mut self.effects.caller);
+            let waiting = Waiting { caller, function: String::new(), key: KeyBytes::of(self.key).get().to_vec() };
+            self.effects.reply(&waiting, self.event_time, |out| put_answer(answer, out));
+        }
+    }
+
+    /// Notes that this call answers later.
+    pub(crate) fn defer(&mut self) {
+        self.effects.is_deferred = true;
     }
 
     /// Deletes the state of this key once the call is over; timers stay.

@@ -15,6 +15,8 @@ pub enum Reason {
     Rejected,
     /// A message reached a function that could not read it.
     UnreadableMessage,
+    /// A record of an egress was refused by who should take it.
+    Refused,
     /// Somebody skipped a call that had parked its key.
     Skipped,
     /// The key was parked, and as many calls as may wait for it, or for its shard, did.
@@ -23,8 +25,14 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Undecodable, Self::Rejected, Self::UnreadableMessage, Self::Skipped, Self::ParkedQueueFull];
+    pub const ALL: [Self; 6] = [
+        Self::Undecodable,
+        Self::Rejected,
+        Self::UnreadableMessage,
+        Self::Refused,
+        Self::Skipped,
+        Self::ParkedQueueFull,
+    ];
 
     /// As letters have it.
     #[must_use]
@@ -33,6 +41,7 @@ impl Reason {
             Self::Undecodable => "undecodable",
             Self::Rejected => "rejected",
             Self::UnreadableMessage => "unreadable_message",
+            Self::Refused => "refused",
             Self::Skipped => "skipped",
             Self::ParkedQueueFull => "parked_queue_full",
         }
@@ -60,7 +69,10 @@ pub struct DeadLetter {
     /// The ingress it came by, if it never reached a function.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<String>,
-    /// Where it stands in that ingress.
+    /// The egress that it left by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<String>,
+    /// Where it stands in that ingress, or which record of that egress it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<String>,
     /// The function it was for.
@@ -122,6 +134,18 @@ impl DeadLetter {
         }
     }
 
+    /// A record of an egress that its receiver refused; `id` is what it was sent with.
+    #[must_use]
+    pub fn of_emission(egress: &str, id: &str, error: &str, bytes: &[u8]) -> Self {
+        let start = cut(bytes);
+        Self {
+            egress: Some(egress.to_owned()),
+            position: Some(id.to_owned()),
+            bytes_total: (bytes.len() > start.len()).then_some(bytes.len() as u64),
+            ..Self::new(Reason::Refused, error, start)
+        }
+    }
+
     /// The same letter of a message with this event time, or of a timer.
     #[must_use]
     pub fn at(self, time: EventTime, is_timer: bool) -> Self {
@@ -136,6 +160,7 @@ impl DeadLetter {
             reason,
             error: error.to_owned(),
             ingress: None,
+            egress: None,
             position: None,
             function: None,
             key: None,

@@ -16,18 +16,20 @@ use std::{
 
 use crate::{
     address::{ShardId, murmur2, shard_of},
+    ask::{self, Waiting},
     codec::{Short, put_bytes, put_signed, put_varint, put_with},
     decoded::Decoded,
+    envelope::{self, Asker, Caller, SpanRecord, Trace},
     error::Fault,
     key::{Key, KeyBytes},
     limits::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX},
     message::Message,
-    program::{FunctionId, Links, NameId, TargetLink},
+    program::{FunctionId, Links, NameId, Program, TargetLink},
     shard::{
         frame::{self, Op},
         rules::{Rule, Rules},
     },
-    time::{Due, EventTime},
+    time::{Due, EventTime, ProcessingTime},
     watch::Watch,
 };
 
@@ -166,7 +168,21 @@ pub(crate) struct Sent {
 #[derive(Debug, Clone)]
 pub(crate) enum TimerRequest {
     Set(PendingTimer),
-    Cancel { function: FunctionId, key: Box<[u8]>, name: Box<str> },
+    Cancel {
+        function: FunctionId,
+        key: Box<[u8]>,
+        name: Box<str>,
+    },
+    /// A message that is to be sent later, or a call of an activity: the encoded entry, as of a timer.
+    Add(Span),
+}
+
+/// A handler of a message, as it is named in the program and on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Destination {
+    pub(crate) function: FunctionId,
+    pub(crate) handler: u16,
+    pub(crate) names: [NameId; 2],
 }
 
 #[derive(Debug, Clone)]
@@ -187,6 +203,7 @@ pub(crate) struct Mark {
     emitted: usize,
     timers: usize,
     pending_next: u64,
+    unresolved: usize,
 }
 
 /// The effects of the calls of one epoch of a shard.
@@ -205,6 +222,20 @@ pub struct Effects {
     pub(crate) wants_answer: bool,
     /// The encoded answer.
     pub(crate) answer: Option<Vec<u8>>,
+    /// Who waits for what the call that runs answers, if that is not told by `answer`.
+    pub(crate) caller: Caller,
+    /// Whether the call that runs answers later.
+    pub(crate) is_deferred: bool,
+    /// The place of the call that runs in its trace, if it is part of one.
+    pub(crate) trace: Option<Trace>,
+    /// How many things the call that runs has asked for, as far as they are part of a trace.
+    traced: u32,
+    /// What calls of this epoch did in traces.
+    pub(crate) spans: Vec<SpanRecord>,
+    /// Answers to those whom nothing here can find, in a test of one function.
+    pub(crate) unresolved: Vec<(Caller, Vec<u8>)>,
+    /// Where replies find the one who has asked.
+    pub(crate) program: Option<Arc<Program>>,
     /// The rules in force.
     pub(crate) rules: Rules,
     /// Where those who watch see that calls end.
@@ -255,12 +286,15 @@ impl Effects {
             emitted: self.emitted.len(),
             timers: self.timers.len(),
             pending_next: self.pending_next,
+            unresolved: self.unresolved.len(),
         }
     }
 
     pub(crate) fn undo(&mut self, mark: Mark) {
         self.fault = None;
         self.cleared = false;
+        self.is_deferred = false;
+        self.answer = None;
         if !self.rules.holds(Rule::FailedCallsHaveNoEffects) {
             return;
         }
@@ -271,6 +305,34 @@ impl Effects {
         self.emitted.truncate(mark.emitted);
         self.timers.truncate(mark.timers);
         self.pending_next = mark.pending_next;
+        self.unresolved.truncate(mark.unresolved);
+    }
+
+    /// Begins a call that brings an envelope along.
+    pub(crate) fn open(&mut self, asker: Option<Asker>, trace: Option<Trace>) {
+        self.caller = asker.map_or(Caller::Nobody, Caller::Asker);
+        self.begin_trace(trace);
+    }
+
+    pub(crate) fn begin_trace(&mut self, trace: Option<Trace>) {
+        self.trace = trace;
+        self.traced = 0;
+    }
+
+    /// Ends the call that was begun last.
+    pub(crate) fn close(&mut self) {
+        self.caller = Caller::Nobody;
+        self.is_deferred = false;
+        self.trace = None;
+        // What was too long for a reply is no fault of the next call.
+        self.fault = None;
+    }
+
+    /// The place in its trace of the next thing that the call asks for.
+    fn next_trace(&mut self) -> Option<Trace> {
+        let trace = self.trace?;
+        self.traced += 1;
+        Some(trace.child(self.traced))
     }
 
     /// Begins a call: returns whether an earlier one was left in a clean state.
@@ -292,40 +354,74 @@ impl Effects {
     }
 
     pub(crate) fn send<M: Message>(&mut self, target: &TargetLink, message: u16, key: &[u8], msg: &M, time: EventTime) {
+        if self.trace.is_some() {
+            return self.send_enveloped(target, message, None, key, msg, time);
+        }
+        self.post(target.plain[usize::from(message)], target.name, key, time, |out| msg.encode(out));
+    }
+
+    /// Sends a message that has somebody who waits for the answer, or is part of a trace.
+    pub(crate) fn send_enveloped<M: Message>(
+        &mut self,
+        target: &TargetLink,
+        message: u16,
+        asker: Option<&Asker>,
+        key: &[u8],
+        msg: &M,
+        time: EventTime,
+    ) {
+        let trace = self.next_trace();
+        self.post(target.enveloped[usize::from(message)], target.name, key, time, |out| {
+            envelope::put(asker, trace.as_ref(), out);
+            msg.encode(out);
+        });
+    }
+
+    /// Sends what `payload` writes to a key.
+    pub(crate) fn post(
+        &mut self,
+        to: Destination,
+        target: &str,
+        key: &[u8],
+        time: EventTime,
+        payload: impl FnOnce(&mut Vec<u8>),
+    ) {
         if key.len() > KEY_BYTES_MAX {
-            return self.fail(too_long("a key", key.len(), KEY_BYTES_MAX, target.name));
+            return self.fail(too_long("a key", key.len(), KEY_BYTES_MAX, target));
         }
         let hash = murmur2(key);
         let shard = shard_of(hash, self.shards);
-        let call = Call::message(target.function, target.handlers[usize::from(message)], hash, time);
+        let call = Call::message(to.function, to.handler, hash, time);
         let length = if self.local_delivery && shard == self.shard {
-            self.send_local(call, key, msg)
+            self.send_local(call, key, payload)
         } else {
-            self.send_remote(call, key, shard, [target.function_name, target.messages[usize::from(message)]], msg)
+            self.send_remote(call, key, shard, to.names, payload)
         };
         if length > MESSAGE_BYTES_MAX {
-            self.fail(too_long("a message", length, MESSAGE_BYTES_MAX, target.name));
+            self.fail(too_long("a message", length, MESSAGE_BYTES_MAX, target));
         }
     }
 
-    fn send_local<M: Message>(&mut self, call: Call, key: &[u8], msg: &M) -> usize {
+    #[inline]
+    fn send_local(&mut self, call: Call, key: &[u8], payload: impl FnOnce(&mut Vec<u8>)) -> usize {
         let bytes = &mut self.local.bytes;
         let start = bytes.len();
         bytes.extend_from_slice(key);
         let middle = bytes.len();
-        msg.encode(bytes);
+        payload(bytes);
         let (key, payload) = (Span::between(start, middle), Span::between(middle, bytes.len()));
         self.local.calls.push(Call { key, payload, ..call });
         payload.length as usize
     }
 
-    fn send_remote<M: Message>(
+    #[inline]
+    fn send_remote(
         &mut self,
         call: Call,
         key: &[u8],
         shard: ShardId,
         names: [NameId; 2],
-        msg: &M,
+        payload: impl FnOnce(&mut Vec<u8>),
     ) -> usize {
         let mut head = Short::new();
         head.byte(Op::Send as u8);
@@ -340,12 +436,43 @@ impl Effects {
         let mut length = 0;
         put_with(body, |body| {
             let start = body.len();
-            msg.encode(body);
+            payload(body);
             length = body.len() - start;
         });
         let payload = Span::between(body.len() - length, body.len());
         self.sent.push(Sent { target: shard, call: Call { key, payload, ..call } });
         length
+    }
+
+    /// Tells the one who waits what came of his call; `key` is the one that he called.
+    ///
+    /// `outcome` writes the outcome of a reply, or for one outside the remembered reply.
+    pub(crate) fn reply(&mut self, to: &Waiting, time: EventTime, outcome: impl FnOnce(&mut Vec<u8>)) {
+        let Some(program) = self.program.clone() else {
+            let mut bytes = Vec::new();
+            outcome(&mut bytes);
+            return self.unresolved.push((to.caller.clone(), bytes));
+        };
+        match &to.caller {
+            Caller::Nobody => {}
+            Caller::Asker(asker) => {
+                // One who is gone, or no longer takes the reply, is not told.
+                let Some(destination) = program.destination(&asker.function, &asker.reply) else { return };
+                let trace = self.next_trace();
+                self.post(destination, &asker.function, &asker.key, time, |out| {
+                    envelope::put(None, trace.as_ref(), out);
+                    ask::put_head(&to.key, asker.token, out);
+                    outcome(out);
+                });
+            }
+            Caller::Outside(ticket) => {
+                let Some(destination) = program.destination(&to.function, envelope::ANSWER) else { return };
+                self.post(destination, &to.function, &to.key, time, |out| {
+                    ticket.put(out);
+                    outcome(out);
+                });
+            }
+        }
     }
 
     pub(crate) fn emit<T: Message>(&mut self, egress: NameId, record: &T) {
@@ -394,35 +521,122 @@ impl Effects {
         timer: &T,
         time: EventTime,
     ) {
-        let key_bytes = KeyBytes::of(key);
-        let id = self.pending_next;
-        self.pending_next += 1;
-        let rearmed = matches!(due, Due::Event(_)) && self.firing == Some((links.function, handler));
+        let trace = self.next_trace();
+        let count = links.timers.len() as u16 / 2;
+        let firing = self.firing.map(|(function, handler)| (function, handler % count));
+        let rearmed = matches!(due, Due::Event(_)) && firing == Some((links.function, handler));
         let (kind, at, time) = match due {
             Due::Event(at) => (frame::PENDING_EVENT_TIMER, at.0, at),
             Due::Processing(at) => (frame::PENDING_PROCESSING_TIMER, at.0, time),
         };
+        let kind = kind | if rearmed { frame::PENDING_REARMED } else { 0 };
+        let handler = if trace.is_some() { handler + count } else { handler };
+        let names = [links.function_name, links.timers[usize::from(handler)]];
+        let entry = self.put_pending(kind, names, at, time, name, KeyBytes::of(key).get(), |body| {
+            if trace.is_some() {
+                envelope::put(None, trace.as_ref(), body);
+            }
+            timer.encode(body);
+        });
+        self.check_length("a timer", entry, links.name);
+        self.timers.push(TimerRequest::Set(PendingTimer { due, handler, entry }));
+    }
+
+    /// Sends a message once the clock has come to `due`.
+    #[allow(clippy::too_many_arguments, reason = "each is one part of a message; a struct would be built for one call")]
+    pub(crate) fn send_at<M: Message>(
+        &mut self,
+        due: ProcessingTime,
+        target: &TargetLink,
+        message: u16,
+        key: &[u8],
+        msg: &M,
+        time: EventTime,
+    ) {
+        if key.len() > KEY_BYTES_MAX {
+            return self.fail(too_long("a key", key.len(), KEY_BYTES_MAX, target.name));
+        }
+        let trace = self.next_trace();
+        let list = if trace.is_some() { &target.enveloped } else { &target.plain };
+        let names = list[usize::from(message)].names;
+        self.delay(due, names, key, time, target.name, |body| {
+            if trace.is_some() {
+                envelope::put(None, trace.as_ref(), body);
+            }
+            msg.encode(body);
+        });
+    }
+
+    /// Lets what `payload` writes wait until the clock has come to `due`.
+    pub(crate) fn delay(
+        &mut self,
+        due: ProcessingTime,
+        names: [NameId; 2],
+        key: &[u8],
+        time: EventTime,
+        target: &str,
+        payload: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let entry = self.put_pending(frame::PENDING_DELAYED, names, due.0, time, "", key, payload);
+        self.check_length("a message", entry, target);
+        self.timers.push(TimerRequest::Add(entry));
+    }
+
+    /// Asks for a call of an activity; `names` are the function's and that of its handler of the result.
+    #[allow(clippy::too_many_arguments, reason = "each is one part of a call; a struct would be built for one call")]
+    pub(crate) fn call_activity(
+        &mut self,
+        names: [NameId; 2],
+        give_up_at: ProcessingTime,
+        key: &[u8],
+        time: EventTime,
+        token: u64,
+        activity: &str,
+        call: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let trace = self.next_trace();
+        let entry = self.put_pending(frame::PENDING_ACTIVITY, names, give_up_at.0, time, "", key, |body| {
+            envelope::put(None, trace.as_ref(), body);
+            put_varint(body, token);
+            call(body);
+        });
+        self.check_length("a call", entry, activity);
+        self.timers.push(TimerRequest::Add(entry));
+    }
+
+    /// Appends an entry of what waits; returns where it stands behind its tag.
+    #[allow(clippy::too_many_arguments, reason = "each is one part of an entry; it is inlined")]
+    #[inline]
+    fn put_pending(
+        &mut self,
+        kind: u8,
+        names: [NameId; 2],
+        due: i64,
+        time: EventTime,
+        name: &str,
+        key: &[u8],
+        payload: impl FnOnce(&mut Vec<u8>),
+    ) -> Span {
+        let id = self.pending_next;
+        self.pending_next += 1;
         let body = &mut self.body;
         body.push(Op::PendingAdd as u8);
         let start = body.len();
         put_varint(body, id);
-        body.push(kind | if rearmed { frame::PENDING_REARMED } else { 0 });
-        put_varint(body, u64::from(links.function_name));
-        put_varint(body, u64::from(links.timers[usize::from(handler)]));
-        put_signed(body, at);
+        body.push(kind);
+        names.into_iter().for_each(|name| put_varint(body, u64::from(name)));
+        put_signed(body, due);
         put_signed(body, time.0);
         put_bytes(body, name.as_bytes());
-        put_bytes(body, key_bytes.get());
-        let mut length = 0;
-        put_with(body, |body| {
-            let start = body.len();
-            timer.encode(body);
-            length = body.len() - start;
-        });
-        let entry = Span::between(start, body.len());
-        self.timers.push(TimerRequest::Set(PendingTimer { due, handler, entry }));
+        put_bytes(body, key);
+        put_with(body, payload);
+        Span::between(start, body.len())
+    }
+
+    fn check_length(&mut self, what: &str, entry: Span, target: &str) {
+        let length = entry.length as usize;
         if length > MESSAGE_BYTES_MAX {
-            self.fail(too_long("a timer", length, MESSAGE_BYTES_MAX, links.name));
+            self.fail(too_long(what, length, MESSAGE_BYTES_MAX, target));
         }
     }
 

@@ -9,6 +9,7 @@
 //! that is no message is not reported once more for each impl that names it.
 
 use crate::{
+    ask::Deferred,
     context::Context,
     egress::EgressDeclaration,
     error::{Failed, Fault, Never, Reject},
@@ -278,6 +279,8 @@ impl<M> Incoming<M> {
 pub enum Outcome<A, E> {
     /// The handler answered.
     Answer(A),
+    /// The handler answers later.
+    Deferred,
     /// The handler said no.
     Rejected(E),
     /// The handler is broken.
@@ -300,25 +303,56 @@ pub trait HandlerReturn {
     fn into_outcome(self) -> Outcome<Self::Answer, Self::Rejection>;
 }
 
-impl<A: Wire> HandlerReturn for A {
-    type Answer = A;
+#[diagnostic::do_not_recommend]
+impl<A: Answering> HandlerReturn for A {
+    type Answer = A::Answer;
     type Rejection = Never;
 
-    fn into_outcome(self) -> Outcome<A, Never> {
-        Outcome::Answer(self)
+    fn into_outcome(self) -> Outcome<A::Answer, Never> {
+        self.into_answer().map_or(Outcome::Deferred, Outcome::Answer)
     }
 }
 
-impl<A: Wire, E: Failure> HandlerReturn for Result<A, E> {
-    type Answer = A;
+impl<A: Answering, E: Failure> HandlerReturn for Result<A, E> {
+    type Answer = A::Answer;
     type Rejection = E::Rejection;
 
-    fn into_outcome(self) -> Outcome<A, E::Rejection> {
+    fn into_outcome(self) -> Outcome<A::Answer, E::Rejection> {
         match self.map_err(Failure::split) {
-            Ok(answer) => Outcome::Answer(answer),
+            Ok(answer) => answer.into_answer().map_or(Outcome::Deferred, Outcome::Answer),
             Err(Failed::Rejected(rejection)) => Outcome::Rejected(rejection),
             Err(Failed::Fault(fault)) => Outcome::Fault(fault),
         }
+    }
+}
+
+/// An answer, or [`Deferred`] for one that comes later.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no encoding",
+    note = "add `#[derive(Serialize, Deserialize, Message)]` and `#[message(name = \"..\")]` to `{Self}`"
+)]
+pub trait Answering {
+    /// The answer.
+    type Answer: Wire;
+
+    /// The answer, if it is given now.
+    fn into_answer(self) -> Option<Self::Answer>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<A: Wire> Answering for A {
+    type Answer = A;
+
+    fn into_answer(self) -> Option<A> {
+        Some(self)
+    }
+}
+
+impl<A: Wire> Answering for Deferred<A> {
+    type Answer = A;
+
+    fn into_answer(self) -> Option<A> {
+        None
     }
 }
 
@@ -359,11 +393,11 @@ impl<E: Reject> Failure for Failed<E> {
     }
 }
 
-/// What a timer handler may return: nothing, or `Result<(), Fault>`.
+/// What a handler of timers or replies may return: nothing, or `Result<(), Fault>`.
 #[diagnostic::on_unimplemented(
-    message = "a timer handler cannot return `{Self}`",
+    message = "a handler of timers or replies cannot return `{Self}`",
     label = "return nothing or `Result<(), Fault>`",
-    note = "nobody waits for a timer's answer, so it cannot reject: send or emit what is to be said"
+    note = "nobody waits for its answer, so it cannot reject: send or emit what is to be said"
 )]
 pub trait TimerReturn {
     /// What came of the call.

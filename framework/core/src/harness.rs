@@ -8,18 +8,25 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
+    activity::Activity,
     address::murmur2,
+    ask::{AnyReply, Done, HandlesReply},
     codec::Reader,
     context::Resources,
     effect::{Call, Calls, Effects, TimerRequest},
     egress::Egress,
-    error::{DecodeError, Failed, Fault},
+    envelope::{self, Caller, Ticket},
+    error::{DecodeError, Failed, Fault, Reject},
     function::{Function, HandledBy, HandlerReturn, MessageTo, Target},
     host::{ErasedHost, Failure, Host, Run},
     key::{IntoKey, Key},
     message::{Message, Wire},
     program::Links,
-    shard::frame::{self, OpRef, PendingRef},
+    shard::{
+        Reply,
+        frame::{self, OpRef, PendingRef},
+        read_late,
+    },
     time::{Due, EventTime, ProcessingTime},
 };
 
@@ -62,6 +69,8 @@ pub struct Harness<F: Function> {
     watermark: EventTime,
     now: ProcessingTime,
     timer_names: Vec<&'static str>,
+    /// How many messages were delivered.
+    calls: u64,
 }
 
 impl<F: Function> Harness<F> {
@@ -95,6 +104,7 @@ impl<F: Function> Harness<F> {
             watermark: EventTime(0),
             now: ProcessingTime(0),
             timer_names,
+            calls: 0,
         }
     }
 
@@ -122,6 +132,30 @@ impl<F: Function> Harness<F> {
         let call = Call::message(0, <M as MessageTo<F>>::INDEX, murmur2(&self.key), time);
         self.waiting.push(Waiting { due: Due::Event(time), id, name: Vec::new(), call, payload });
         Ok(None)
+    }
+
+    /// Calls the handler of `M`; returns its answer, or `None` if it answers later.
+    ///
+    /// # Errors
+    /// As [`Self::deliver`].
+    pub fn begin<M: HandledBy<F>>(&mut self, msg: M) -> Outcome<M, F, Option<AnswerOf<M, F>>> {
+        self.call_or_defer(self.watermark, &msg)
+    }
+
+    /// Calls the handler of a reply, as if what was asked had answered.
+    ///
+    /// # Errors
+    /// A fault of the handler; its state and effects are then gone.
+    pub fn reply<R: AnyReply>(&mut self, reply: R) -> Result<(), Fault>
+    where
+        F: HandlesReply<R>,
+    {
+        let mut payload = Vec::new();
+        envelope::put(None, None, &mut payload);
+        reply.write(&mut payload);
+        let handler = self.host.first_reply() + <F as HandlesReply<R>>::INDEX;
+        let call = Call::message(0, handler, murmur2(&self.key), self.watermark);
+        self.run(call, &payload).map_err(fault)
     }
 
     /// Moves event time on: everything due until then happens, in order.
@@ -153,17 +187,91 @@ impl<F: Function> Harness<F> {
     #[must_use]
     pub fn sent<T: Target, M: MessageTo<T>>(&self) -> Vec<(T::Key, M)> {
         let names = self.host.links();
-        let target =
-            names.target_named(T::NAME).map(|target| (target.function_name, target.messages[usize::from(M::INDEX)]));
+        let target = names.target_named(T::NAME).map(|target| target.plain[usize::from(M::INDEX)].names);
         let mut decoded = Vec::new();
-        let read = frame::ops(self.effects.body(), |op| match op {
-            OpRef::Send(_, message, _) if Some((message.function, message.message)) == target => {
+        self.each_op(|op| match op {
+            OpRef::Send(_, message, _) if Some([message.function, message.message]) == target => {
                 decoded.push((expect(T::Key::read(message.key)), expect(M::decode(message.payload))));
             }
             _ => {}
         });
-        read.unwrap_or_else(|error| panic!("a body holds only what was written: {error}"));
         decoded
+    }
+
+    /// The messages of type `M` that were asked of `T`: the keys, the messages and the tokens, oldest first.
+    #[must_use]
+    pub fn asked<T: Target, M: MessageTo<T>>(&self) -> Vec<(T::Key, M, u64)> {
+        let target = self.host.links().target_named(T::NAME);
+        let target = target.map(|target| target.enveloped[usize::from(M::INDEX)].names);
+        let mut decoded = Vec::new();
+        self.each_op(|op| match op {
+            OpRef::Send(_, message, _) if Some([message.function, message.message]) == target => {
+                let mut reader = Reader::new(message.payload);
+                let (asker, _) = envelope::read(&mut reader).expect("it was just written");
+                let msg = expect(M::decode(&message.payload[reader.at()..]));
+                decoded.extend(asker.map(|asker| (expect(T::Key::read(message.key)), msg, asker.token)));
+            }
+            _ => {}
+        });
+        decoded
+    }
+
+    /// The messages of type `M` that are to be sent to `T` later: when, the keys, and the messages.
+    #[must_use]
+    pub fn sent_later<T: Target, M: MessageTo<T>>(&self) -> Vec<(ProcessingTime, T::Key, M)> {
+        let target = self.host.links().target_named(T::NAME);
+        let target = target.map(|target| target.plain[usize::from(M::INDEX)].names);
+        let mut decoded = Vec::new();
+        self.each_op(|op| match op {
+            OpRef::PendingAdd(PendingRef { kind: frame::PENDING_DELAYED, due, message, .. })
+                if Some([message.function, message.message]) == target =>
+            {
+                let key = expect(T::Key::read(message.key));
+                decoded.push((ProcessingTime(due), key, expect(M::decode(message.payload))));
+            }
+            _ => {}
+        });
+        decoded
+    }
+
+    /// The calls of the activity `A` that were asked for, with their tokens, oldest first.
+    #[must_use]
+    pub fn called<A: Activity>(&self) -> Vec<(A::Call, u64)>
+    where
+        F: HandlesReply<Done<A>>,
+    {
+        let handler = self.host.links().replies[usize::from(<F as HandlesReply<Done<A>>>::INDEX)];
+        let mut decoded = Vec::new();
+        self.each_op(|op| match op {
+            OpRef::PendingAdd(PendingRef { kind: frame::PENDING_ACTIVITY, message, .. })
+                if message.message == handler =>
+            {
+                let mut reader = Reader::new(message.payload);
+                envelope::read(&mut reader).expect("it was just written");
+                let token = reader.varint().expect("it was just written");
+                decoded.push((expect(A::Call::decode(&message.payload[reader.at()..])), token));
+            }
+            _ => {}
+        });
+        decoded
+    }
+
+    /// The answers that were given later than their calls, oldest first.
+    #[must_use]
+    pub fn answers<A: Wire, E: Reject>(&self) -> Vec<Result<A, E>> {
+        let given = self.effects.unresolved.iter().map(|(_, bytes)| read_late(bytes).expect("it was just written"));
+        given
+            .map(|reply| match reply {
+                Reply::Rejected(rejection) => Err(expect(E::decode(&rejection.value))),
+                Reply::Answered(answer) => Ok(expect(A::decode(&answer))),
+                other => panic!("an answer is given or refused, not {other:?}"),
+            })
+            .collect()
+    }
+
+    fn each_op(&self, each: impl FnMut(OpRef<'_>)) {
+        let read = frame::ops(self.effects.body(), each);
+        read.unwrap_or_else(|error| panic!("a body holds only what was written: {error}"));
     }
 
     /// The records that were emitted to an egress, oldest first.
@@ -188,11 +296,22 @@ impl<F: Function> Harness<F> {
     }
 
     fn call<M: HandledBy<F>>(&mut self, time: EventTime, msg: &M) -> Outcome<M, F> {
+        let answer = self.call_or_defer(time, msg)?;
+        Ok(answer.unwrap_or_else(|| panic!("the handler of `{}` answers later: call it by `begin`", M::NAME)))
+    }
+
+    fn call_or_defer<M: HandledBy<F>>(&mut self, time: EventTime, msg: &M) -> Outcome<M, F, Option<AnswerOf<M, F>>> {
         let mut payload = Vec::new();
         msg.encode(&mut payload);
         let call = Call::message(0, <M as MessageTo<F>>::INDEX, murmur2(&self.key), time);
-        match self.run(call, &payload) {
-            Ok(()) => Ok(expect(AnswerOf::<M, F>::decode(&self.effects.answer.take().unwrap_or_default()))),
+        self.calls += 1;
+        self.effects.caller = Caller::Outside(Ticket::Number(0, self.calls));
+        let made = self.run(call, &payload);
+        let is_deferred = self.effects.is_deferred;
+        self.effects.close();
+        match made {
+            Ok(()) if is_deferred => Ok(None),
+            Ok(()) => Ok(Some(expect(AnswerOf::<M, F>::decode(&self.effects.answer.take().unwrap_or_default())))),
             Err(Failure::Rejected(rejection)) => {
                 Err(Failed::Rejected(expect(RejectionOf::<M, F>::decode(&rejection.value))))
             }
@@ -239,6 +358,8 @@ impl<F: Function> Harness<F> {
     fn take_timers(&mut self) {
         for request in std::mem::take(&mut self.effects.timers) {
             match request {
+                // Whoever tests what is asked for here reads it in the body.
+                TimerRequest::Add(_) => {}
                 TimerRequest::Cancel { name, .. } => self.waiting.retain(|waiting| waiting.name != name.as_bytes()),
                 TimerRequest::Set(timer) => {
                     let mut entry = Reader::new(timer.entry.of(self.effects.body()));

@@ -9,6 +9,7 @@
 use std::{
     borrow::Cow,
     fmt,
+    marker::PhantomData,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -18,10 +19,12 @@ use hashbrown::HashTable;
 
 use crate::{
     address::murmur2,
-    codec::{put_bytes, put_varint, put_with},
+    ask::{AnyReply, Asked, HandlesReply},
+    codec::{Reader, put_bytes, put_varint, put_with},
     context::Context,
     decoded::Decoded,
     effect::{Call, Effects},
+    envelope::{self, SpanRecord},
     error::{DecodeError, Reject},
     function::{Accepts, Access, Function, HandlerReturn, Handles, HandlesTimer, Incoming, Outcome},
     key::{Key, KeyBytes},
@@ -56,6 +59,16 @@ pub enum Failure {
     Rejected(Rejection),
     /// The handler is broken.
     Fault(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Parked => f.write_str("the key is parked"),
+            Self::Unreadable(text) | Self::Fault(text) => f.write_str(text),
+            Self::Rejected(rejection) => f.write_str(&rejection.code),
+        }
+    }
 }
 
 /// A rejection without its type.
@@ -99,7 +112,7 @@ pub trait ErasedHost: Send {
     ///
     /// # Errors
     /// If they are not.
-    fn check(&self, handler: u16, is_timer: bool, payload: &[u8]) -> Result<(), DecodeError>;
+    fn check(&mut self, handler: u16, is_timer: bool, payload: &[u8]) -> Result<(), DecodeError>;
 
     /// Writes the states that changed since the last call into the body of a frame.
     fn seal(&mut self, function: NameId, body: &mut Vec<u8>);
@@ -238,7 +251,7 @@ impl<F: Function> Table<F> {
 
 /// One handler's loop over a run.
 trait Loop<F: Function>: Send {
-    /// Whether bytes are what the handler takes.
+    /// Whether bytes are what the handler takes; of a message, without the envelope that it may come in.
     fn check(&self, payload: &[u8]) -> Result<(), DecodeError>;
 
     fn run(
@@ -251,15 +264,19 @@ trait Loop<F: Function>: Send {
     );
 }
 
+/// The loops of a handler: of what comes as it is, and of what comes in envelopes.
+type Loops<F> = [Box<dyn Loop<F>>; 2];
+
 /// The handlers of a function, in the order of their index.
 pub struct Handlers<F: Function> {
-    messages: Vec<(MessageHandler, Box<dyn Loop<F>>)>,
-    timers: Vec<(&'static str, Box<dyn Loop<F>>)>,
+    messages: Vec<(MessageHandler, Loops<F>)>,
+    timers: Vec<(&'static str, Loops<F>)>,
+    replies: Vec<(Asked, Box<dyn Loop<F>>)>,
 }
 
 impl<F: Function> Handlers<F> {
     pub(crate) fn new() -> Self {
-        let mut handlers = Self { messages: Vec::new(), timers: Vec::new() };
+        let mut handlers = Self { messages: Vec::new(), timers: Vec::new(), replies: Vec::new() };
         F::handlers(&mut handlers);
         handlers
     }
@@ -284,8 +301,14 @@ impl<F: Function> Handlers<F> {
             encoding: M::ENCODING,
             answer_encoding: <<F as Accepts<M>>::Return as HandlerReturn>::Answer::CONTENT,
             check: |bytes| M::decode(bytes).map(drop),
+            schemas: || {
+                let answer = <<<F as Accepts<M>>::Return as HandlerReturn>::Answer as Wire>::json_schema();
+                let rejection = <<<F as Accepts<M>>::Return as HandlerReturn>::Rejection as Wire>::json_schema();
+                [M::json_schema(), answer, rejection]
+            },
         };
-        self.messages.push((handler, Box::new(OnMessage::<M>(Incoming::empty()))));
+        let of = |is_enveloped| Box::new(OnMessage::<M> { incoming: Incoming::empty(), is_enveloped });
+        self.messages.push((handler, [of(false), of(true)]));
     }
 
     /// Registers the handler of timers with payload `T`.
@@ -301,7 +324,24 @@ impl<F: Function> Handlers<F> {
             self.timers.len(),
             "timer handlers are registered in the order of their INDEX"
         );
-        self.timers.push((T::NAME, Box::new(OnTimer::<T>(Incoming::empty()))));
+        let of = |is_enveloped| Box::new(OnTimer::<T> { incoming: Incoming::empty(), is_enveloped });
+        self.timers.push((T::NAME, [of(false), of(true)]));
+    }
+
+    /// Registers the handler of replies `R`.
+    ///
+    /// # Panics
+    /// If it is not registered in the order of `HandlesReply::INDEX`.
+    pub fn on_reply<R: AnyReply>(&mut self)
+    where
+        F: HandlesReply<R>,
+    {
+        assert_eq!(
+            usize::from(<F as HandlesReply<R>>::INDEX),
+            self.replies.len(),
+            "handlers of replies are registered in the order of their INDEX"
+        );
+        self.replies.push((R::ASKED, Box::new(OnReply::<R>(PhantomData))));
     }
 
     pub(crate) fn messages(&self) -> Vec<MessageHandler> {
@@ -311,6 +351,23 @@ impl<F: Function> Handlers<F> {
     pub(crate) fn timers(&self) -> Vec<&'static str> {
         self.timers.iter().map(|(name, _)| *name).collect()
     }
+
+    pub(crate) fn replies(&self) -> Vec<Asked> {
+        self.replies.iter().map(|(asked, _)| *asked).collect()
+    }
+
+    fn message_loop(&mut self, handler: usize) -> &mut dyn Loop<F> {
+        let count = self.messages.len();
+        match handler.checked_sub(2 * count) {
+            Some(reply) => self.replies[reply].1.as_mut(),
+            None => self.messages[handler % count].1[handler / count].as_mut(),
+        }
+    }
+
+    fn timer_loop(&mut self, handler: usize) -> &mut dyn Loop<F> {
+        let count = self.timers.len();
+        self.timers[handler % count].1[handler / count].as_mut()
+    }
 }
 
 impl<F: Function> fmt::Debug for Handlers<F> {
@@ -319,7 +376,10 @@ impl<F: Function> fmt::Debug for Handlers<F> {
     }
 }
 
-struct OnMessage<M>(Incoming<M>);
+struct OnMessage<M> {
+    incoming: Incoming<M>,
+    is_enveloped: bool,
+}
 
 impl<F: Handles<M>, M: Message> Loop<F> for OnMessage<M> {
     fn check(&self, payload: &[u8]) -> Result<(), DecodeError> {
@@ -334,7 +394,9 @@ impl<F: Handles<M>, M: Message> Loop<F> for OnMessage<M> {
         effects: &mut Effects,
         failures: &mut Vec<(usize, Failure)>,
     ) {
-        let wants_answer = effects.wants_answer;
+        let Self { incoming: own, is_enveloped } = self;
+        let is_enveloped = *is_enveloped;
+        let is_awaited = is_enveloped || effects.wants_answer;
         let Run { calls, bytes, decoded, now } = run;
         let decoded = decoded.list();
         each_call(table, calls, bytes, failures, |table, place, call| {
@@ -342,25 +404,39 @@ impl<F: Handles<M>, M: Message> Loop<F> for OnMessage<M> {
             let incoming = match at_hand.filter(|incoming| incoming.is_there()) {
                 Some(incoming) => incoming,
                 None => {
-                    self.0.decode(call.payload.of(bytes)).map_err(unreadable)?;
-                    &mut self.0
+                    let payload = call.payload.of(bytes);
+                    let payload = if is_enveloped { open(payload, effects)? } else { payload };
+                    own.decode(payload).map_err(|error| given_up(error, effects))?;
+                    &mut *own
                 }
             };
             let handle = |state: &mut F, ctx: &mut Context<'_, F>| match state.handle(incoming, ctx).into_outcome() {
-                Outcome::Answer(answer) if wants_answer => {
-                    ctx.answer(&answer);
+                Outcome::Answer(answer) => {
+                    if is_awaited {
+                        ctx.give(&answer);
+                    }
                     Ok(())
                 }
-                Outcome::Answer(_) => Ok(()),
+                Outcome::Deferred => {
+                    ctx.defer();
+                    Ok(())
+                }
                 Outcome::Rejected(rejection) => Err(rejected(&rejection)),
                 Outcome::Fault(fault) => Err(Failure::Fault(fault.to_string())),
             };
-            invoke(table, place, links, call, bytes, now, effects, <F as Handles<M>>::ACCESS, handle)
+            let made = invoke(table, place, links, call, bytes, now, effects, <F as Handles<M>>::ACCESS, handle);
+            if is_awaited {
+                told(M::NAME, links, call, bytes, now, &made, effects, is_enveloped);
+            }
+            made
         });
     }
 }
 
-struct OnTimer<T>(Incoming<T>);
+struct OnTimer<T> {
+    incoming: Incoming<T>,
+    is_enveloped: bool,
+}
 
 impl<F: HandlesTimer<T>, T: Message> Loop<F> for OnTimer<T> {
     fn check(&self, payload: &[u8]) -> Result<(), DecodeError> {
@@ -375,15 +451,95 @@ impl<F: HandlesTimer<T>, T: Message> Loop<F> for OnTimer<T> {
         effects: &mut Effects,
         failures: &mut Vec<(usize, Failure)>,
     ) {
-        let incoming = &mut self.0;
+        let Self { incoming, is_enveloped } = self;
+        let is_enveloped = *is_enveloped;
         let Run { calls, bytes, now, .. } = run;
         each_call(table, calls, bytes, failures, |table, place, call| {
-            incoming.decode(call.payload.of(bytes)).map_err(unreadable)?;
+            let payload = call.payload.of(bytes);
+            let payload = if is_enveloped { open(payload, effects)? } else { payload };
+            incoming.decode(payload).map_err(|error| given_up(error, effects))?;
             let fire = |state: &mut F, ctx: &mut Context<'_, F>| {
                 state.fire(incoming, ctx).map_err(|fault| Failure::Fault(fault.to_string()))
             };
-            invoke(table, place, links, call, bytes, now, effects, Access::Write, fire)
+            let made = invoke(table, place, links, call, bytes, now, effects, Access::Write, fire);
+            if is_enveloped {
+                told(T::NAME, links, call, bytes, now, &made, effects, true);
+            }
+            made
         });
+    }
+}
+
+struct OnReply<R>(PhantomData<fn() -> R>);
+
+impl<F: HandlesReply<R>, R: AnyReply> Loop<F> for OnReply<R> {
+    fn check(&self, payload: &[u8]) -> Result<(), DecodeError> {
+        let mut reader = Reader::new(payload);
+        envelope::read(&mut reader).map_err(|error| DecodeError::new(error.to_string()))?;
+        R::read(&payload[reader.at()..]).map(drop)
+    }
+
+    fn run(
+        &mut self,
+        table: &mut Table<F>,
+        links: &Links,
+        run: Run<'_>,
+        effects: &mut Effects,
+        failures: &mut Vec<(usize, Failure)>,
+    ) {
+        let Run { calls, bytes, now, .. } = run;
+        each_call(table, calls, bytes, failures, |table, place, call| {
+            let reply = R::read(open(call.payload.of(bytes), effects)?).map_err(|error| given_up(error, effects))?;
+            let handle = |state: &mut F, ctx: &mut Context<'_, F>| {
+                state.on_reply(reply, ctx).map_err(|fault| Failure::Fault(fault.to_string()))
+            };
+            let made = invoke(table, place, links, call, bytes, now, effects, Access::Write, handle);
+            told(&R::ASKED.reply_name(), links, call, bytes, now, &made, effects, true);
+            made
+        });
+    }
+}
+
+/// Begins a call whose payload is an envelope; returns what stands in it.
+fn open<'a>(payload: &'a [u8], effects: &mut Effects) -> Result<&'a [u8], Failure> {
+    let mut reader = Reader::new(payload);
+    let (asker, trace) = envelope::read(&mut reader).map_err(|error| Failure::Unreadable(error.to_string()))?;
+    effects.open(asker, trace);
+    Ok(&payload[reader.at()..])
+}
+
+/// Ends a call whose message cannot be read.
+fn given_up(error: DecodeError, effects: &mut Effects) -> Failure {
+    effects.close();
+    unreadable(error)
+}
+
+/// Notes what a call did in its trace, and ends it if it came in an envelope; who has asked for it is told of a
+/// failure by the shard.
+#[allow(clippy::too_many_arguments, reason = "the parts of a call; few calls come here")]
+fn told(
+    name: &str,
+    links: &Links,
+    call: &Call,
+    bytes: &[u8],
+    now: ProcessingTime,
+    made: &Result<(), Failure>,
+    effects: &mut Effects,
+    is_enveloped: bool,
+) {
+    if let Some(trace) = effects.trace {
+        effects.spans.push(SpanRecord {
+            trace,
+            function: links.name.to_owned(),
+            name: name.to_owned(),
+            key: call.key.of(bytes).to_vec(),
+            event_time: call.time.0,
+            now: now.0,
+            error: made.as_ref().err().map(Failure::to_string),
+        });
+    }
+    if is_enveloped {
+        effects.close();
     }
 }
 
@@ -510,6 +666,11 @@ impl<F: Function> Host<F> {
         &self.links
     }
 
+    /// The handler of the function's first reply.
+    pub(crate) fn first_reply(&self) -> u16 {
+        2 * self.handlers.messages.len() as u16
+    }
+
     pub(crate) fn timer_names(&self) -> Vec<&'static str> {
         self.handlers.timers()
     }
@@ -544,8 +705,8 @@ impl<F: Function> ErasedHost for Host<F> {
     fn run(&mut self, run: Run<'_>, effects: &mut Effects, failures: &mut Vec<(usize, Failure)>) {
         let Some(first) = run.calls.first() else { return };
         let handler = usize::from(first.handler);
-        let handler =
-            if first.is_timer { &mut self.handlers.timers[handler].1 } else { &mut self.handlers.messages[handler].1 };
+        let handlers = &mut self.handlers;
+        let handler = if first.is_timer { handlers.timer_loop(handler) } else { handlers.message_loop(handler) };
         handler.run(&mut self.table, &self.links, run, effects, failures);
     }
 
@@ -581,11 +742,11 @@ impl<F: Function> ErasedHost for Host<F> {
         Ok(())
     }
 
-    fn check(&self, handler: u16, is_timer: bool, payload: &[u8]) -> Result<(), DecodeError> {
+    fn check(&mut self, handler: u16, is_timer: bool, payload: &[u8]) -> Result<(), DecodeError> {
         let handler = usize::from(handler);
         match is_timer {
-            true => self.handlers.timers[handler].1.check(payload),
-            false => self.handlers.messages[handler].1.check(payload),
+            true => self.handlers.timer_loop(handler).check(payload),
+            false => self.handlers.message_loop(handler).check(payload),
         }
     }
 

@@ -12,13 +12,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod activity;
 pub mod address;
+pub mod ask;
 pub mod codec;
 pub mod context;
 pub mod dead_letter;
 pub mod decoded;
 pub mod effect;
 pub mod egress;
+pub mod envelope;
 pub mod error;
 pub mod function;
 #[cfg(feature = "fuzzing")]
@@ -34,6 +37,7 @@ pub mod message;
 pub mod pipeline;
 pub mod ports;
 pub mod program;
+pub mod schema;
 pub mod shard;
 pub mod state;
 pub mod time;

@@ -43,6 +43,9 @@ pub const ANSWERS_KEPT_MS: i64 = 60 * 60 * 1_000;
 /// How many bytes of remembered answers a shard holds; then requests with a new idempotency key are
 /// refused until some are forgotten.
 pub const ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How many calls of activities of a shard may wait for their results before the shards of its thread
+/// stop taking input.
+pub const ACTIVITIES_MAX: usize = 10_000;
 /// How long it is remembered that a dead letter was replayed, in milliseconds, at least: a year.
 pub const REPLAYS_KEPT_MS: i64 = 365 * 24 * 60 * 60 * 1_000;
 /// How many bytes of calls a parked key waits with, if settings do not say.

@@ -13,9 +13,12 @@ use std::{
 };
 
 use crate::{
+    activity::ErasedActivity,
+    ask::Asked,
     context::Resources,
-    effect::Call,
+    effect::{Call, Destination},
     egress::{DEAD_LETTERS, EgressDeclaration},
+    envelope::{ANSWER, enveloped, is_made},
     error::{DecodeError, LinkError},
     function::{Access, Function, TargetDeclaration},
     host::{ErasedHost, Handlers, Host},
@@ -47,6 +50,8 @@ pub struct MessageHandler {
     pub answer_encoding: Encoding,
     /// Whether bytes are such a message.
     pub check: fn(&[u8]) -> Result<(), DecodeError>,
+    /// What JSON of the message, of its answer and of its rejection looks like; see [`crate::schema`].
+    pub schemas: fn() -> [serde_json::Value; 3],
 }
 
 /// A function before linking.
@@ -58,6 +63,8 @@ pub struct FunctionSpec {
     pub messages: Vec<MessageHandler>,
     /// The names of its timers' payloads.
     pub timers: Vec<&'static str>,
+    /// Where the replies that it takes come from.
+    pub replies: Vec<Asked>,
     /// What it sends to.
     pub sends: &'static [TargetDeclaration],
     /// What it emits to.
@@ -82,6 +89,7 @@ impl FunctionSpec {
             name: F::NAME,
             messages: handlers.messages(),
             timers: handlers.timers(),
+            replies: handlers.replies(),
             sends: F::SENDS,
             emits: F::emits(),
             fields: F::FIELDS,
@@ -121,6 +129,8 @@ pub struct ProgramSpec {
     pub ingresses: Vec<IngressSpec>,
     /// Its egresses, but for the dead letters.
     pub egresses: Vec<EgressDeclaration>,
+    /// Its activities.
+    pub activities: Vec<ErasedActivity>,
     /// What every handler may read.
     pub resources: Resources,
 }
@@ -129,11 +139,10 @@ pub struct ProgramSpec {
 #[derive(Debug, Clone)]
 pub struct TargetLink {
     pub(crate) name: &'static str,
-    pub(crate) function: FunctionId,
-    pub(crate) function_name: NameId,
     /// By the index of the message in the target's (or contract's) declaration.
-    pub(crate) messages: Vec<NameId>,
-    pub(crate) handlers: Vec<u16>,
+    pub(crate) plain: Vec<Destination>,
+    /// The same for messages in envelopes.
+    pub(crate) enveloped: Vec<Destination>,
 }
 
 /// What a function's context needs to know, resolved.
@@ -143,7 +152,10 @@ pub struct Links {
     pub(crate) function: FunctionId,
     pub(crate) function_name: NameId,
     pub(crate) targets: Vec<TargetLink>,
+    /// The timers, and behind them the same in envelopes.
     pub(crate) timers: Vec<NameId>,
+    /// The handlers of replies.
+    pub(crate) replies: Vec<NameId>,
     pub(crate) resources: Resources,
     egresses: Vec<(usize, &'static str, NameId)>,
 }
@@ -160,7 +172,8 @@ impl Links {
     pub(crate) fn alone<F: Function>(resources: Resources) -> Self {
         let spec = FunctionSpec::of::<F>();
         let names = Names::of(std::slice::from_ref(&spec), &[], &spec.emits);
-        let targets = spec.sends.iter().map(|target| names.link(target, 0, vec![0; target.messages.len()])).collect();
+        let targets =
+            spec.sends.iter().map(|target| names.link(target, 0, &vec![0; target.messages.len()], 0)).collect();
         names.links(&spec, 0, targets, resources)
     }
 
@@ -179,21 +192,57 @@ pub struct LinkedFunction {
     /// The stage it belongs to.
     pub stage: StageId,
     pub(crate) links: Arc<Links>,
-    message_names: Vec<NameId>,
-    timer_names: Vec<NameId>,
+    handlers: Vec<LinkedHandler>,
+}
+
+/// What a handler takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandlerKind {
+    /// A message, by its place in [`FunctionSpec::messages`].
+    Message(u16),
+    /// The same message in an envelope.
+    Enveloped(u16),
+    /// A reply, by its place in [`FunctionSpec::replies`].
+    Reply(u16),
+    /// An answer that was given later than its call; the shard itself takes it.
+    Answer,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LinkedHandler {
+    name: NameId,
+    kind: HandlerKind,
+    in_event_time_order: bool,
 }
 
 impl LinkedFunction {
     /// The name of a message handler.
     #[must_use]
     pub fn message_name(&self, handler: u16) -> NameId {
-        self.message_names[usize::from(handler)]
+        self.handlers[usize::from(handler)].name
+    }
+
+    /// What a handler takes.
+    #[must_use]
+    pub fn handler_kind(&self, handler: u16) -> HandlerKind {
+        self.handlers[usize::from(handler)].kind
+    }
+
+    /// Whether what a handler takes waits for the watermark.
+    #[must_use]
+    pub fn is_in_event_time_order(&self, handler: u16) -> bool {
+        self.handlers[usize::from(handler)].in_event_time_order
+    }
+
+    /// The handler that takes answers that were given later; it is the last one.
+    pub(crate) fn answer_handler(&self) -> u16 {
+        self.handlers.len() as u16 - 1
     }
 
     /// The name of a timer handler.
     #[must_use]
     pub fn timer_name(&self, handler: u16) -> NameId {
-        self.timer_names[usize::from(handler)]
+        self.links.timers[usize::from(handler)]
     }
 }
 
@@ -231,6 +280,10 @@ pub struct Program {
     pub egresses: BTreeMap<NameId, Encoding>,
     /// The egress of dead letters.
     pub dead_letters: NameId,
+    /// The activities.
+    pub activities: Vec<ErasedActivity>,
+    /// What every handler and activity may read.
+    pub resources: Resources,
     function_of_name: Vec<Option<FunctionId>>,
     ingress_names: Vec<NameId>,
     has_ordered_handlers: bool,
@@ -245,7 +298,7 @@ impl Program {
     pub fn link(spec: ProgramSpec) -> Result<Arc<Self>, LinkError> {
         let mut functions = spec.functions;
         functions.sort_by_key(|function| function.name);
-        let problems = problems(&functions, &spec.ingresses, &spec.egresses);
+        let problems = problems(&functions, &spec.ingresses, &spec.egresses, &spec.activities);
         if !problems.is_empty() {
             return Err(LinkError(problems));
         }
@@ -275,6 +328,8 @@ impl Program {
             ingresses: spec.ingresses,
             egresses,
             dead_letters,
+            activities: spec.activities,
+            resources: spec.resources,
             function_of_name,
         }))
     }
@@ -294,20 +349,41 @@ impl Program {
     /// The function that is called `name`.
     #[must_use]
     pub fn function(&self, name: &str) -> Option<FunctionId> {
+        self.function_named(self.name_id(name)?)
+    }
+
+    fn name_id(&self, name: &str) -> Option<NameId> {
         let place = self.names.binary_search_by(|known| known.as_str().cmp(name)).ok()?;
-        self.function_named(place as NameId)
+        NameId::try_from(place).ok()
+    }
+
+    /// The handler that is called `name` on disk, of a function.
+    pub(crate) fn destination(&self, function: &str, name: &str) -> Option<Destination> {
+        let (function, name) = (self.function(function)?, self.name_id(name)?);
+        let handler = self.message_handler(function, name)?;
+        Some(Destination { function, handler, names: [self.functions[usize::from(function)].name, name] })
+    }
+
+    /// The activity with this name.
+    #[must_use]
+    pub fn activity(&self, name: &str) -> Option<&ErasedActivity> {
+        self.activities.iter().find(|activity| activity.name == name)
     }
 
     /// The handler of `message` in the function `function`, both by name.
     #[must_use]
     pub fn message_handler(&self, function: FunctionId, message: NameId) -> Option<u16> {
-        place(&self.functions[usize::from(function)].message_names, message)
+        let handlers = &self.functions[usize::from(function)].handlers;
+        let found = handlers.iter().position(|handler| handler.name == message);
+        found.and_then(|place| u16::try_from(place).ok())
     }
 
     /// The timer handler with payload `payload` in the function `function`.
     #[must_use]
     pub fn timer_handler(&self, function: FunctionId, payload: NameId) -> Option<u16> {
-        place(&self.functions[usize::from(function)].timer_names, payload)
+        let timers = &self.functions[usize::from(function)].links.timers;
+        let found = timers.iter().position(|known| *known == payload);
+        found.and_then(|place| u16::try_from(place).ok())
     }
 
     /// The handler of a function for messages, or for timers, of this name.
@@ -373,10 +449,6 @@ pub struct Route {
     pub handlers: Vec<u16>,
 }
 
-fn place(names: &[NameId], name: NameId) -> Option<u16> {
-    names.iter().position(|known| *known == name).and_then(|place| u16::try_from(place).ok())
-}
-
 /// The sorted table of all names.
 struct Names(Vec<String>);
 
@@ -386,11 +458,19 @@ impl Names {
         let mut add = |name: &str| names.insert(name.to_owned());
         for function in functions {
             add(function.name);
-            function.messages.iter().for_each(|handler| _ = add(handler.message));
-            function.timers.iter().for_each(|timer| _ = add(timer));
+            add(ANSWER);
+            let messages = function.messages.iter().map(|handler| handler.message);
+            for message in messages.chain(function.timers.iter().copied()) {
+                add(message);
+                add(&enveloped(message));
+            }
+            function.replies.iter().for_each(|asked| _ = add(&asked.reply_name()));
             for target in function.sends {
                 add(target.name);
-                target.messages.iter().for_each(|message| _ = add(message));
+                for message in target.messages {
+                    add(message);
+                    add(&enveloped(message));
+                }
             }
         }
         ingresses.iter().for_each(|ingress| _ = add(ingress.name));
@@ -413,26 +493,45 @@ impl Names {
                 let place = all[function].messages.iter().position(|handler| handler.message == *message);
                 place.expect("linking has checked that targets handle what they declare") as u16
             });
-            self.link(target, function as FunctionId, handlers.collect())
+            let handlers: Vec<u16> = handlers.collect();
+            self.link(target, function as FunctionId, &handlers, all[function].messages.len())
         });
         let links = self.links(&spec, at as FunctionId, targets.collect(), resources.clone());
-        LinkedFunction {
-            name: self.id(spec.name),
-            stage,
-            message_names: spec.messages.iter().map(|handler| self.id(handler.message)).collect(),
-            timer_names: links.timers.clone(),
-            links: Arc::new(links),
-            spec,
-        }
+        LinkedFunction { name: self.id(spec.name), stage, handlers: self.handlers(&spec), links: Arc::new(links), spec }
     }
 
-    fn link(&self, target: &TargetDeclaration, function: FunctionId, handlers: Vec<u16>) -> TargetLink {
+    /// The handlers of a function: messages, the same in envelopes, replies, and answers given later.
+    fn handlers(&self, spec: &FunctionSpec) -> Vec<LinkedHandler> {
+        let messages = || (0..).zip(&spec.messages);
+        let plain = messages().map(|(place, handler)| LinkedHandler {
+            name: self.id(handler.message),
+            kind: HandlerKind::Message(place),
+            in_event_time_order: handler.in_event_time_order,
+        });
+        let in_envelopes = messages().map(|(place, handler)| LinkedHandler {
+            name: self.id(&enveloped(handler.message)),
+            kind: HandlerKind::Enveloped(place),
+            in_event_time_order: handler.in_event_time_order,
+        });
+        let others = (0..).zip(&spec.replies).map(|(place, asked)| (asked.reply_name(), HandlerKind::Reply(place)));
+        let others = others.chain([(ANSWER.to_owned(), HandlerKind::Answer)]);
+        let others =
+            others.map(|(name, kind)| LinkedHandler { name: self.id(&name), kind, in_event_time_order: false });
+        plain.chain(in_envelopes).chain(others).collect()
+    }
+
+    /// `count` is how many messages the function of the target takes.
+    fn link(&self, target: &TargetDeclaration, function: FunctionId, handlers: &[u16], count: usize) -> TargetLink {
+        let function_name = self.id(target.name);
+        let destination =
+            |(handler, name): (u16, &str)| Destination { function, handler, names: [function_name, self.id(name)] };
+        let all = || handlers.iter().zip(target.messages);
         TargetLink {
             name: target.name,
-            function,
-            function_name: self.id(target.name),
-            messages: target.messages.iter().map(|message| self.id(message)).collect(),
-            handlers,
+            plain: all().map(|(handler, message)| destination((*handler, message))).collect(),
+            enveloped: all()
+                .map(|(handler, message)| destination((handler + count as u16, &enveloped(message))))
+                .collect(),
         }
     }
 
@@ -448,14 +547,25 @@ impl Names {
             function,
             function_name: self.id(spec.name),
             targets,
-            timers: spec.timers.iter().map(|timer| self.id(timer)).collect(),
+            timers: spec
+                .timers
+                .iter()
+                .map(|timer| self.id(timer))
+                .chain(spec.timers.iter().map(|timer| self.id(&enveloped(timer))))
+                .collect(),
+            replies: spec.replies.iter().map(|asked| self.id(&asked.reply_name())).collect(),
             resources,
             egresses: spec.emits.iter().map(|egress| (egress.identity, egress.name, self.id(egress.name))).collect(),
         }
     }
 }
 
-fn problems(functions: &[FunctionSpec], ingresses: &[IngressSpec], egresses: &[EgressDeclaration]) -> Vec<String> {
+fn problems(
+    functions: &[FunctionSpec],
+    ingresses: &[IngressSpec],
+    egresses: &[EgressDeclaration],
+    activities: &[ErasedActivity],
+) -> Vec<String> {
     let mut problems = Vec::new();
     for pair in functions.windows(2).filter(|pair| pair[0].name == pair[1].name) {
         problems.push(format!("the function `{}` is registered twice: remove one of the two", pair[0].name));
@@ -470,6 +580,7 @@ fn problems(functions: &[FunctionSpec], ingresses: &[IngressSpec], egresses: &[E
         for target in function.sends {
             check_target(&format!("`{}` sends to", function.name), target, functions, &mut problems);
         }
+        check_replies(function, activities, &mut problems);
         for egress in &function.emits {
             if !egresses.iter().any(|known| known.name == egress.name) {
                 problems.push(format!(
@@ -484,8 +595,41 @@ fn problems(functions: &[FunctionSpec], ingresses: &[IngressSpec], egresses: &[E
             check_target(&format!("the ingress `{}` sends to", ingress.name), target, functions, &mut problems);
         }
     }
+    check_activities(activities, &mut problems);
     check_names(functions, ingresses, egresses, &mut problems);
     problems
+}
+
+/// Whom a function asks, it also sends to; and what it calls, the app has.
+fn check_replies(function: &FunctionSpec, activities: &[ErasedActivity], problems: &mut Vec<String>) {
+    for asked in &function.replies {
+        match asked {
+            Asked::Function(target, message) => {
+                if !function.sends.iter().any(|declared| declared.name == *target) {
+                    problems.push(format!(
+                        "`{}` takes replies of `{target}` to `{message}` but does not declare that it sends to it: add \
+                         it to `sends(..)` of its `#[function]`",
+                        function.name
+                    ));
+                }
+            }
+            Asked::Activity(name) => {
+                if !activities.iter().any(|activity| activity.name == *name) {
+                    problems.push(format!(
+                        "`{}` calls the activity `{name}`, which the app does not register: add `.activity(..)` for it",
+                        function.name
+                    ));
+                }
+            }
+        }
+    }
+}
+
+fn check_activities(activities: &[ErasedActivity], problems: &mut Vec<String>) {
+    let mut seen = BTreeSet::new();
+    for activity in activities.iter().filter(|activity| !seen.insert(activity.name)) {
+        problems.push(format!("the activity `{}` is registered twice: remove one of the two", activity.name));
+    }
 }
 
 fn check_target(who: &str, target: &TargetDeclaration, functions: &[FunctionSpec], problems: &mut Vec<String>) {
@@ -513,7 +657,8 @@ fn check_names(
         problems
             .push(format!("the app has {} names; the limit is {NAMES_MAX}: split it into several apps", names.len()));
     }
-    for name in names.iter().filter(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
+    let given = names.iter().filter(|name| !is_made(name));
+    for name in given.filter(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
         problems.push(format!("the name {name:?} has {} bytes: a name has 1 to {NAME_BYTES_MAX}", name.len()));
     }
 }
@@ -522,7 +667,18 @@ fn check_names(
 /// orders them senders first; Tarjan 1972, whose parts come out receivers first.
 fn stages(functions: &[FunctionSpec], ingresses: &[IngressSpec]) -> (Vec<Stage>, Vec<StageId>) {
     let targets = |at: usize| functions[at].sends.iter().filter_map(|target| index_of(functions, target.name));
-    let edges: Vec<Vec<usize>> = (0..functions.len()).map(|at| targets(at).collect()).collect();
+    let mut edges: Vec<Vec<usize>> = (0..functions.len()).map(|at| targets(at).collect()).collect();
+    for (asker, function) in functions.iter().enumerate() {
+        // Who is asked sends a reply.
+        for asked in &function.replies {
+            if let Asked::Function(target, _) = asked
+                && let Some(target) = index_of(functions, target)
+                && !edges[target].contains(&asker)
+            {
+                edges[target].push(asker);
+            }
+        }
+    }
     let mut parts = Tarjan::new(&edges).run();
     parts.reverse();
     let mut stage_of = vec![0; functions.len()];

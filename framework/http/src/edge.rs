@@ -28,12 +28,13 @@ use tokio::{
 
 use crate::{
     batch::{self, Item},
-    body,
+    body, event_time,
     meter::Meter,
     path::Place,
     problem::{CODES, Problem},
     query::Query,
     server::Options,
+    trace,
 };
 
 /// The header with the key that a request keeps when it is repeated.
@@ -122,7 +123,11 @@ impl Edge {
             (known.check)(&payload).map_err(|error| Problem::new("bad-message", error.to_string()))?;
         }
         let once = once(request.headers())?;
-        let demand = Demand { handler, once, payload, ..self.of(function, key, wants) };
+        let field = self.options.event_time_field.as_deref();
+        let time = event_time::of_request(request.headers(), field, known.encoding == Encoding::Json, &payload)?;
+        let (time, trace) = (time.unwrap_or(EventTime::MIN), trace::of(request.headers()));
+        let demand =
+            Demand { handler, once, payload, time, trace, delay: query.delay, ..self.of(function, key, wants) };
         match self.demand(demand).await? {
             Reply::Answered(answer) => Ok(answered(known, answer)),
             Reply::Rejected(rejection) => Err(Problem::rejected(&rejection)),
@@ -130,7 +135,9 @@ impl Edge {
                 tracing::warn!(function = linked.spec.name, message, "a request could not be handled: {trouble}");
                 Err(trouble.into())
             }
-            Reply::Taken | Reply::State(_) | Reply::Resumed { .. } => Ok(HttpResponse::Accepted().finish()),
+            Reply::Taken | Reply::State(_) | Reply::Resumed { .. } | Reply::Deferred => {
+                Ok(HttpResponse::Accepted().finish())
+            }
         }
     }
 
@@ -144,10 +151,11 @@ impl Edge {
         let (function, linked) = self.function(function)?;
         body::check_type(request.headers(), body::LINES)?;
         let body = body::read(request, payload, &self.options).await?;
-        let items = batch::read(linked, &body)?.into_iter();
+        let items = batch::read(linked, &body, self.options.event_time_field.as_deref())?.into_iter();
         let told: Vec<_> = items
-            .map(|Item { handler, key, once, payload }| {
-                self.ask(Demand { handler, once, payload, ..self.of(function, key, Wants::Commit) })
+            .map(|Item { handler, key, once, payload, time }| {
+                let time = time.unwrap_or(EventTime::MIN);
+                self.ask(Demand { handler, once, payload, time, ..self.of(function, key, Wants::Commit) })
             })
             .collect();
         let until = Instant::now() + self.options.answer_time_max;
@@ -166,8 +174,8 @@ impl Edge {
     fn of(&self, function: FunctionId, key: Vec<u8>, wants: Wants) -> Demand {
         // It is dropped well before the client is told that nobody knows.
         let patience = self.options.answer_time_max / 2;
-        let (payload, time, is_timer) = (Vec::new(), EventTime::MIN, false);
-        Demand { function, handler: 0, wants, once: None, key, payload, time, is_timer, patience }
+        let deferral_max = self.options.answer_time_max;
+        Demand { deferral_max, ..Demand::new(function, wants, key, patience) }
     }
 
     async fn demand(&self, demand: Demand) -> Result<Reply, Problem> {

@@ -36,6 +36,8 @@ pub struct Options {
     pub answer_time_max: Duration,
     /// How many threads serve connections.
     pub threads: usize,
+    /// The field of a JSON body that states its event time, if there is one.
+    pub event_time_field: Option<String>,
 }
 
 impl Default for Options {
@@ -48,6 +50,7 @@ impl Default for Options {
             idle_time_max: Duration::from_secs(30),
             answer_time_max: Duration::from_secs(30),
             threads: 1,
+            event_time_field: None,
         }
     }
 }

@@ -119,6 +119,7 @@ fn plan(data: &Path) -> Plan {
         snapshot_tail_bytes: 1 << 20,
         segment_bytes: 1 << 20,
         answers_kept: Duration::from_secs(3600),
+        spans: None,
         handler_time_limit: Duration::from_secs(600),
         parked: ParkedLimits::default(),
         egress_backlog_bytes_max: 256 << 20,
@@ -165,18 +166,7 @@ impl Service {
 
 fn demand(key: &str, wants: Wants, payload: &str) -> Demand {
     let patience = Duration::from_secs(60);
-    let (time, is_timer) = (EventTime::MIN, false);
-    Demand {
-        function: 0,
-        handler: 0,
-        wants,
-        once: None,
-        key: key.into(),
-        payload: payload.into(),
-        time,
-        is_timer,
-        patience,
-    }
+    Demand { payload: payload.into(), ..Demand::new(0, wants, key.into(), patience) }
 }
 
 fn answered(sum: u64) -> Result<Reply, Unanswered> {

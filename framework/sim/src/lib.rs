@@ -16,6 +16,7 @@
 
 pub mod check;
 mod clock;
+pub mod linear;
 pub mod log;
 #[cfg(feature = "mutants")]
 pub mod mutants;

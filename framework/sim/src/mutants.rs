@@ -197,6 +197,12 @@ fn snapshots(plan: &mut Plan) {
     plan.snapshot_tail_bytes = 300;
 }
 
+/// Clients that ask again behind a recovery.
+fn answered_snapshots(plan: &mut Plan) {
+    snapshots(plan);
+    (plan.faults.deaf, plan.request_ms_max, plan.egress_ms_max) = (300, 8, 0);
+}
+
 fn snapshots_of_full_epochs(plan: &mut Plan) {
     snapshots(plan);
     // The mark of a snapshot has to stand without the epoch that is appended behind it.
@@ -225,8 +231,13 @@ fn forgetful_log(plan: &mut Plan) {
     (plan.faults.forgets, plan.snapshot_tail_bytes) = (1_000, 1 << 30);
 }
 
+fn doubled_attempts(plan: &mut Plan) {
+    apart(plan);
+    plan.faults.doubled_attempt = 300;
+}
+
 /// The mutants, each with its worlds.
-pub const MUTANTS: [Mutant; 41] = [
+pub const MUTANTS: [Mutant; 47] = [
     Mutant::new(Rule::ClaimsRaiseTheTerm, Kind::Bank, many_owners),
     Mutant::new(Rule::EqualTermsAreVoid, Kind::Bank, many_owners),
     Mutant::new(Rule::NoncesAreNew, Kind::Bank, late_claims),
@@ -240,13 +251,13 @@ pub const MUTANTS: [Mutant; 41] = [
     Mutant::new(Rule::OutboxKeepsUntilAcknowledged, Kind::Sends, lost_mail),
     Mutant::new(Rule::PublishAfterConfirm, Kind::Sends, refused_appends),
     Mutant::new(Rule::EmitAfterConfirm, Kind::Bank, refused_appends),
-    Mutant::new(Rule::AnswerAfterConfirm, Kind::Bank, refused_appends_alone),
-    Mutant::new(Rule::ReadsAskTheEnd, Kind::Bank, late_news),
+    Mutant::new(Rule::AnswerAfterConfirm, Kind::Calls, refused_appends_alone),
+    Mutant::new(Rule::ReadsAskTheEnd, Kind::Calls, late_news),
     Mutant::new(Rule::FramesProveEarlierCalls, Kind::Bank, zombies),
     Mutant::new(Rule::ProgressAfterConfirm, Kind::Sends, refused_appends),
     Mutant::new(Rule::ConfirmByOffset, Kind::Bank, many_owners),
     Mutant::new(Rule::UnknownIsNoSuccess, Kind::Bank, unknown_appends),
-    Mutant::new(Rule::UnknownIsNoFailure, Kind::Bank, unknown_appends),
+    Mutant::new(Rule::UnknownIsNoFailure, Kind::Calls, unknown_appends),
     Mutant::new(Rule::DeposedClaimsAgain, Kind::Bank, unknown_appends),
     Mutant::new(Rule::WatermarkAfterMessages, Kind::Timers, lost_mail),
     Mutant::new(Rule::CyclesHold, Kind::Ring, apart),
@@ -261,8 +272,14 @@ pub const MUTANTS: [Mutant; 41] = [
     Mutant::new(Rule::SnapshotHasCarry, Kind::Sends, snapshots_of_full_epochs),
     Mutant::new(Rule::SnapshotHasOutbox, Kind::Sends, snapshots),
     Mutant::new(Rule::SnapshotHasPending, Kind::Timers, snapshots),
-    Mutant::new(Rule::SnapshotHasAnswers, Kind::Bank, snapshots),
-    Mutant::new(Rule::AnswersAreRemembered, Kind::Bank, apart),
+    Mutant::new(Rule::SnapshotHasAnswers, Kind::Calls, answered_snapshots),
+    Mutant::new(Rule::FoldHasAnswers, Kind::Calls, crashes_without_snapshots),
+    Mutant::new(Rule::AnswersAreRemembered, Kind::Calls, apart),
+    Mutant::new(Rule::LateAnswersAreRemembered, Kind::Orders, doubled_attempts),
+    Mutant::new(Rule::CallAfterCommit, Kind::Orders, refused_appends),
+    Mutant::new(Rule::CallsAreTakenUp, Kind::Orders, crashes),
+    Mutant::new(Rule::ResultsCountOnce, Kind::Orders, doubled_attempts),
+    Mutant::new(Rule::AskersAreTold, Kind::Orders, apart),
     Mutant::new(Rule::SnapshotHasParked, Kind::Faults, snapshots),
     Mutant::new(Rule::UnparkClearsTheQueue, Kind::Faults, crashes),
     Mutant::new(Rule::RetriesKeepTheOrder, Kind::Faults, apart),

@@ -106,6 +106,14 @@ faults! {
     ClockJump, jump, "clock jumps", up to 100;
     /// Appends to a journal wait for a while.
     StalledJournal, stall, "stalled journals", up to 200;
+    /// An answer never comes to the client that waits for it.
+    LostAnswer, deaf, "lost answers", up to 250;
+    /// The answer of an attempt of an activity is lost, whatever the outside has done.
+    LostAttempt, lost_attempt, "lost attempts", up to 400;
+    /// An attempt of an activity is made twice, and so is its result told.
+    DoubledAttempt, doubled_attempt, "doubled attempts", up to 300;
+    /// The result of an activity comes late.
+    LateResult, late_result, "late results", up to 300;
 }
 
 /// Numbers of things that a smaller world leaves out; few ranges of them.

@@ -94,6 +94,30 @@ counts! {
     answers,
     /// Requests that were asked again.
     repeats,
+    /// Requests whose answer came later than their call.
+    deferred,
+    /// Calls of activities that were begun.
+    calls,
+    /// Attempts of them.
+    attempts,
+    /// Attempts behind the first one of a call.
+    attempts_again,
+    /// Attempts whose answer was lost.
+    attempts_lost,
+    /// Attempts that were made twice.
+    attempts_doubled,
+    /// Results that came late.
+    results_late,
+    /// Results that nobody waited for any more.
+    results_void,
+    /// Results that came to one who had lost the shard.
+    results_elsewhere,
+    /// Answers that did not come to their client.
+    answers_lost,
+    /// Requests that were answered when they were asked again, their first answer being lost.
+    answers_again,
+    /// Requests that nobody could take when they were asked again.
+    repeats_refused,
     /// Records that egresses have.
     emitted,
     /// Epochs that egresses were given again.
@@ -185,7 +209,7 @@ counts! {
 impl Report {
     /// The kinds of faults: how often each happened, and how often it changed what came next.
     #[must_use]
-    pub fn faults(&self) -> [(&'static str, u64, u64); 29] {
+    pub fn faults(&self) -> [(&'static str, u64, u64); 33] {
         [
             ("crash", self.crashes, self.crashes_in_work),
             ("pause", self.pauses, self.deposed),
@@ -205,6 +229,7 @@ impl Report {
             ("late mail", self.mail_late, self.mail_behind_gap),
             ("garbage in a mailbox", self.garbage, self.garbage_read),
             ("mailbox of a full shard", self.mail_split, self.mailboxes_held),
+            ("lost answer", self.answers_lost, self.answers_again),
             ("answer of a deposed owner", self.ends_asked, self.ends_elsewhere),
             ("store that lags", self.store_writes_late, self.stores_mended),
             ("store behind a snapshot", self.takeovers, self.stores_replaced),
@@ -216,6 +241,9 @@ impl Report {
             ("snapshot damaged before a trim", self.snapshots_read_back, self.snapshots_read_back_damaged),
             ("trim while a journal is read", self.trims, self.trims_raced),
             ("egress given an epoch again", self.crashes, self.emitted_again),
+            ("lost attempt", self.attempts_lost, self.attempts_again),
+            ("doubled attempt", self.attempts_doubled, self.results_void),
+            ("late result", self.results_late, self.results_elsewhere),
         ]
     }
 

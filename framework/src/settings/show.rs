@@ -225,6 +225,7 @@ mod tests {
                 "http.answer_time_max 30s the default",
                 "http.answers_kept 1h the default",
                 "http.threads 1 the default",
+                "http.event_time_field - the default",
                 "admin.listen - the default",
                 "admin.token - the default",
                 "ingress.sales.path sales.csv.gz the program",
@@ -233,8 +234,20 @@ mod tests {
                 "ingress.sales.records_per_second - the default",
                 "egress.dead-letters.to console the option `--set egress.dead-letters.to`",
                 "egress.dead-letters.path - the default",
+                "egress.dead-letters.url - the default",
+                "egress.dead-letters.authorization - the default",
+                "egress.dead-letters.parallel - the default",
+                "egress.dead-letters.time_max - the default",
+                "egress.dead-letters.retry_first - the default",
+                "egress.dead-letters.retry_longest - the default",
                 "egress.sums.to file the default",
                 "egress.sums.path data/shop/sums.jsonl the default",
+                "egress.sums.url - the default",
+                "egress.sums.authorization - the default",
+                "egress.sums.parallel - the default",
+                "egress.sums.time_max - the default",
+                "egress.sums.retry_first - the default",
+                "egress.sums.retry_longest - the default",
             ]
         );
         let json = document(&shown);
@@ -251,7 +264,7 @@ mod tests {
                 &json!("the variable `STATEFN_COMMIT_INTERVAL`")
             )
         );
-        assert_eq!(at(23).1, &serde_json::Value::Null);
-        assert_eq!((at(0).2, at(26).2), (&json!("program"), &json!("command line")));
+        assert_eq!(at(24).1, &serde_json::Value::Null);
+        assert_eq!((at(0).2, at(27).2), (&json!("program"), &json!("command line")));
     }
 }

@@ -4,22 +4,26 @@
 //! memory of a worker is ever seen. The folds of all shards are of one moment; a message that has
 //! left one state and not reached the next is on its way, never in both and never in none.
 
-use std::fmt;
+use std::{any::Any, fmt};
 
 use statefn_core::{
     Address, Egress, Key, Message,
     dead_letter::DeadLetter,
     egress::DEAD_LETTERS,
+    envelope::opened,
     function::{Function, MessageTo, Target, TimerOf},
     program::Program,
     shard::{
-        frame::{MessageRef, PENDING_MESSAGE},
+        frame::{
+            MessageRef, PENDING_DELAYED, PENDING_EVENT_TIMER, PENDING_MESSAGE, PENDING_PROCESSING_TIMER,
+            PENDING_REARMED,
+        },
         image::{Image, Parked},
     },
 };
 use statefn_sim::check::Audit;
 
-use super::{AnswerTo, decode, read_reply, trial::Made};
+use super::{AnswerTo, decode, outside::wrong, read_reply, trial::Made};
 
 /// A request that was made: the key, the message, and the answer, if it has one (yet).
 pub type Requested<T, M> = (<T as Target>::Key, M, Option<AnswerTo<M, T>>);
@@ -76,11 +80,21 @@ pub struct Committed<'a> {
     program: &'a Program,
     audit: &'a Audit,
     requests: &'a [Made],
+    outside: &'a dyn Any,
 }
 
 impl<'a> Committed<'a> {
-    pub(super) fn new(program: &'a Program, audit: &'a Audit, requests: &'a [Made]) -> Self {
-        Self { program, audit, requests }
+    pub(super) fn new(program: &'a Program, audit: &'a Audit, requests: &'a [Made], outside: &'a dyn Any) -> Self {
+        Self { program, audit, requests, outside }
+    }
+
+    /// The outside of the world, as it is now: it may be ahead of what is committed.
+    ///
+    /// # Panics
+    /// If it is of another type, or was not given.
+    #[must_use]
+    pub fn outside<O: 'static>(&self) -> &'a O {
+        self.outside.downcast_ref().unwrap_or_else(|| panic!("{}", wrong::<O>()))
     }
 
     /// How many epochs all shards together have committed.
@@ -126,7 +140,7 @@ impl<'a> Committed<'a> {
                 }
             }
             image.carried().for_each(&mut take);
-            let waiting = image.pending().filter(|pending| pending.kind == PENDING_MESSAGE);
+            let waiting = image.pending().filter(|pending| matches!(pending.kind, PENDING_MESSAGE | PENDING_DELAYED));
             waiting.for_each(|pending| take(pending.message));
             let parked = image.parked().flat_map(|(.., parked)| parked.calls());
             parked.filter(|(is_timer, _)| !is_timer).for_each(|(_, message)| take(message));
@@ -143,7 +157,8 @@ impl<'a> Committed<'a> {
         let mut found = Vec::new();
         for image in self.images() {
             let mut take = |message: MessageRef<'_>| take::<F, M>(image, &message, &mut found);
-            let set = image.pending().filter(|pending| pending.kind != PENDING_MESSAGE);
+            let is_timer = |kind| matches!(kind & !PENDING_REARMED, PENDING_EVENT_TIMER | PENDING_PROCESSING_TIMER);
+            let set = image.pending().filter(|pending| is_timer(pending.kind));
             set.for_each(|pending| take(pending.message));
             let parked = image.parked().flat_map(|(.., parked)| parked.calls());
             parked.filter(|(is_timer, _)| *is_timer).for_each(|(_, message)| take(message));
@@ -210,8 +225,9 @@ impl fmt::Debug for Committed<'_> {
 }
 
 fn take<T: Target, M: Message>(image: &Image, message: &MessageRef<'_>, found: &mut Vec<(T::Key, M)>) {
-    if image.name(message.function) == T::NAME && image.name(message.message) == M::NAME {
-        found.push((read_key(message.key), decode(message.payload)));
+    let (name, payload) = opened(image.name(message.message), message.payload);
+    if image.name(message.function) == T::NAME && name == M::NAME {
+        found.push((read_key(message.key), decode(payload)));
     }
 }
 

@@ -41,14 +41,24 @@
 //! Deliberately absent: tests of whole processes; those start the program.
 
 mod committed;
+mod outside;
+mod sequential;
 mod shrink;
 mod simulate;
 mod trial;
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    marker::PhantomData,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::Duration,
+};
 
 use statefn_core::{
     Address, Egress, EventTime, Failed, Fault, LinkError, Message, Wire,
+    activity::{self, Activity, ActivityContext, Attempted, CallOutcome, ErasedActivity, NotDone, TryAgain},
     address::{murmur2, shard_of},
     dead_letter::DeadLetter,
     effect::{Call, Calls},
@@ -62,7 +72,9 @@ use statefn_core::{
         log::{Log, MemoryLog, Record},
         snapshots::{MemorySnapshots, Snapshots},
     },
-    shard::{Accepted, Emission, Options, Reply, Request, TakeOver, frame::Position, image::Parked, read_back},
+    shard::{
+        Accepted, ActivityCall, Emission, Options, Reply, Request, TakeOver, frame::Position, image::Parked, read_back,
+    },
 };
 pub use statefn_core::{
     context::Resources,
@@ -73,6 +85,7 @@ pub use statefn_sim::plan::Fault as WorldFault;
 
 pub use self::{
     committed::{Committed, Requested},
+    sequential::Sequential,
     simulate::{Failure, Random, Report, Shrunk, Simulation, simulate},
 };
 use crate::{App, app::Linked};
@@ -127,6 +140,21 @@ pub struct TestApp {
     nonce: u64,
     replies: BTreeMap<u64, Reply>,
     requests: u64,
+    stand_ins: BTreeMap<&'static str, ErasedActivity>,
+    /// Calls of activities that have no result yet, and how often each was tried.
+    calls: Vec<(ActivityCall, u32)>,
+}
+
+/// A request that was begun; see [`TestApp::begin`].
+pub struct Begun<T: Target, M: MessageTo<T>> {
+    id: u64,
+    answer: PhantomData<fn() -> (T, M)>,
+}
+
+impl<T: Target, M: MessageTo<T>> fmt::Debug for Begun<T, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Begun({} to {}, request {})", M::NAME, T::NAME, self.id)
+    }
 }
 
 /// What was put into one ingress, and how far it was read since the last start.
@@ -180,6 +208,8 @@ impl TestApp {
             nonce: 0,
             replies: BTreeMap::new(),
             requests: 0,
+            stand_ins: BTreeMap::new(),
+            calls: Vec::new(),
             options,
         };
         app.start();
@@ -209,15 +239,68 @@ impl TestApp {
         self.inputs.iter_mut().for_each(|input| input.is_ended = true);
     }
 
+    /// Lets `stand_in` answer the calls of an activity; one that answers [`TryAgain`](crate::TryAgain)
+    /// is tried again with the next [`Self::run`].
+    pub fn stand_in<A: Activity>(
+        &mut self,
+        stand_in: impl Fn(A::Call, ActivityContext) -> Result<activity::AnswerOf<A>, NotDone<activity::RejectionOf<A>>>
+        + Send
+        + Sync
+        + 'static,
+    ) {
+        self.stand_ins.insert(A::NAME, ErasedActivity::stand_in::<A>(stand_in));
+    }
+
     /// Runs until nothing is left to do.
+    ///
+    /// # Panics
+    /// If a function calls an activity that has no [`stand_in`](Self::stand_in).
     pub fn run(&mut self) {
         self.read_inputs();
         loop {
-            self.pipeline.pump(self.clock.now());
-            if !self.execute() {
+            loop {
+                self.pipeline.pump(self.clock.now());
+                if !self.execute() {
+                    break;
+                }
+            }
+            if !self.attempt_calls() {
+                // What is to be tried again is, next time.
+                self.calls.iter_mut().for_each(|(_, attempts)| *attempts = 0);
                 return;
             }
         }
+    }
+
+    /// Makes an attempt of each call that had none in this run; returns whether there was one.
+    fn attempt_calls(&mut self) -> bool {
+        let mut is_any = false;
+        let now = self.clock.now();
+        for (call, attempts) in std::mem::take(&mut self.calls) {
+            if attempts > 0 {
+                self.calls.push((call, attempts));
+                continue;
+            }
+            is_any = true;
+            let stand_in = self.stand_ins.get(call.activity.as_str());
+            let stand_in = stand_in.unwrap_or_else(|| {
+                panic!("the activity `{}` has no stand-in in this test: add `.stand_in::<..>(..)`", call.activity)
+            });
+            let ctx = ActivityContext::new(format!("{}/{}", call.shard, call.id), 1, None)
+                .with_resources(self.linked.program.resources.clone());
+            let outcome = match stand_in.attempt(&call.call, ctx) {
+                Ok(attempted) => poll_once(attempted),
+                Err(error) => Ok(error.into()),
+            };
+            match outcome {
+                Ok(outcome) => self.pipeline.result(call.shard, call.id, &outcome, now),
+                Err(_) if now >= call.give_up_at => {
+                    self.pipeline.result(call.shard, call.id, &CallOutcome::given_up("it takes too long"), now);
+                }
+                Err(_) => self.calls.push((call, 1)),
+            }
+        }
+        is_any
     }
 
     /// Calls a handler as one from outside would, and waits for the answer.
@@ -228,6 +311,17 @@ impl TestApp {
     /// # Panics
     /// If the app has not registered the function.
     pub fn request<T: Target, M: MessageTo<T>>(&mut self, to: Address<T>, msg: M) -> AnswerTo<M, T> {
+        let begun = self.begin(to, msg, None);
+        let answer = self.answer(&begun);
+        answer.unwrap_or_else(|| panic!("`{}` answers later: use `begin` and `answer`", T::NAME))
+    }
+
+    /// Calls a handler as one from outside would, and runs until nothing is left to do; a request with an
+    /// idempotency key that was made before is not done again.
+    ///
+    /// # Panics
+    /// If the app has not registered the function.
+    pub fn begin<T: Target, M: MessageTo<T>>(&mut self, to: Address<T>, msg: M, once: Option<&str>) -> Begun<T, M> {
         let target = TargetDeclaration::of::<T>();
         let route = self.linked.program.route(&target);
         let route = route.unwrap_or_else(|| panic!("`{}` is not registered: add `.function::<..>()`", T::NAME));
@@ -238,11 +332,19 @@ impl TestApp {
         let mut calls = Calls::default();
         calls.push(Call::message(route.function, handler, hash, EventTime(now.0)), to.key(), &payload);
         self.requests += 1;
-        let request = Request::for_answer(self.requests, calls);
+        let once = once.map(|once| once.as_bytes().to_vec());
+        let request = Request { once, ..Request::for_answer(self.requests, calls) };
         self.pipeline.request(shard_of(hash, self.options.shards), &request, now);
         self.run();
-        let reply = self.replies.remove(&request.id).expect("a request is answered once its epoch is committed");
-        read_reply::<M, T>(reply)
+        Begun { id: request.id, answer: PhantomData }
+    }
+
+    /// What came of a request, `None` if it is still to come, or if the app was killed before.
+    ///
+    /// # Errors
+    /// What the handler returned, and a fault for a key that is parked.
+    pub fn answer<T: Target, M: MessageTo<T>>(&mut self, begun: &Begun<T, M>) -> Option<AnswerTo<M, T>> {
+        self.replies.get(&begun.id).cloned().map(read_reply::<M, T>)
     }
 
     /// Moves the clock on; processing-time timers fire with the next [`Self::run`].
@@ -256,6 +358,7 @@ impl TestApp {
         self.pipeline = Pipeline::new(Arc::clone(&self.linked.program), &self.options, 0);
         self.egresses.crash();
         self.replies.clear();
+        self.calls.clear();
         self.start();
     }
 
@@ -385,7 +488,10 @@ impl TestApp {
                     self.emit(&emission);
                     self.pipeline.egress_taken(emission.shard, emission.epoch);
                 }
-                Action::Answer(answer) => _ = self.replies.insert(answer.request, answer.reply),
+                Action::Answer(answer) if answer.reply != Reply::Deferred => {
+                    _ = self.replies.insert(answer.request, answer.reply);
+                }
+                Action::Call(call) => self.calls.push((call, 0)),
                 Action::Store(snapshot) => {
                     let stored = self.snapshots.put(&snapshot.mark.name, &snapshot.bytes);
                     self.pipeline.snapshot_stored(snapshot.shard, stored.ok().map(|()| snapshot.mark));
@@ -399,9 +505,12 @@ impl TestApp {
                     snapshots.iter().for_each(|mark| _ = self.snapshots.remove(&mark.name));
                     before.into_iter().for_each(|before| _ = self.log.trim(shard, before));
                 }
-                // All shards are here, the log is not shared, and nobody can take a shard away.
-                Action::Publish(_)
+                // An answer that is deferred comes later. All shards are here, the log is not shared, and
+                // nobody can take a shard away.
+                Action::Answer(_)
+                | Action::Publish(_)
                 | Action::Progress(_)
+                | Action::Trace(_)
                 | Action::TakeOver(_)
                 | Action::AskEnd { .. }
                 | Action::TrimMailbox { .. } => {}
@@ -429,7 +538,17 @@ fn read_reply<M: MessageTo<T>, T: Target>(reply: Reply) -> AnswerTo<M, T> {
         Reply::Answered(answer) => Ok(decode(&answer)),
         Reply::Rejected(rejection) => Err(Failed::Rejected(decode(&rejection.value))),
         Reply::Failed(trouble) => Err(Failed::Fault(Fault::new(trouble))),
-        Reply::Taken | Reply::State(_) | Reply::Resumed { .. } => unreachable!("a request for an answer gets one"),
+        Reply::Taken | Reply::State(_) | Reply::Resumed { .. } | Reply::Deferred => {
+            unreachable!("a request for an answer gets one")
+        }
+    }
+}
+
+/// What a stand-in has answered: it does not wait.
+fn poll_once(mut attempted: Attempted) -> Result<CallOutcome, TryAgain> {
+    match attempted.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => unreachable!("a stand-in is no async code"),
     }
 }
 

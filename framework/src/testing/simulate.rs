@@ -23,6 +23,7 @@ use std::{
 
 use statefn_core::{
     Address, Message, Wire,
+    activity::{self, Activity, ActivityContext, NotDone},
     function::{MessageTo, Target},
     ingress::{Batches, ErasedIngress},
 };
@@ -34,6 +35,8 @@ pub use statefn_sim::{random::Random, report::Report};
 
 use super::{
     committed::Committed,
+    outside::Outside,
+    sequential::Sequential,
     shrink,
     trial::{Broken, Checks, Input, Trial},
 };
@@ -116,8 +119,10 @@ pub fn simulate(app: impl Fn() -> App + 'static) -> Simulation {
         inputs: Vec::new(),
         generated: Vec::new(),
         clients: Vec::new(),
-        checks: Checks { running: Vec::new(), at_end: Vec::new() },
+        checks: Checks { running: Vec::new(), at_end: Vec::new(), histories: Vec::new() },
         linger_ms: 0,
+        is_live: false,
+        outside: Outside::nobody(),
     }
 }
 
@@ -153,6 +158,8 @@ pub struct Simulation {
     clients: Vec<Calls>,
     checks: Checks,
     linger_ms: i64,
+    is_live: bool,
+    outside: Outside,
 }
 
 impl Simulation {
@@ -208,9 +215,11 @@ impl Simulation {
     }
 
     /// Adds a client: it calls these handlers, one after the other, at random moments as long as there
-    /// are faults, and never twice; see [`Committed::requests`].
+    /// are faults; see [`Committed::requests`].
     ///
-    /// Another call is another client. `random` must be the only source of chance.
+    /// A call that changes something has an idempotency key: a client that is not answered in time asks again
+    /// with the same key, until it is answered or gives up. Another call of this is another client. `random`
+    /// must be the only source of chance.
     #[must_use]
     pub fn requests<T: Target, M: MessageTo<T>>(
         mut self,
@@ -224,6 +233,52 @@ impl Simulation {
         };
         self.clients.push(Box::new(move |random| calls(random).iter().map(asked).collect()));
         self
+    }
+
+    /// Checks at the end that the requests to each key of a function are linearizable: that there is an
+    /// order of them, within the times from call to answer, in which `function` gives the same answers.
+    ///
+    /// Nothing but requests, and what [`Sequential::sends`] tells of, may change what the function answers.
+    #[must_use]
+    pub fn linearizable<T, S>(mut self, function: Sequential<T, S>) -> Self
+    where
+        T: Target,
+        S: Default + Clone + Ord + fmt::Debug + 'static,
+    {
+        self.checks.histories.push(Box::new(move |history| function.check(history)));
+        self
+    }
+
+    /// Makes the outside of each world, which stand-ins of activities call; a check finds it by
+    /// [`Committed::outside`].
+    #[must_use]
+    pub fn outside<O: 'static>(mut self, make: impl Fn() -> O + 'static) -> Self {
+        self.outside.made_by(make);
+        self
+    }
+
+    /// Lets `stand_in` make the attempts of an activity, in the outside of the world. Attempts are lost,
+    /// doubled and late; each of a call has the same [`ActivityContext::id`].
+    #[must_use]
+    pub fn stand_in<A: Activity, O: 'static>(
+        mut self,
+        stand_in: impl Fn(
+            &mut O,
+            A::Call,
+            &ActivityContext,
+        ) -> Result<activity::AnswerOf<A>, NotDone<activity::RejectionOf<A>>>
+        + 'static,
+    ) -> Self {
+        self.outside.stand_in::<A, O>(stand_in);
+        self
+    }
+
+    /// Makes the app a service, as one that listens for requests is: event time follows the clock where
+    /// nothing holds it back, a request happens when it comes, and the input never ends. Timers fire as
+    /// far as the clock comes, see [`Self::linger`].
+    #[must_use]
+    pub fn live(self) -> Self {
+        Self { is_live: true, ..self }
     }
 
     /// Lets only these kinds of faults happen; all if not given. A world has some of them.
@@ -294,6 +349,10 @@ impl Simulation {
     /// What no seed can make right is said at once; returns what generators make.
     fn verify(&self) -> Vec<Input> {
         let linked = (self.app)().take_parts().linked.unwrap_or_else(|error| panic!("{error}"));
+        for activity in &linked.program.activities {
+            let name = activity.name;
+            assert!(self.outside.has(name), "the activity `{name}` has no stand-in: add `.stand_in::<..>(..)`");
+        }
         let named = self.inputs.iter().map(|(ingress, _)| ingress);
         for ingress in named.chain(self.generated.iter().map(|(ingress, _)| ingress)) {
             let is_known = linked.ingresses.iter().any(|known| known.name() == ingress);
@@ -335,7 +394,16 @@ impl Simulation {
         });
         let inputs = given.chain(generated.iter().cloned()).collect();
         let clients = self.clients.iter().map(|client| client(&mut random.fork())).collect();
-        Trial { app: &*self.app, plan, inputs, clients, checks: &self.checks, linger_ms: self.linger_ms }
+        Trial {
+            app: &*self.app,
+            plan,
+            inputs,
+            clients,
+            checks: &self.checks,
+            linger_ms: self.linger_ms,
+            is_live: self.is_live,
+            outside: &self.outside,
+        }
     }
 
     fn failure(&self, trial: Trial<'_>, broken: Broken) -> Failure {

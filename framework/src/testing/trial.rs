@@ -4,6 +4,7 @@
 //! and checks are caught and are not printed: thousands of worlds would hide the one that counts.
 
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
     fmt,
     panic::{self, AssertUnwindSafe, catch_unwind},
@@ -11,11 +12,13 @@ use std::{
 };
 
 use statefn_core::{
+    activity::{CallOutcome, TryAgain},
     program::{Program, ProgramSpec},
-    shard::{Answer, Reply},
+    shard::{ActivityCall, Answer, Reply},
 };
 use statefn_sim::{
     check::Audit,
+    linear::Operation,
     plan::Plan,
     random::Random,
     report::Report,
@@ -23,16 +26,20 @@ use statefn_sim::{
     world::World,
 };
 
-use super::committed::Committed;
+use super::{committed::Committed, outside::Outside};
 use crate::App;
 
 /// A check of the user.
 pub(super) type Check = Box<dyn Fn(&Committed<'_>)>;
 
+/// A check of what clients saw.
+pub(super) type HistoryCheck = Box<dyn Fn(&[Operation<Asked, Reply>]) -> Result<(), String>>;
+
 /// What is checked in each world.
 pub(super) struct Checks {
     pub(super) running: Vec<Check>,
     pub(super) at_end: Vec<Check>,
+    pub(super) histories: Vec<HistoryCheck>,
 }
 
 /// The records of one partition of an ingress.
@@ -63,6 +70,8 @@ pub(super) struct Trial<'a> {
     pub(super) clients: Vec<Vec<Asked>>,
     pub(super) checks: &'a Checks,
     pub(super) linger_ms: i64,
+    pub(super) is_live: bool,
+    pub(super) outside: &'a Outside,
 }
 
 /// Who found that something is wrong.
@@ -112,7 +121,8 @@ impl Trial<'_> {
         let by = Cell::new(By::Framework);
         let waiting = clients.into_iter().map(|calls| calls.into_iter().rev().collect()).collect();
         let (made, waiting) = (RefCell::default(), RefCell::new(waiting));
-        let workload = Running { trial: self, inputs, waiting, made, by, story };
+        let outside = RefCell::new(self.outside.make());
+        let workload = Running { trial: self, inputs, waiting, made, by, outside, story };
         let run = || World::new(self.plan.clone(), &workload)?.run();
         // A panic before the first event, as of an app that does not link, is for the caller's eyes.
         let outcome = quietly(run).unwrap_or_else(|panic| Err(format!("the framework panicked{panic}")));
@@ -139,13 +149,15 @@ struct Running<'a> {
     waiting: RefCell<Vec<Vec<Asked>>>,
     made: RefCell<Vec<Made>>,
     by: Cell<By>,
+    outside: RefCell<Box<dyn Any>>,
     story: Option<&'a RefCell<Vec<String>>>,
 }
 
 impl Running<'_> {
     fn check(&self, by: By, checks: &[Check], program: &Program, audit: &Audit) -> Result<(), String> {
         let made = self.made.borrow();
-        let committed = Committed::new(program, audit, &made);
+        let outside = self.outside.borrow();
+        let committed = Committed::new(program, audit, &made, &**outside);
         let found = quietly(|| checks.iter().for_each(|check| check(&committed)));
         found.map_err(|panic| {
             self.by.set(by);
@@ -175,6 +187,10 @@ impl Workload for Running<'_> {
         Some((program, bindings.into_iter().map(|bind| bind as _).collect()))
     }
 
+    fn attempt(&self, call: &ActivityCall, attempt: u32) -> Result<CallOutcome, TryAgain> {
+        self.trial.outside.attempt(&mut **self.outside.borrow_mut(), call, attempt)
+    }
+
     fn generates(&self, ingress: &str) -> bool {
         self.inputs.iter().any(|input| input.ingress == ingress && input.is_generated)
     }
@@ -201,6 +217,10 @@ impl Workload for Running<'_> {
         Ok(())
     }
 
+    fn is_live(&self) -> bool {
+        self.trial.is_live
+    }
+
     fn lingers_ms(&self) -> i64 {
         self.trial.linger_ms
     }
@@ -215,7 +235,11 @@ impl Workload for Running<'_> {
     }
 
     fn check_end(&self, end: &End<'_>) -> Result<(), String> {
-        self.check(By::AtEnd, &self.trial.checks.at_end, end.program, end.audit)
+        self.check(By::AtEnd, &self.trial.checks.at_end, end.program, end.audit)?;
+        self.trial.checks.histories.iter().try_for_each(|check| {
+            let found = quietly(|| check(end.history)).unwrap_or_else(|panic| Err(format!("a check panicked{panic}")));
+            found.inspect_err(|_| self.by.set(By::AtEnd))
+        })
     }
 
     fn tell(&self, step: u64, ms: i64, what: fmt::Arguments<'_>) {

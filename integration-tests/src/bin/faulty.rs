@@ -1,4 +1,6 @@
 //! An app whose handler breaks on the records that say so; for the tests of faults.
+//!
+//! With the variable `FAULTY_MENDED` it is the next version of that program, in which nothing breaks.
 
 use std::process::ExitCode;
 
@@ -11,7 +13,14 @@ use statefn::prelude::*;
 enum Break {
     Panic,
     Fault,
+    /// The process dies.
+    Abort,
+    /// The handler never returns.
+    Hang,
 }
+
+/// Whether this is the version in which nothing breaks.
+struct IsMended(bool);
 
 #[derive(Debug, Clone, Serialize, Deserialize, Message)]
 #[message(name = "add")]
@@ -51,8 +60,13 @@ impl Counter {
         ctx.send(Total::at(format!("total of {}", add.key)), Seen { amount: add.amount });
         match add.breaks {
             None => Ok(()),
+            Some(_) if ctx.resource::<IsMended>().0 => Ok(()),
             Some(Break::Fault) => Err(Fault::new("the record says fault")),
             Some(Break::Panic) => panic!("the record says panic"),
+            Some(Break::Abort) => std::process::abort(),
+            Some(Break::Hang) => loop {
+                std::hint::spin_loop();
+            },
         }
     }
 }
@@ -77,5 +91,6 @@ fn main() -> ExitCode {
         .function::<Total>()
         .ingress(Ingress::<Add>::new("adds").to::<Counter>(), |add, out| out.send(Counter::at(&add.key), add))
         .egress(&SUMS)
+        .resource(IsMended(std::env::var_os("FAULTY_MENDED").is_some()))
         .main()
 }

@@ -28,6 +28,7 @@ pub(super) struct Function {
     pub(super) emits: Vec<Path>,
     pub(super) messages: Vec<Handler>,
     pub(super) timers: Vec<Handler>,
+    pub(super) replies: Vec<Handler>,
     /// Nothing of what the user wrote is left out.
     pub(super) is_complete: bool,
 }
@@ -38,7 +39,7 @@ pub(super) enum Name {
     Contract(Path),
 }
 
-/// A handler of a message or a timer.
+/// A handler of a message, a timer or a reply.
 pub(super) struct Handler {
     pub(super) method: Ident,
     pub(super) message: Type,
@@ -66,17 +67,20 @@ pub(super) fn check(input: Input, block: &ItemImpl, problems: &mut Problems) -> 
     let emits = check_emits(input.arguments.emits, problems);
     let mut messages = Vec::new();
     let mut timers = Vec::new();
+    let mut replies = Vec::new();
     for method in &input.methods {
         match check_method(method, problems) {
             Some((MarkerKind::OnTimer, handler)) => timers.push(handler),
+            Some((MarkerKind::OnReply, handler)) => replies.push(handler),
             Some((_, handler)) => messages.push(handler),
             None => {}
         }
     }
     let messages = without_repeats(messages, "handler", problems);
     let timers = without_repeats(timers, "timer handler", problems);
+    let replies = without_repeats(replies, "handler of replies", problems);
     let is_complete = problems.count() == 0;
-    is_inherent.then_some(Function { ty, name, has_address, sends, emits, messages, timers, is_complete })
+    is_inherent.then_some(Function { ty, name, has_address, sends, emits, messages, timers, replies, is_complete })
 }
 
 fn check_block(block: &ItemImpl, problems: &mut Problems) -> bool {
@@ -181,7 +185,7 @@ fn check_method(method: &Method, problems: &mut Problems) -> Option<(MarkerKind,
 fn check_markers(markers: &[Marker], problems: &mut Problems) -> Option<MarkerKind> {
     let (first, others) = markers.split_first()?;
     if let Some(other) = others.first() {
-        let text = "a method handles one thing: keep one of `#[on]` and `#[on_timer]`, and write a second method";
+        let text = "a method handles one thing: keep one of `#[on]`, `#[on_timer]` and `#[on_reply]`, and write a second method";
         problems.add(&other.attribute, text);
         return None;
     }
@@ -219,17 +223,23 @@ enum Access {
 }
 
 fn check_receiver(signature: &Signature, kind: MarkerKind, problems: &mut Problems) -> Option<Access> {
-    let is_timer = matches!(kind, MarkerKind::OnTimer);
-    let begin = if is_timer { "`&mut self`" } else { "`&mut self`, or with `&self` to read only" };
+    let what = match kind {
+        MarkerKind::OnTimer => Some("timer"),
+        MarkerKind::OnReply => Some("reply"),
+        _ => None,
+    };
+    let begin = if what.is_some() { "`&mut self`" } else { "`&mut self`, or with `&self` to read only" };
     let ident = &signature.ident;
     let Some(receiver) = signature.receiver() else {
         problems.add(ident, format_args!("the handler `{ident}` has no `self`: begin with {begin}"));
         return None;
     };
     match access(receiver) {
-        Some(Access::Read) if is_timer => {
-            problems
-                .add(receiver, format_args!("a timer handler takes `&mut self`: a timer that only reads does nothing"));
+        Some(Access::Read) if let Some(what) = what => {
+            problems.add(
+                receiver,
+                format_args!("a {what} handler takes `&mut self`: a {what} that only reads does nothing"),
+            );
             None
         }
         Some(access) => Some(access),
@@ -331,7 +341,7 @@ fn check_output(signature: &Signature, kind: MarkerKind, problems: &mut Problems
         ReturnType::Default => parse_quote_spanned!(signature.ident.span()=> ()),
         ReturnType::Type(_, output) => (**output).clone(),
     };
-    if matches!(kind, MarkerKind::OnTimer) {
+    if matches!(kind, MarkerKind::OnTimer | MarkerKind::OnReply) {
         return output;
     }
     if contains(&output, "impl") {

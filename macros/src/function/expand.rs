@@ -13,6 +13,8 @@ pub(super) fn expand(function: &Function) -> TokenStream {
     let parts = [target(function), function_impl(function)];
     let messages = function.messages.iter().enumerate().map(|(index, handler)| handles(&function.ty, index, handler));
     let timers = function.timers.iter().enumerate().map(|(index, handler)| handles_timer(&function.ty, index, handler));
+    let replies =
+        function.replies.iter().enumerate().map(|(index, handler)| handles_reply(&function.ty, index, handler));
     let sends = function.sends.iter().enumerate().map(|(slot, target)| sends_to(&function.ty, slot, target));
     let assertions = function.is_complete.then(|| assertions(function));
     quote! {
@@ -20,6 +22,7 @@ pub(super) fn expand(function: &Function) -> TokenStream {
         #(#parts)*
         #(#messages)*
         #(#timers)*
+        #(#replies)*
         #(#sends)*
         #assertions
     }
@@ -72,6 +75,7 @@ fn function_impl(function: &Function) -> TokenStream {
     let Function { ty, sends, emits, .. } = function;
     let messages = function.messages.iter().map(|handler| &handler.message);
     let timers = function.timers.iter().map(|handler| &handler.message);
+    let replies = function.replies.iter().map(|handler| &handler.message);
     // What is no egress is reported where it is listed.
     let emits =
         emits.iter().map(|path| quote_spanned!(place_of(path)=> ::statefn::__private::Egress::declaration(&#path)));
@@ -89,6 +93,7 @@ fn function_impl(function: &Function) -> TokenStream {
             fn handlers(handlers: &mut ::statefn::__private::Handlers<Self>) {
                 #(handlers.on::<#messages>();)*
                 #(handlers.on_timer::<#timers>();)*
+                #(handlers.on_reply::<#replies>();)*
             }
         }
     }
@@ -149,6 +154,32 @@ fn handles_timer(ty: &Type, index: usize, handler: &Handler) -> TokenStream {
     }
 }
 
+fn handles_reply(ty: &Type, index: usize, handler: &Handler) -> TokenStream {
+    let reply = &handler.message;
+    let index = Literal::usize_unsuffixed(index);
+    let context = context(handler);
+    let passed = match handler.passing {
+        Passing::Reference => quote!(&reply),
+        Passing::Value => quote!(reply),
+    };
+    let call = call_with(handler, passed);
+    let returned = quote_spanned!(place_of(&handler.output)=> ::statefn::__private::TimerReturn::into_result(#call));
+    quote! {
+        #[automatically_derived]
+        impl ::statefn::__private::HandlesReply<#reply> for #ty {
+            const INDEX: u16 = #index;
+
+            fn on_reply(
+                &mut self,
+                reply: #reply,
+                #context: &mut ::statefn::__private::Context<'_, Self>,
+            ) -> ::std::result::Result<(), ::statefn::__private::Fault> {
+                #returned
+            }
+        }
+    }
+}
+
 /// The name of the context parameter: unused ones begin with `_`.
 fn context(handler: &Handler) -> TokenStream {
     if handler.takes_context { quote!(ctx) } else { quote!(_ctx) }
@@ -156,11 +187,15 @@ fn context(handler: &Handler) -> TokenStream {
 
 /// The call of the user's method.
 fn call(handler: &Handler, incoming: TokenStream) -> TokenStream {
-    let method = &handler.method;
     let message = match handler.passing {
         Passing::Reference => quote!(#incoming.get()),
         Passing::Value => quote!(#incoming.take()),
     };
+    call_with(handler, message)
+}
+
+fn call_with(handler: &Handler, message: TokenStream) -> TokenStream {
+    let method = &handler.method;
     let context = handler.takes_context.then(|| quote!(, ctx));
     // What the method returns is reported at its return type.
     quote_spanned!(place_of(&handler.output)=> Self::#method(self, #message #context))

@@ -9,6 +9,7 @@ use syn::{
 use crate::{
     arguments::{each_argument, text, unknown},
     problems::Problems,
+    text::text_of,
 };
 
 const ARGUMENTS: &str = "`name`, `key`, `sends`, `emits`, `implements`";
@@ -50,7 +51,8 @@ pub(super) enum MarkerKind {
         in_event_time_order: bool,
     },
     OnTimer,
-    /// `#[on_reply]` and `#[on_close]`, which other frameworks and later versions have.
+    OnReply,
+    /// `#[on_close]`, which other frameworks and later versions have.
     Later,
 }
 
@@ -128,13 +130,16 @@ fn is_marker(attribute: &Attribute) -> bool {
 fn parse_marker(attribute: &Attribute, problems: &mut Problems) -> MarkerKind {
     if attribute.path().is_ident("on") {
         MarkerKind::On { in_event_time_order: parse_on(attribute, problems) }
-    } else if attribute.path().is_ident("on_timer") {
-        if !matches!(attribute.meta, Meta::Path(_)) {
-            problems.add(&attribute.meta, "`#[on_timer]` takes no arguments: remove them");
-        }
-        MarkerKind::OnTimer
     } else {
-        MarkerKind::Later
+        let name = text_of(attribute.path());
+        if !matches!(attribute.meta, Meta::Path(_)) {
+            problems.add(&attribute.meta, format_args!("`#[{name}]` takes no arguments: remove them"));
+        }
+        match name.as_str() {
+            "on_timer" => MarkerKind::OnTimer,
+            "on_reply" => MarkerKind::OnReply,
+            _ => MarkerKind::Later,
+        }
     }
 }
 

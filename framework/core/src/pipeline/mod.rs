@@ -31,13 +31,15 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 
 use self::{mailbox::Mailbox, reads::Reads};
 use crate::{
+    activity::CallOutcome,
     address::ShardId,
+    envelope::SpanRecord,
     ingress::IngressBatch,
-    limits::{PROGRESS_INTERVAL_MS, UNACKNOWLEDGED_BYTES_MAX, UNSEALED_BYTES_MAX},
+    limits::{ACTIVITIES_MAX, PROGRESS_INTERVAL_MS, UNACKNOWLEDGED_BYTES_MAX, UNSEALED_BYTES_MAX},
     ports::{inspect::Finding, log::Offset},
     program::Program,
     shard::{
-        Answer, Confirmed, Emission, Input, Inquiry, Options, Request, Shard, Snapshot, Trim,
+        ActivityCall, Answer, Confirmed, Emission, Input, Inquiry, Options, Request, Shard, Snapshot, Trim,
         frame::SnapshotMark,
         outbox::Mail,
         progress::{Board, Progress},
@@ -62,6 +64,11 @@ pub enum Action {
     Progress(Vec<Arc<Progress>>),
     /// Answer a request.
     Answer(Answer),
+    /// Make a committed call of an activity; tell its result by [`Pipeline::result`]. It may be made more
+    /// than once, and a result may be told more than once: the first one counts.
+    Call(ActivityCall),
+    /// Tell what committed calls did in traces; it may be lost.
+    Trace(Vec<SpanRecord>),
     /// Store a snapshot; tell the outcome by [`Pipeline::snapshot_stored`].
     Store(Snapshot),
     /// Read a snapshot back, as [`read_back`](crate::shard::read_back) does; tell the outcome by
@@ -198,6 +205,10 @@ impl Pipeline {
     pub fn adopt(&mut self, shard: Shard, egress_taken: u64) {
         let owned = Owned::new(shard, egress_taken);
         self.note_progress(&owned.progress);
+        // Nobody knows how far its last owner has come with these.
+        if self.rules.holds(Rule::CallsAreTakenUp) {
+            self.actions.extend(owned.shard.activity_calls().map(Action::Call));
+        }
         let id = owned.shard.id() as usize;
         self.shards[id] = Some(owned);
     }
@@ -238,6 +249,12 @@ impl Pipeline {
     /// Applies a request to its shard.
     pub fn request(&mut self, shard: ShardId, request: &Request, now: ProcessingTime) {
         self.apply(shard, Input::Request(request), now);
+    }
+
+    /// Takes the result of the call of an activity; of one that has its result already, or whose shard is
+    /// elsewhere, it does not count.
+    pub fn result(&mut self, shard: ShardId, id: u64, outcome: &CallOutcome, now: ProcessingTime) {
+        self.apply(shard, Input::Result(id, outcome), now);
     }
 
     /// Takes mail for one of its shards, which it gets with the next [`Self::pump`]; mail for others
@@ -339,6 +356,10 @@ impl Pipeline {
             }
         }
         self.actions.extend(confirmed.answers.into_iter().map(Action::Answer));
+        self.actions.extend(confirmed.activities.into_iter().map(Action::Call));
+        if !confirmed.spans.is_empty() {
+            self.actions.push_back(Action::Trace(confirmed.spans));
+        }
         self.proved(shard);
         self.actions.extend(confirmed.snapshot.map(Action::Store));
         self.forget(shard);
@@ -522,6 +543,7 @@ impl Pipeline {
                 owned.reads.seal();
                 self.actions.push_back(Action::Append(Append { shard: id, records }));
                 self.actions.extend(owned.shard.emission_ahead().map(Action::Emit));
+                self.actions.extend(owned.shard.calls_ahead().into_iter().map(Action::Call));
                 owned.shard.progress_ahead().into_iter().for_each(|ahead| replace(&mut self.news, ahead));
             }
         }
@@ -546,7 +568,7 @@ impl Pipeline {
         let mut unsealed = 0;
         let mut unacknowledged = 0;
         for shard in self.shards() {
-            if shard.is_full() {
+            if shard.is_full() || shard.pending_activities() > ACTIVITIES_MAX {
                 return false;
             }
             unsealed += shard.unsealed_bytes();

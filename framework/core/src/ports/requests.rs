@@ -13,6 +13,7 @@ use std::{fmt, time::Duration};
 use thiserror::Error;
 
 use crate::{
+    envelope::Trace,
     program::FunctionId,
     shard::{Reply, Wants},
     time::EventTime,
@@ -39,6 +40,34 @@ pub struct Demand {
     pub is_timer: bool,
     /// How long it may wait until it is begun.
     pub patience: Duration,
+    /// How long its answer may take if the handler gives it later than its call; then it is unknown.
+    pub deferral_max: Duration,
+    /// How long a message that is to be committed waits before it is handled.
+    pub delay: Duration,
+    /// Its place in a trace, if it is part of one.
+    pub trace: Option<Trace>,
+}
+
+impl Demand {
+    /// A demand that is begun within `patience`, or not at all: of the function's first handler, with an
+    /// empty message, no idempotency key, no delay and no trace.
+    #[must_use]
+    pub fn new(function: FunctionId, wants: Wants, key: Vec<u8>, patience: Duration) -> Self {
+        Self {
+            function,
+            handler: 0,
+            wants,
+            once: None,
+            key,
+            payload: Vec::new(),
+            time: EventTime::MIN,
+            is_timer: false,
+            patience,
+            deferral_max: 2 * patience,
+            delay: Duration::ZERO,
+            trace: None,
+        }
+    }
 }
 
 /// Takes the outcome of a demand, on any thread; it must not wait.

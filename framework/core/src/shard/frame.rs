@@ -101,6 +101,11 @@ pub const PENDING_MESSAGE: u8 = 0;
 pub const PENDING_EVENT_TIMER: u8 = 1;
 /// Waiting for the clock: a timer.
 pub const PENDING_PROCESSING_TIMER: u8 = 2;
+/// Waiting for the clock: a message, which is then sent.
+pub const PENDING_DELAYED: u8 = 3;
+/// Waiting for the result of an activity: the call of the handler that takes it. It is due when it is
+/// given up; its payload is an envelope, the token, and what the activity is given.
+pub const PENDING_ACTIVITY: u8 = 4;
 /// Set by a timer handler for itself: at the end of a bounded input it does not fire behind the
 /// last event, so that a periodic timer cannot keep the app alive.
 pub const PENDING_REARMED: u8 = 0x80;

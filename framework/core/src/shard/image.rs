@@ -133,6 +133,12 @@ impl Image {
         self.epoch
     }
 
+    /// The number that the next pending timer, message or call of an activity gets.
+    #[must_use]
+    pub fn pending_next(&self) -> u64 {
+        self.pending_next
+    }
+
     /// The offset of the first record that was not folded.
     #[must_use]
     pub fn next_offset(&self) -> Offset {
@@ -357,7 +363,6 @@ impl Image {
 
     fn apply(&mut self, op: OpRef<'_>) -> Result<(), Corrupt> {
         match op {
-            OpRef::Emit(..) => {}
             OpRef::Send(target, _, message) => {
                 let sent = self.sent.entry(target).or_default();
                 *sent = sent.checked_add(1).ok_or_else(no_next_number)?;
@@ -381,9 +386,7 @@ impl Image {
             OpRef::Seen(source, upto) => _ = self.seen.insert(source, upto),
             OpRef::Acknowledged(target, upto) => {
                 self.acknowledged.insert(target, upto);
-                while let Some((&first, _)) = self.outbox.range((target, 0)..=(target, upto)).next() {
-                    self.outbox.remove(&first);
-                }
+                self.forget_sent(target, upto);
             }
             OpRef::Watermark(function, reached, out) => {
                 let old = self.watermarks.insert(function, (reached, out));
@@ -396,7 +399,8 @@ impl Image {
                 let parked = self.parked.entry((message.function, message.key.to_vec())).or_default();
                 parked.push(is_timer, &message, reason);
             }
-            OpRef::Answer(answer) => self.remembered.keep(&answer),
+            OpRef::Answer(answer) if self.rules.holds(Rule::FoldHasAnswers) => self.remembered.keep(&answer),
+            OpRef::Emit(..) | OpRef::Answer(_) => {}
             OpRef::ForgetAnswers(now) => self.remembered.forget(now),
             OpRef::Unpark(..) if !self.rules.holds(Rule::UnparkClearsTheQueue) => {}
             OpRef::Unpark(function, key) => {
@@ -405,6 +409,13 @@ impl Image {
             }
         }
         Ok(())
+    }
+
+    /// Forgets the messages to a target that its committed frames have.
+    pub fn forget_sent(&mut self, target: ShardId, upto: u64) {
+        while let Some((&first, _)) = self.outbox.range((target, 0)..=(target, upto)).next() {
+            self.outbox.remove(&first);
+        }
     }
 
     /// Refuses a state that no shard of an app of `shards` shards can have: one that knows shards

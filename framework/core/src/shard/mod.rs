@@ -17,6 +17,7 @@ pub mod frame;
 mod guard;
 pub mod image;
 mod inspect;
+mod late;
 pub mod outbox;
 mod parking;
 mod pending;
@@ -43,6 +44,7 @@ use thiserror::Error;
 use self::{
     frame::{AnswerRef, MessageRef, Op, Position, SnapshotMark},
     image::Image,
+    late::Awaited,
     outbox::{Mail, Outbox, Outboxes},
     parking::Parking,
     pending::{Pending, Waiting},
@@ -59,14 +61,18 @@ pub use self::{
     parking::{Overflow, ParkedLimits},
     recovery::{Accepted, Checked, Replica, TakeOver, TakeOverError},
     retain::{Trim, read_back},
-    seal::{Confirmed, Deposed, Emission, Snapshot},
+    seal::{ActivityCall, Confirmed, Deposed, Emission, Snapshot},
 };
+pub(crate) use self::{late::put_late, remembered::decode as read_late};
 use crate::{
+    activity::CallOutcome,
     address::{ShardId, murmur2},
+    ask,
     codec::{Reader, put_signed, put_varint},
     dead_letter::{DeadLetter, Reason},
     decoded::Decoded,
     effect::{Call, Calls, Effects, TimerRequest},
+    envelope::{self, Caller, Ticket, Trace},
     error::{Corrupt, DecodeError, LinkError},
     function::Access,
     host::{ErasedHost, Failure, Rejection, Run},
@@ -139,6 +145,8 @@ pub enum Input<'a> {
     Mail(&'a Mail),
     /// Somebody outside calls a handler and waits for the answer.
     Request(&'a Request),
+    /// The call of an activity with this number has a result.
+    Result(u64, &'a CallOutcome),
 }
 
 /// A call from outside whose answer is wanted.
@@ -154,13 +162,17 @@ pub struct Request {
     /// Exactly one call and its bytes. An event time of `EventTime::MIN` means that it happens now.
     /// Of what is about a parked key only the key counts, and the payload of an edit.
     pub calls: Calls,
+    /// How long a message that is to be committed waits before it is handled, in milliseconds.
+    pub delay_ms: u64,
+    /// Its place in a trace, if it is part of one.
+    pub trace: Option<Trace>,
 }
 
 impl Request {
     /// A request for what the handler answers.
     #[must_use]
     pub fn for_answer(id: u64, calls: Calls) -> Self {
-        Self { id, wants: Wants::Answer, once: None, calls }
+        Self { id, wants: Wants::Answer, once: None, calls, delay_ms: 0, trace: None }
     }
 }
 
@@ -208,6 +220,8 @@ pub enum Reply {
     Taken,
     /// The encoded state of the key; none if it has none.
     State(Option<Vec<u8>>),
+    /// The answer comes later: it is told to the same request again, unless this owner is gone by then.
+    Deferred,
     /// The calls of a parked key were made again.
     Resumed {
         /// How many calls wait again; none if the key is not parked any more.
@@ -346,6 +360,10 @@ pub struct Shard {
     guard: Option<Box<dyn Guard>>,
     /// Answers for requests that are repeated.
     remembered: Remembered,
+    /// Requests that wait for answers which handlers give later.
+    awaited: Awaited,
+    /// Calls of activities that the open epoch asks for.
+    asked_for: Vec<u64>,
 
     /// How far event time has followed the clock, where requests may come at any time.
     live: EventTime,
@@ -465,10 +483,22 @@ impl Shard {
         self.pending.bytes()
     }
 
+    /// How many calls of activities wait for their results.
+    #[must_use]
+    pub fn pending_activities(&self) -> usize {
+        self.pending.activity_count()
+    }
+
     /// The snapshots that are kept, oldest first; all others of this shard are garbage.
     #[must_use]
     pub fn snapshots(&self) -> &[SnapshotMark] {
         &self.snapshots
+    }
+
+    /// How many messages the committed frames of a target have; the next frame will say so.
+    #[must_use]
+    pub fn acknowledged(&self, target: ShardId) -> u64 {
+        self.outboxes.iter().nth(target as usize).map_or(0, |outbox| outbox.acknowledged)
     }
 
     /// How many bytes of messages to other shards are not acknowledged.
@@ -498,6 +528,7 @@ impl Shard {
             Input::Ingress(batch) => self.apply_ingress(batch),
             Input::Mail(mail) => self.apply_mail(mail),
             Input::Request(request) => self.apply_request(request),
+            Input::Result(id, outcome) => self.apply_result(id, outcome),
         }
         self.is_settled = false;
         self.drain();
@@ -600,16 +631,35 @@ impl Shard {
             call.time = self.time_of_now(call.function);
         }
         let reply = match &request.once {
-            Some(once) if self.changes(request.wants, &call) => self.reply_once(request.wants, once, &call, bytes),
-            _ => self.reply(request.wants, &call, bytes),
+            Some(once) if self.changes(request.wants, &call) => self.reply_once(request, once, &call, bytes),
+            _ => {
+                let ticket = Ticket::Number(self.nonce, request.id);
+                let reply = self.reply(request, ticket.clone(), &call, bytes);
+                self.wait_if_deferred(&reply, request.id, ticket, &call, bytes);
+                reply
+            }
         };
         self.answers.push(Answer { request: request.id, reply });
     }
 
-    fn reply(&mut self, wants: Wants, call: &Call, bytes: &[u8]) -> Reply {
-        match wants {
-            Wants::Answer => self.call_for_answer(&[*call], bytes),
-            Wants::Commit => {
+    fn reply(&mut self, request: &Request, ticket: Ticket, call: &Call, bytes: &[u8]) -> Reply {
+        match request.wants {
+            Wants::Answer => {
+                self.effects.caller = Caller::Outside(ticket);
+                self.effects.begin_trace(request.trace);
+                let reply = self.call_for_answer(&[*call], bytes);
+                self.effects.close();
+                reply
+            }
+            Wants::Commit if request.delay_ms > 0 || request.trace.is_some() => {
+                self.send_in(request, call, bytes);
+                Reply::Taken
+            }
+            Wants::Replay if call.is_timer => {
+                self.run_all(&[*call], bytes, &mut Decoded::default());
+                Reply::Taken
+            }
+            Wants::Commit | Wants::Replay => {
                 self.deliver(&[*call], bytes, &mut Decoded::default());
                 Reply::Taken
             }
@@ -617,12 +667,9 @@ impl Shard {
                 let host = &self.hosts[usize::from(call.function)];
                 Reply::State(host.encoded_state(call.hash, call.key.of(bytes)))
             }
-            Wants::Replay if call.is_timer => {
-                self.run_all(&[*call], bytes, &mut Decoded::default());
-                Reply::Taken
+            wants @ (Wants::Retry | Wants::Skip | Wants::EditMessage | Wants::EditState) => {
+                self.unpark(wants, call, bytes)
             }
-            Wants::Replay => self.reply(Wants::Commit, call, bytes),
-            Wants::Retry | Wants::Skip | Wants::EditMessage | Wants::EditState => self.unpark(wants, call, bytes),
         }
     }
 
@@ -635,33 +682,43 @@ impl Shard {
     }
 
     /// Replies to a request with an idempotency key; what was done before is not done again.
-    fn reply_once(&mut self, wants: Wants, once: &[u8], call: &Call, bytes: &[u8]) -> Reply {
+    fn reply_once(&mut self, request: &Request, once: &[u8], call: &Call, bytes: &[u8]) -> Reply {
         self.forget_answers();
         let function = self.program.functions[usize::from(call.function)].name;
         let (key, payload) = (call.key.of(bytes), call.payload.of(bytes));
-        let is_message = !wants.is_about_parked() && !call.is_timer;
+        let is_message = !request.wants.is_about_parked() && !call.is_timer;
         let message = if is_message { self.handler(call).message } else { "" };
-        let hash = remembered::hash_of(wants, message, payload);
+        let hash = remembered::hash_of(request.wants, message, payload);
+        let ticket = Ticket::Once(once.to_vec(), hash);
         let known = self.remembered.find(function, key, once);
         match known.filter(|_| self.options.rules.holds(Rule::AnswersAreRemembered)) {
-            Some(known) if known.hash == hash => return read(remembered::decode(&known.reply)),
+            Some(known) if known.hash == hash => {
+                let reply = read(remembered::decode(&known.reply));
+                self.wait_if_deferred(&reply, request.id, ticket, call, bytes);
+                return reply;
+            }
             Some(_) => return Reply::Failed(Trouble::KeyReused),
             None if self.remembered.bytes() >= self.options.answers_bytes_max => {
                 return Reply::Failed(Trouble::AnswersFull);
             }
             None => {}
         }
-        let reply = self.reply(wants, call, bytes);
+        let reply = self.reply(request, ticket.clone(), call, bytes);
+        self.wait_if_deferred(&reply, request.id, ticket, call, bytes);
         if let Some(encoded) = remembered::encode(&reply) {
             let kept_ms = self.options.answers_kept_ms;
-            let kept_ms = if wants == Wants::Replay { kept_ms.max(REPLAYS_KEPT_MS) } else { kept_ms };
-            let until = remembered::until(self.now, kept_ms);
-            let answer = AnswerRef { until, function, key, once, hash, reply: &encoded };
-            self.effects.body.push(Op::Answer as u8);
-            answer.put(&mut self.effects.body);
-            self.remembered.keep(&answer);
+            let kept_ms = if request.wants == Wants::Replay { kept_ms.max(REPLAYS_KEPT_MS) } else { kept_ms };
+            self.remember(function, key, once, (hash, kept_ms), &encoded);
         }
         reply
+    }
+
+    fn remember(&mut self, function: NameId, key: &[u8], once: &[u8], (hash, kept_ms): (u64, i64), reply: &[u8]) {
+        let until = remembered::until(self.now, kept_ms);
+        let answer = AnswerRef { until, function, key, once, hash, reply };
+        self.effects.body.push(Op::Answer as u8);
+        answer.put(&mut self.effects.body);
+        self.remembered.keep(&answer);
     }
 
     /// Forgets the remembered answers that have ended.
@@ -689,6 +746,7 @@ impl Shard {
         self.call_host(calls, bytes, &mut Decoded::default());
         self.effects.wants_answer = false;
         let reply = match self.failures.pop() {
+            None if self.effects.is_deferred => Reply::Deferred,
             None => Reply::Answered(self.effects.answer.take().unwrap_or_default()),
             Some((_, Failure::Rejected(rejection))) => Reply::Rejected(rejection),
             Some((_, Failure::Parked)) => Reply::Failed(Trouble::Parked),
@@ -724,7 +782,7 @@ impl Shard {
         let reached = self.stages[usize::from(function.stage)].reached;
         let is_late = call.time <= reached && reached > EventTime::MIN;
         self.counters.late += u64::from(is_late);
-        if !function.spec.messages[usize::from(call.handler)].in_event_time_order {
+        if !function.is_in_event_time_order(call.handler) {
             return false;
         }
         // What is due before it and did not fire yet comes first.
@@ -765,6 +823,10 @@ impl Shard {
             calls
         };
         for run in calls.chunk_by(|a, b| (a.function, a.is_timer, a.handler) == (b.function, b.is_timer, b.handler)) {
+            if self.are_late_answers(run) {
+                self.take_late_answers(run, bytes);
+                continue;
+            }
             self.call_host(run, bytes, decoded);
             if !self.failures.is_empty() {
                 self.handle_failures(run, bytes);
@@ -824,7 +886,12 @@ impl Shard {
                     self.counters.faults += 1;
                     self.park(call, bytes, &reason);
                 }
-                Failure::Unreadable(error) => self.dead_call(Reason::UnreadableMessage, &error, call, bytes),
+                Failure::Unreadable(error) => {
+                    self.tell_asker(call, bytes, |out| ask::put_failure(&error, out));
+                    self.dead_call(Reason::UnreadableMessage, &error, call, bytes);
+                }
+                Failure::Rejected(rejection)
+                    if self.tell_asker(call, bytes, |out| ask::put_rejection(&rejection.value, out)) => {}
                 Failure::Rejected(rejection) => {
                     self.counters.rejections += 1;
                     let error = format!("{}: {}", rejection.code, String::from_utf8_lossy(&rejection.value));
@@ -837,9 +904,8 @@ impl Shard {
 
     fn dead_call(&mut self, reason: Reason, error: &str, call: &Call, bytes: &[u8]) {
         let (function, message) = self.program.names_of(call);
-        let (function, message) = (self.name(function), self.name(message));
-        let letter =
-            DeadLetter::of_message(reason, error, function, call.key.of(bytes), message, call.payload.of(bytes));
+        let (message, payload) = envelope::opened(self.name(message), call.payload.of(bytes));
+        let letter = DeadLetter::of_message(reason, error, self.name(function), call.key.of(bytes), message, payload);
         self.dead_letter(letter.at(call.time, call.is_timer));
     }
 
@@ -862,6 +928,14 @@ impl Shard {
             let replaced = match request {
                 TimerRequest::Cancel { function, key, name } => self.pending.cancel(function, &key, name.as_bytes()),
                 TimerRequest::Set(timer) => self.pending.add(timer.entry.of(&self.effects.body)),
+                TimerRequest::Add(entry) => {
+                    let entry = entry.of(&self.effects.body);
+                    let pending = read(frame::PendingRef::read(&mut Reader::new(entry)));
+                    if pending.kind == frame::PENDING_ACTIVITY {
+                        self.asked_for.push(pending.id);
+                    }
+                    self.pending.add(entry)
+                }
             };
             if let Some(id) = replaced {
                 self.put_removed(id);
@@ -898,6 +972,8 @@ impl Shard {
             parked: Parking::of(image.parked.clone(), &options.parked),
             guard: None,
             remembered: std::mem::take(&mut image.remembered),
+            awaited: Awaited::default(),
+            asked_for: Vec::new(),
             live: EventTime::MIN,
             live_at: ProcessingTime(image.now),
             stages: vec![UNKNOWN; program.stages.len()],
@@ -952,6 +1028,7 @@ impl Shard {
         };
         shard.effects.pending_next = image.pending_next;
         shard.effects.rules = shard.options.rules;
+        shard.effects.program = Some(Arc::clone(&shard.program));
         frame::begin(&mut shard.effects.body);
         let mut problems = Vec::new();
         shard.load_states(image, &mut problems);
@@ -1036,7 +1113,8 @@ impl Shard {
                     pending.put(&mut entry);
                     self.pending.add(&entry);
                 }
-                None => missing(if is_timer { "a timer" } else { "a message" }, &pending.message),
+                None if is_timer => missing("a timer", &pending.message),
+                None => missing("a message", &pending.message),
             }
         }
         let parked = image.parked.values().flat_map(|parked| &parked.queue).map(|(is_timer, bytes)| (*is_timer, bytes));

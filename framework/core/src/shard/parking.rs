@@ -23,10 +23,12 @@ use std::{
 
 use super::{Reply, Shard, Trouble, Wants, frame::MessageRef, frame::Op, image::Parked, read, rules::Rule};
 use crate::{
+    ask,
     codec::{Reader, put_bytes, put_varint},
     dead_letter::Reason,
     decoded::Decoded,
     effect::{Call, Calls},
+    envelope,
     limits::{PARKED_KEY_BYTES_MAX, PARKED_SHARD_BYTES_MAX},
     program::NameId,
 };
@@ -192,6 +194,7 @@ impl Shard {
         if !self.parked.has_place(&id, &limits) {
             self.counters.parked_refused += 1;
             let error = "the key is parked, and no more calls may wait for it or for its shard";
+            self.tell_asker(call, bytes, |out| ask::put_failure(error, out));
             return self.dead_call(Reason::ParkedQueueFull, error, call, bytes);
         }
         let body = &mut self.effects.body;
@@ -230,6 +233,7 @@ impl Shard {
         let mut calls = self.calls_of(call, &parked, (wants == Wants::EditMessage).then_some(edit));
         if wants == Wants::Skip {
             let first = calls.calls.remove(0);
+            self.tell_asker(&first, &calls.bytes, |out| ask::put_failure("an operator has skipped the message", out));
             self.dead_call(Reason::Skipped, &parked.reason, &first, &calls.bytes);
         }
         if !self.options.rules.holds(Rule::RetriesKeepTheOrder) {
@@ -251,10 +255,19 @@ impl Shard {
             let handler = self.program.handler_of(is_timer, like.function, message.message);
             let handler = handler.expect("a parked call has a handler");
             let call = Call { is_timer, ..Call::message(like.function, handler, like.hash, message.time) };
-            let payload = edit.filter(|_| place == 0).unwrap_or(message.payload);
-            calls.push(call, message.key, payload);
+            match edit.filter(|_| place == 0) {
+                Some(edit) => calls.push(call, message.key, &self.edited(&call, message.payload, edit)),
+                None => calls.push(call, message.key, message.payload),
+            }
         }
         calls
+    }
+
+    /// An edited message in the envelope that the one before had.
+    fn edited(&self, call: &Call, before: &[u8], edit: &[u8]) -> Vec<u8> {
+        let (_, message) = self.program.names_of(call);
+        let (_, plain) = envelope::opened(self.program.name(message), before);
+        [&before[..before.len() - plain.len()], edit].concat()
     }
 
     /// Makes the calls of a key again, until one of them parks it or the epoch is full.

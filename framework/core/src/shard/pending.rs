@@ -1,4 +1,5 @@
-//! What waits for a time: timers, and messages that come in the order of their event time.
+//! What waits: timers, messages that come in the order of their event time or after a delay, and calls
+//! of activities for their results.
 //!
 //! An entry stands in a slab as it stands in frames and snapshots: it is copied from one and to the
 //! other, and read where it is needed. A wheel for each stage, and one for processing time, holds
@@ -6,7 +7,7 @@
 //! cancelled.
 //!
 //! Invariants: an entry is in its wheel, but for a re-armed timer that the end of the input has put
-//! to sleep; its identity is unique in the shard and rises.
+//! to sleep, and for activities, which no time calls; its identity is unique in the shard and rises.
 //!
 //! Deliberately absent: an ordered map. Nothing is sorted but what is due in one millisecond.
 
@@ -15,7 +16,10 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use hashbrown::HashTable;
 
 use super::{
-    frame::{PENDING_MESSAGE, PENDING_PROCESSING_TIMER, PENDING_REARMED, PendingRef},
+    frame::{
+        PENDING_ACTIVITY, PENDING_DELAYED, PENDING_EVENT_TIMER, PENDING_MESSAGE, PENDING_PROCESSING_TIMER,
+        PENDING_REARMED, PendingRef,
+    },
     slab::{PLACE_MAX, Slab},
 };
 use crate::{
@@ -73,7 +77,7 @@ pub(crate) enum Wanted {
 }
 
 pub(super) fn is_timer(kind: u8) -> bool {
-    kind & !PENDING_REARMED != PENDING_MESSAGE
+    matches!(kind & !PENDING_REARMED, PENDING_EVENT_TIMER | PENDING_PROCESSING_TIMER)
 }
 
 /// The pending timers and messages of a shard.
@@ -86,6 +90,8 @@ pub(crate) struct Pending {
     wheels: Wheels,
     /// For each stage that is a cycle the times of the messages that wait in it, which hold it.
     buffered: Vec<Option<BTreeMap<i64, u32>>>,
+    /// The places of the calls of activities, by their identities.
+    activities: BTreeMap<u64, u32>,
     /// What the wheel gave out last.
     popped: Vec<u32>,
 }
@@ -98,6 +104,7 @@ impl Pending {
             named: HashTable::new(),
             wheels: Wheels::new(program.stages.len() + 1),
             buffered: program.stages.iter().map(|stage| stage.is_cycle.then(BTreeMap::new)).collect(),
+            activities: BTreeMap::new(),
             popped: Vec::new(),
         }
     }
@@ -115,8 +122,13 @@ impl Pending {
         let is_named = !entry.name.is_empty();
         let replaced = if is_named { self.cancel(function, entry.message.key, entry.name) } else { None };
         let room = encoded.len() + if is_named { POSITION_BYTES } else { 0 };
+        let id = entry.id;
         let place = self.entries.insert(room) | if is_named { NAMED } else { 0 };
         self.entries.get_mut(place & PLACE_MAX)[..encoded.len()].copy_from_slice(encoded);
+        if kind == PENDING_ACTIVITY {
+            self.activities.insert(id, place);
+            return None;
+        }
         if is_named {
             let entries = &self.entries;
             self.named.insert_unique(name_hash(&entry), place, |place| name_hash(&read(slot(entries, *place))));
@@ -147,6 +159,27 @@ impl Pending {
         }
         self.remove(place, function, kind, due);
         Some(id)
+    }
+
+    /// The calls of activities that wait for their results.
+    pub(crate) fn activities(&self) -> impl Iterator<Item = u64> {
+        self.activities.keys().copied()
+    }
+
+    pub(crate) fn activity_count(&self) -> usize {
+        self.activities.len()
+    }
+
+    /// The call of an activity, if it waits for its result.
+    pub(crate) fn activity(&self, id: u64) -> Option<PendingRef<'_>> {
+        self.activities.get(&id).map(|place| read(slot(&self.entries, *place)))
+    }
+
+    /// Removes the call of an activity.
+    pub(crate) fn remove_activity(&mut self, id: u64) {
+        if let Some(place) = self.activities.remove(&id) {
+            self.entries.remove(place);
+        }
     }
 
     /// Takes the entries that are due next, at or before `upto`, out of their wheel and puts them, in
@@ -273,7 +306,7 @@ impl Pending {
     /// When the wheel of an entry gives it out. In a cycle a waiting message holds the watermark
     /// just before its own time, so it has to come out at that watermark.
     pub(crate) fn wheel_time(&self, function: FunctionId, kind: u8, due: i64) -> i64 {
-        match is_timer(kind) || self.buffered[self.stage_of(function)].is_none() {
+        match kind != PENDING_MESSAGE || self.buffered[self.stage_of(function)].is_none() {
             true => due,
             false => EventTime(due).just_before().0,
         }
@@ -281,12 +314,12 @@ impl Pending {
 
     fn buffered_of(&mut self, function: FunctionId, kind: u8) -> Option<&mut BTreeMap<i64, u32>> {
         let stage = self.stage_of(function);
-        if is_timer(kind) { None } else { self.buffered[stage].as_mut() }
+        if kind == PENDING_MESSAGE { self.buffered[stage].as_mut() } else { None }
     }
 
     fn wheel_of(&self, function: FunctionId, kind: u8) -> usize {
         match kind & !PENDING_REARMED {
-            PENDING_PROCESSING_TIMER => self.processing_wheel(),
+            PENDING_PROCESSING_TIMER | PENDING_DELAYED => self.processing_wheel(),
             _ => self.stage_of(function),
         }
     }

@@ -9,6 +9,9 @@
 //! Invariant: what has ended is forgotten before anything is looked up, so the same clock gives the
 //! same answer, whoever owns the shard.
 //!
+//! An answer that a handler gives later than its call is remembered twice: at first that it is to come,
+//! then what it is, as an answer of that later moment.
+//!
 //! Deliberately absent: answers of reads, which make no frame.
 
 use std::{borrow::Cow, collections::BTreeMap};
@@ -142,6 +145,7 @@ pub(crate) fn encode(reply: &Reply) -> Option<Vec<u8>> {
             out.push(4);
             out.extend_from_slice(reason.as_bytes());
         }
+        Reply::Deferred => out.push(6),
         Reply::Resumed { waiting, reason } => {
             out.push(5);
             put_varint(&mut out, *waiting);
@@ -163,6 +167,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Reply, Truncated> {
         }
         3 if bytes.len() == 1 => Reply::Taken,
         4 => Reply::Failed(Trouble::Faulted(std::str::from_utf8(&bytes[1..]).map_err(|_| Truncated)?.to_owned())),
+        6 if bytes.len() == 1 => Reply::Deferred,
         5 => {
             let waiting = reader.varint()?;
             let reason = std::str::from_utf8(&bytes[reader.at()..]).map_err(|_| Truncated)?.to_owned();
@@ -184,6 +189,7 @@ mod tests {
             Reply::Answered(Vec::new()),
             Reply::Rejected(rejection),
             Reply::Taken,
+            Reply::Deferred,
             Reply::Failed(Trouble::Faulted("broken".into())),
             Reply::Resumed { waiting: 300, reason: "broken".into() },
             Reply::Resumed { waiting: 0, reason: String::new() },
@@ -194,7 +200,9 @@ mod tests {
         for reply in [Trouble::Parked, Trouble::Unreadable(String::new()), Trouble::Waits("x")] {
             assert_eq!(encode(&Reply::Failed(reply)), None);
         }
-        for bytes in [&b""[..], b"\x00", b"\x05", b"\x05\x01\xff", b"\x06", b"\x02\x05", b"\x03x", b"\x04\xff"] {
+        for bytes in
+            [&b""[..], b"\x00", b"\x05", b"\x05\x01\xff", b"\x06x", b"\x07", b"\x02\x05", b"\x03x", b"\x04\xff"]
+        {
             assert!(decode(bytes).is_err(), "{bytes:?}");
         }
     }

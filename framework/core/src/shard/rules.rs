@@ -80,8 +80,20 @@ pub enum Rule {
     SnapshotHasParked,
     /// A snapshot holds the answers that are remembered.
     SnapshotHasAnswers,
+    /// The fold of a journal holds the answers that are remembered.
+    FoldHasAnswers,
     /// A request that is repeated gets the answer that it had.
     AnswersAreRemembered,
+    /// An answer that is given later than its call is remembered then.
+    LateAnswersAreRemembered,
+    /// A call of an activity begins only once its frame is confirmed.
+    CallAfterCommit,
+    /// A new owner begins the calls of activities that have no result.
+    CallsAreTakenUp,
+    /// The call of an activity is gone from state in the frame that has its result.
+    ResultsCountOnce,
+    /// One who has asked for a call that was rejected is told.
+    AskersAreTold,
     /// What a parked key waited with is gone from the fold when the key goes on.
     UnparkClearsTheQueue,
     /// The calls of a parked key are made again in the order in which they came.

@@ -15,9 +15,10 @@ use crate::{
     address::ShardId,
     codec::{put_bytes, put_varint},
     effect::Emitted,
+    envelope::{SpanRecord, Trace},
     ports::log::Offset,
     program::NameId,
-    time::EventTime,
+    time::{EventTime, ProcessingTime},
 };
 
 /// How large a frame is, at most, whose memory is kept for the next but one.
@@ -43,6 +44,8 @@ impl Sealed {
 struct SealedEpoch {
     emission: Emission,
     answers: Vec<Answer>,
+    activities: Vec<ActivityCall>,
+    spans: Vec<SpanRecord>,
     /// None of a shard that neither sends nor receives: nobody waits for it.
     progress: Option<Arc<Progress>>,
     snapshot: Option<Snapshot>,
@@ -55,6 +58,10 @@ pub struct Confirmed {
     pub emission: Option<Emission>,
     /// The answers of the epoch.
     pub answers: Vec<Answer>,
+    /// The calls of activities that it asks for.
+    pub activities: Vec<ActivityCall>,
+    /// What its calls did in traces.
+    pub spans: Vec<SpanRecord>,
     /// What the other shards may know.
     pub progress: Option<Arc<Progress>>,
     /// A snapshot of the epoch, to be stored.
@@ -72,6 +79,23 @@ pub struct Emission {
     pub frame: Arc<Vec<u8>>,
     /// The records, in order; each has the identity `shard/epoch/index`.
     pub records: Vec<Emitted>,
+}
+
+/// A committed call of an activity, which has no result yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActivityCall {
+    /// The shard that waits for the result.
+    pub shard: ShardId,
+    /// Its number in the shard; of no other call, ever.
+    pub id: u64,
+    /// The name of the activity.
+    pub activity: String,
+    /// What it is given.
+    pub call: Vec<u8>,
+    /// When it is given up.
+    pub give_up_at: ProcessingTime,
+    /// Its place in a trace, if it is part of one.
+    pub trace: Option<Trace>,
 }
 
 /// The whole state of a shard at an epoch.
@@ -148,6 +172,7 @@ impl Shard {
             && self.in_flight.is_none()
             && !self.has_changes()
             && self.answers.is_empty()
+            && self.pending_activities() == 0
             && self.stages.iter().all(|stage| stage.reached.min(stage.out) == EventTime::MAX)
             && self.outboxes.is_empty()
     }
@@ -219,7 +244,11 @@ impl Shard {
         }
         let answers = if self.do_answers_wait() { std::mem::take(&mut self.answers) } else { Vec::new() };
         let emitted = std::mem::take(&mut self.effects.emitted);
+        let activities = std::mem::take(&mut self.asked_for).into_iter().filter_map(|id| self.activity_call(id));
+        let activities = activities.collect();
         SealedEpoch {
+            activities,
+            spans: std::mem::take(&mut self.effects.spans),
             emission: Emission { shard: self.id, epoch: self.epoch, frame, records: emitted },
             answers,
             progress: self.has_traffic.then(|| Arc::new(self.progress())),
@@ -344,6 +373,8 @@ impl Shard {
         Ok(Confirmed {
             emission: Some(epoch.emission),
             answers: epoch.answers,
+            activities: epoch.activities,
+            spans: epoch.spans,
             progress: epoch.progress,
             snapshot: epoch.snapshot,
         })
@@ -375,6 +406,12 @@ impl Shard {
     pub(crate) fn emission_ahead(&self) -> Option<Emission> {
         let sealed = self.in_flight.as_ref().filter(|_| !self.options.rules.holds(Rule::EmitAfterConfirm))?;
         sealed.epoch.as_ref().map(|epoch| epoch.emission.clone())
+    }
+
+    /// The calls that a mutant lets begin before they are confirmed.
+    pub(crate) fn calls_ahead(&self) -> Vec<ActivityCall> {
+        let sealed = self.in_flight.as_ref().filter(|_| !self.options.rules.holds(Rule::CallAfterCommit));
+        sealed.and_then(|sealed| Some(sealed.epoch.as_ref()?.activities.clone())).unwrap_or_default()
     }
 
     /// What a mutant tells the other shards before it is confirmed.

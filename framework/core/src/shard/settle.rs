@@ -296,6 +296,7 @@ impl Shard {
 
     fn fire_all(&mut self, due: &mut Vec<Waiting>, stays_from: EventTime) {
         let mut calls = std::mem::take(&mut self.scratch);
+        let mut delayed = Calls::default();
         for waiting in due.drain(..) {
             if waiting.is_rearmed() && waiting.due > stays_from.0 {
                 continue;
@@ -305,7 +306,12 @@ impl Shard {
             } else {
                 self.removed_late.push(waiting.id);
             }
-            self.pending.take(&waiting, |key, payload| calls.push(waiting.call, key, payload));
+            let is_delayed = waiting.kind == frame::PENDING_DELAYED;
+            let list = if is_delayed { &mut delayed } else { &mut calls };
+            self.pending.take(&waiting, |key, payload| list.push(waiting.call, key, payload));
+        }
+        for call in &delayed.calls {
+            self.send_delayed(call, call.key.of(&delayed.bytes), call.payload.of(&delayed.bytes));
         }
         self.run_all(&calls.calls, &calls.bytes, &mut calls.decoded);
         calls.clear();

@@ -564,9 +564,7 @@ impl Admin {
     }
 
     fn of(&self, function: FunctionId, key: Vec<u8>, wants: Wants) -> Demand {
-        let (payload, time, is_timer) = (Vec::new(), EventTime::MIN, false);
-        let patience = self.options.answer_time_max / 2;
-        Demand { function, handler: 0, wants, once: None, key, payload, time, is_timer, patience }
+        Demand::new(function, wants, key, self.options.answer_time_max / 2)
     }
 
     async fn ask(&self, demand: Demand) -> Result<Reply, Problem> {

@@ -47,6 +47,16 @@ pub enum EgressError {
         /// The egress.
         egress: String,
     },
+    /// A webhook that cannot be called.
+    #[error("the egress `{egress}` cannot post to `{url}`: {reason}")]
+    Webhook {
+        /// The egress.
+        egress: String,
+        /// The URL.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
     /// Two egresses cannot share a file.
     #[error("the egresses `{first}` and `{second}` both have the file `{}`: give one of them another", path.display())]
     PathTwice {

@@ -31,6 +31,8 @@ const MAGIC: &[u8; 8] = b"sfegress";
 const VERSION: u8 = 1;
 const CHECKED_FROM: usize = 12;
 const HEADER_BYTES: usize = 17;
+/// What the path of a webhook begins with.
+pub(super) const WEBHOOK: &str = "webhook:";
 const COPIES: [&str; 2] = ["egress.mark.0", "egress.mark.1"];
 
 /// What is known to be durable.
@@ -61,6 +63,13 @@ impl Mark {
     pub(super) fn file(&self, egress: &str, path: &Path) -> Option<&MarkedFile> {
         let path = self.marked_path(path);
         self.files.iter().find(|file| file.egress == egress && file.path == path)
+    }
+
+    /// The entry of a webhook, which stands among the files: its path is [`WEBHOOK`] and its incarnation,
+    /// its length the records that were delivered.
+    pub(super) fn webhook(&self, egress: &str) -> Option<(&str, &MarkedFile)> {
+        let mut entries = self.files.iter().filter(|file| file.egress == egress);
+        entries.find_map(|file| Some((std::str::from_utf8(file.path.strip_prefix(WEBHOOK.as_bytes())?).ok()?, file)))
     }
 
     pub(super) fn set_file(&mut self, egress: &str, path: &Path, length: u64, taken: Vec<u64>) {

@@ -1,4 +1,4 @@
-//! The exactly-once file egress: one writer for all shards and all egresses of an app.
+//! The egresses of an app: one writer for all shards. Files have each record exactly once.
 //!
 //! Records of committed epochs are buffered. [`FileEgress::sync`](Egresses::sync) writes the lines of all files,
 //! makes them durable, and then makes a *mark* durable, which says how long each file is and up to
@@ -15,6 +15,9 @@
 //! After a crash each file is cut at its mark and the epochs behind the mark are written again from
 //! the journal. The mark is what makes a line stand, so each line stands exactly once.
 //!
+//! Records for a webhook wait in lanes until their receiver has taken them (`webhook`); the mark says how far
+//! each shard has come there, too.
+//!
 //! Invariants:
 //! - `taken` only moves when a mark that says so is durable, so the journal may be trimmed up to it.
 //! - Bytes before the mark are never written again with other content; no byte of a file that this
@@ -30,18 +33,20 @@ mod error;
 pub(crate) mod fuzzing;
 mod mark;
 mod sink;
-
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::path::{Path, PathBuf};
 
-use statefn_core::{Encoding, address::ShardId, ports::egress::Egresses};
+use statefn_core::{Encoding, address::ShardId, egress::DEAD_LETTERS, ports::egress::Egresses};
 
+pub use self::webhook::WebhookSpec;
 use self::{
     disk::{Disk, RealDisk},
     mark::{Mark, MarkFiles},
     sink::Sink,
+    webhook::Webhook,
 };
 pub use self::{
     error::EgressError,
@@ -62,6 +67,8 @@ pub enum Place {
     Console,
     /// Nowhere: records are counted and dropped, for measurements.
     Counter,
+    /// To a URL, at least once, each record with the same `Idempotency-Key` at every repeat.
+    Webhook(WebhookSpec),
 }
 
 /// An egress and its place.
@@ -112,6 +119,8 @@ pub struct FileEgress {
     marks: MarkFiles,
     /// The mark that is durable.
     mark: Mark,
+    /// Whether dead letters of what receivers refused wait for their mark.
+    has_letters: bool,
 }
 
 impl FileEgress {
@@ -139,7 +148,7 @@ impl FileEgress {
         let (marks, mark) = MarkFiles::open(disk, mark_directory, shards)?;
         let sinks = sinks.into_iter().map(|spec| Sink::open(disk, spec, &mark)).collect::<Result<Vec<_>, _>>()?;
         check_files(&sinks)?;
-        let mut egress = Self { sinks, ended: mark.taken.clone(), marks, mark };
+        let mut egress = Self { sinks, ended: mark.taken.clone(), marks, mark, has_letters: false };
         // Before a new file gets its first line a mark must know it, or that line would be foreign.
         if egress.sinks.iter().any(|sink| !sink.is_known_to(&egress.mark)) {
             let all = vec![true; egress.sinks.len()];
@@ -173,6 +182,51 @@ impl FileEgress {
     #[must_use]
     pub fn written(&self, egress: usize) -> Written {
         self.sinks[egress].written()
+    }
+
+    /// Whether a record waits for the answer of its receiver.
+    #[must_use]
+    pub fn is_delivering(&mut self) -> bool {
+        self.sinks.iter_mut().filter_map(Sink::webhook).any(|webhook| webhook.is_waiting())
+    }
+
+    /// How many bytes wait for the answers of their receivers.
+    #[must_use]
+    pub fn delivering_bytes(&mut self) -> usize {
+        self.sinks.iter_mut().filter_map(Sink::webhook).map(|webhook| webhook.waiting_bytes()).sum()
+    }
+
+    /// Ends deliveries with those that are under way, and waits for these; what is left is given again when
+    /// the egresses are opened the next time.
+    pub fn stop_deliveries(&mut self) {
+        self.sinks.iter_mut().filter_map(Sink::webhook).for_each(Webhook::stop);
+    }
+
+    /// Asks the webhooks what they are done with; what was refused becomes dead letters of the same mark.
+    fn collect(&mut self) {
+        let letters: Vec<_> = self.sinks.iter_mut().flat_map(|sink| sink.collect(&self.ended)).collect();
+        let Some(letters_to) = self.letters_to() else {
+            return letters.iter().for_each(|letter| {
+                tracing::error!("a record was refused: {}", String::from_utf8_lossy(letter));
+            });
+        };
+        self.has_letters |= !letters.is_empty();
+        letters.iter().for_each(|letter| self.sinks[letters_to].put(letter));
+    }
+
+    /// The place of the dead letters.
+    fn letters_to(&self) -> Option<usize> {
+        self.sinks.iter().position(|sink| sink.name() == DEAD_LETTERS)
+    }
+
+    /// Which sinks the next mark may cover: a webhook only together with the dead letters of what it refused.
+    fn ready(&mut self, outcomes: &[Result<(), EgressError>]) -> Vec<bool> {
+        let mut ready: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
+        let waits_for_letters = self.has_letters && self.letters_to().is_some_and(|letters| !ready[letters]);
+        for (sink, ready) in self.sinks.iter_mut().zip(&mut ready).filter(|_| waits_for_letters) {
+            *ready &= sink.webhook().is_none();
+        }
+        ready
     }
 
     fn make_lines_durable(&self, outcomes: &mut [Result<(), EgressError>]) {
@@ -234,14 +288,16 @@ impl Egresses for FileEgress {
         if !self.is_behind() {
             return Ok(());
         }
+        self.collect();
         let mut outcomes: Vec<_> = self.sinks.iter_mut().map(Sink::write_out).collect();
         failpoint("egress/lines-written");
         if rules::holds(Rule::MarkIsBehindTheLines) {
             self.make_lines_durable(&mut outcomes);
         }
         failpoint("egress/lines-synced");
-        let ready: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
+        let ready = self.ready(&outcomes);
         self.make_mark(&ready)?;
+        self.has_letters &= self.letters_to().is_some_and(|letters| !ready[letters]);
         failpoint("egress/mark-made");
         outcomes.into_iter().collect()
     }

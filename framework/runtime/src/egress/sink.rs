@@ -14,6 +14,10 @@ use super::{
     error::{EgressError, io},
     mark::Mark,
 };
+use super::{
+    mark::WEBHOOK,
+    webhook::{Webhook, WebhookSpec},
+};
 use crate::failpoint::failpoint;
 
 /// A buffer that a burst has made larger than this is given back.
@@ -49,6 +53,13 @@ enum Output {
         printed: usize,
     },
     Counter,
+    Webhook {
+        webhook: Webhook,
+        /// By shard: what it was done with when it was asked last.
+        done: Vec<u64>,
+        delivered: Written,
+        is_marked: bool,
+    },
 }
 
 impl Sink {
@@ -57,18 +68,20 @@ impl Sink {
         let framing = match (spec.encoding, &spec.place) {
             (Encoding::Json, _) => Framing::Line,
             (Encoding::Protobuf, Place::Console) => Framing::Base64Line,
-            (Encoding::Protobuf, Place::File(_) | Place::Counter) => Framing::Delimited,
+            (Encoding::Protobuf, _) => Framing::Delimited,
         };
         // An egress that is new, or comes back, has no records in what all others have taken.
         let taken = match &spec.place {
             Place::File(path) => mark.file(&spec.name, path).map(|file| larger(&file.taken, &mark.taken)),
             Place::Console | Place::Counter => None,
+            Place::Webhook(_) => mark.webhook(&spec.name).map(|(_, entry)| larger(&entry.taken, &mark.taken)),
         };
         let taken = taken.unwrap_or_else(|| mark.taken.clone());
         let output = match spec.place {
             Place::File(path) => open_file(disk, &spec.name, path, mark)?,
             Place::Console => Output::Console { printed: 0 },
             Place::Counter => Output::Counter,
+            Place::Webhook(webhook) => open_webhook(&spec.name, &webhook, spec.encoding, mark, &taken)?,
         };
         let (buffered, written) = (Written::default(), Written::default());
         Ok(Self { name: spec.name, framing, output, buffer: Vec::new(), buffered, written, taken })
@@ -81,7 +94,7 @@ impl Sink {
     pub(super) fn path(&self) -> Option<&Path> {
         match &self.output {
             Output::File { path, .. } => Some(path),
-            Output::Console { .. } | Output::Counter => None,
+            _ => None,
         }
     }
 
@@ -96,6 +109,14 @@ impl Sink {
         if epoch <= self.taken[shard as usize] {
             return;
         }
+        if let Output::Webhook { webhook, .. } = &mut self.output {
+            return webhook.push(shard, epoch, record);
+        }
+        self.put(record);
+    }
+
+    /// Buffers a record that is of no epoch, or of one that does not stand.
+    pub(super) fn put(&mut self, record: &[u8]) {
         let before = self.buffer.len();
         match self.framing {
             Framing::Line => {
@@ -123,7 +144,26 @@ impl Sink {
         self.written
     }
 
+    /// Asks a webhook what it is done with, and returns the dead letters of what was refused since.
+    pub(super) fn collect(&mut self, ended: &[u64]) -> Vec<Vec<u8>> {
+        let Output::Webhook { webhook, done, delivered, .. } = &mut self.output else { return Vec::new() };
+        let letters;
+        (*done, letters) = webhook.collect(ended);
+        *delivered = webhook.written();
+        letters
+    }
+
+    pub(super) fn webhook(&mut self) -> Option<&mut Webhook> {
+        match &mut self.output {
+            Output::Webhook { webhook, .. } => Some(webhook),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_known_to(&self, mark: &Mark) -> bool {
+        if let Output::Webhook { is_marked, .. } = &self.output {
+            return *is_marked;
+        }
         self.path().is_none_or(|path| mark.file(&self.name, path).is_some())
     }
 
@@ -135,7 +175,7 @@ impl Sink {
             }
             Output::Console { printed } => print(&mut io::stdout().lock(), &self.buffer, printed)
                 .map_err(io(Path::new("standard output"), "write")),
-            Output::Counter => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -148,6 +188,9 @@ impl Sink {
 
     /// What it has, once it has the buffer of all epochs that have ended.
     pub(super) fn taken_with_buffer(&self, ended: &[u64]) -> Vec<u64> {
+        if let Output::Webhook { done, .. } = &self.output {
+            return larger(&self.taken, done);
+        }
         larger(&self.taken, ended)
     }
 
@@ -160,6 +203,12 @@ impl Sink {
     pub(super) fn enter_into(&self, mark: &mut Mark, taken: Vec<u64>) {
         if let Output::File { path, marked, .. } = &self.output {
             mark.set_file(&self.name, path, marked + self.buffer.len() as u64, taken);
+            return;
+        }
+        if let Output::Webhook { webhook, delivered, .. } = &self.output {
+            let path = PathBuf::from(format!("{WEBHOOK}{}", webhook.incarnation()));
+            let before = mark.webhook(&self.name).map_or(0, |(_, entry)| entry.length);
+            mark.set_file(&self.name, &path, before + delivered.records - self.written.records, taken);
         }
     }
 
@@ -170,6 +219,10 @@ impl Sink {
             Output::File { marked, .. } => *marked += self.buffer.len() as u64,
             Output::Console { printed } => *printed = 0,
             Output::Counter => {}
+            Output::Webhook { is_marked, delivered, .. } => {
+                *is_marked = true;
+                self.written = *delivered;
+            }
         }
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES_KEPT);
@@ -196,6 +249,21 @@ fn open_file(disk: &dyn Disk, egress: &str, path: PathBuf, mark: &Mark) -> Resul
         failpoint("start/egress-file-cut");
     }
     Ok(Output::File { path, file, marked })
+}
+
+/// Goes on where the mark says; what it does not know gets an incarnation of its own.
+fn open_webhook(
+    egress: &str,
+    spec: &WebhookSpec,
+    encoding: Encoding,
+    mark: &Mark,
+    taken: &[u64],
+) -> Result<Output, EgressError> {
+    let known = mark.webhook(egress).map(|(incarnation, _)| incarnation.to_owned());
+    let is_marked = known.is_some();
+    let incarnation = known.unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
+    let webhook = Webhook::open(egress, spec, encoding, &incarnation, taken.len())?;
+    Ok(Output::Webhook { webhook, done: taken.to_vec(), delivered: Written::default(), is_marked })
 }
 
 /// The larger epoch of each shard.

@@ -27,18 +27,19 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::{
     End, Intake, Plan, RunError, Status, Stop, Storage,
+    activities::Activities,
     deaths::Deaths,
     egress_writer::{self, EgressRequest, Places},
     log_writer::{self, LogRequest},
     reader::Readers,
     requests::Desk,
-    shard_host::{Event, HostState, Journal, ShardHost, Switchboard},
+    shard_host::{Ends, Event, HostState, Journal, ShardHost, Switchboard},
     snapshot_writer::{self, SnapshotRequest},
     take_over::{self, Ports},
     watchdog::Watchdog,
 };
 use crate::{
-    egress::FileEgress,
+    egress::{FileEgress, Place},
     embedded::{EmbeddedLog, FileSnapshots, Options as LogOptions},
     failpoint::failpoint,
     ingress::SourceError,
@@ -113,7 +114,7 @@ async fn live(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: 
     let running = Running::start(plan, intake, opened, &switchboard, &readers, &halt)?;
     let generators = readers.start_generators(&switchboard)?;
     intake.into_iter().for_each(|intake| intake.open(&switchboard));
-    let outcome = wait(&switchboard, intake, &mut notices, &readers, stop).await;
+    let outcome = wait(plan, &switchboard, intake, &mut notices, &readers, stop).await;
     intake.into_iter().for_each(|intake| intake.close(Condition::Starting));
     readers.stop();
     generators.into_iter().for_each(join);
@@ -257,6 +258,7 @@ pub(super) fn places(plan: &Plan) -> Places {
 /// The threads of a run.
 struct Running {
     arbiters: Vec<Arbiter>,
+    activities: Option<Activities>,
     log: Option<(Sender<LogRequest>, JoinHandle<()>)>,
     egress: (Sender<EgressRequest>, JoinHandle<bool>),
     snapshots: (Sender<SnapshotRequest>, JoinHandle<()>),
@@ -280,6 +282,7 @@ impl Running {
         };
         let egress = egress_writer::start(egress, places, Arc::clone(switchboard), halt.clone())?;
         let snapshots = snapshot_writer::start(snapshots, snapshot_writer::kept(&shards), Arc::clone(switchboard))?;
+        let activities = Activities::start(&plan.program, switchboard)?;
         let commit_interval_ms = i64::try_from(plan.commit_interval.as_millis()).unwrap_or(i64::MAX);
         let hosts = switchboard.states.len();
         let new = || Pipeline::new(Arc::clone(&plan.program), &options, commit_interval_ms);
@@ -299,10 +302,15 @@ impl Running {
                 Some((sender, _)) => Journal::Log(sender.clone()),
                 None => Journal::Memory(next.clone()),
             };
-            let (egress, snapshots) = (egress.0.clone(), snapshots.0.clone());
+            let ends = Ends {
+                egress: egress.0.clone(),
+                snapshots: snapshots.0.clone(),
+                calls: activities.as_ref().map(|(_, calls)| calls.clone()),
+                spans: plan.spans.clone(),
+            };
             let (switchboard, readers) = (Arc::clone(switchboard), Arc::clone(readers));
             let desk = Desk::new(intake.map(|intake| intake.door(number)).unwrap_or_default());
-            let host = ShardHost::new(number, pipeline, switchboard, readers, desk, journal, egress, snapshots, tick);
+            let host = ShardHost::new(number, pipeline, switchboard, readers, desk, journal, ends, tick);
             let arbiter = Arbiter::new();
             addresses.push(ShardHost::start_in_arbiter(&arbiter.handle(), |_| host));
             arbiters.push(arbiter);
@@ -310,11 +318,13 @@ impl Running {
         let is_first = switchboard.hosts.set(addresses).is_ok();
         assert!(is_first, "the hosts of a run are started once");
         (0..hosts).for_each(|host| switchboard.post(host, Vec::new()));
-        Ok(Self { arbiters, log, egress, snapshots, _temporary })
+        let activities = activities.map(|(activities, _)| activities);
+        Ok(Self { arbiters, activities, log, egress, snapshots, _temporary })
     }
 
     /// Stops every thread in the order in which they hand on; returns whether egresses have all.
     fn stop(self) -> bool {
+        self.activities.into_iter().for_each(Activities::stop);
         self.arbiters.iter().for_each(|arbiter| _ = arbiter.stop());
         for arbiter in self.arbiters {
             // The thread ends by itself once its arbiter has stopped.
@@ -334,6 +344,7 @@ impl Running {
 
 /// Waits for the end of the input, a stop, or trouble.
 async fn wait(
+    plan: &Plan,
     switchboard: &Switchboard,
     intake: Option<&Intake>,
     notices: &mut UnboundedReceiver<Notice>,
@@ -379,10 +390,16 @@ async fn wait(
         } else if !is_live
             && is_read
             && switchboard.is_quiet(|host| host.is_finished.load(std::sync::atomic::Ordering::Acquire))
+            && (!delivers(plan) || switchboard.status.egress_backlog_bytes() == 0)
         {
             return Ok(Outcome::Ended(End::Finished));
         }
     }
+}
+
+/// Whether receivers may not have taken yet what was emitted.
+fn delivers(plan: &Plan) -> bool {
+    plan.outputs.iter().any(|output| matches!(output.place, Place::Webhook(_)))
 }
 
 fn drain(switchboard: &Switchboard, readers: &Readers) {

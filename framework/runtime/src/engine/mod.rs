@@ -20,6 +20,7 @@
 //!
 //! Deliberately absent: HTTP itself, other processes, and any decision about state.
 
+mod activities;
 mod coordinator;
 mod deaths;
 #[cfg(test)]
@@ -48,6 +49,7 @@ use std::{
 };
 
 use statefn_core::{
+    envelope::SpanRecord,
     error::Corrupt,
     ingress::ErasedIngress,
     program::Program,
@@ -91,6 +93,8 @@ pub struct Plan {
     pub segment_bytes: u64,
     /// How long answers are remembered for idempotency keys, at least.
     pub answers_kept: Duration,
+    /// Who is told what committed calls did in traces, if anybody.
+    pub spans: Option<SpanSink>,
     /// How long a call of a handler may take before the process is ended.
     pub handler_time_limit: Duration,
     /// How much parked keys may wait with.
@@ -98,6 +102,9 @@ pub struct Plan {
     /// How many bytes egresses may be behind before input waits for them.
     pub egress_backlog_bytes_max: usize,
 }
+
+/// Takes what committed calls did in traces; it must not wait.
+pub type SpanSink = Arc<dyn Fn(Vec<SpanRecord>) + Send + Sync>;
 
 impl Plan {
     /// How many hosts share the shards.

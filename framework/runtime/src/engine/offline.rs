@@ -10,7 +10,7 @@
 //!
 //! Deliberately absent: threads, guards and the watchdog. Somebody sits in front of it.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use statefn_core::{
     address::{murmur2, shard_of},
@@ -30,6 +30,7 @@ use super::{
     Plan, RunError, Storage,
     coordinator::Opened,
     egress_writer::{self, Places},
+    panics,
 };
 use crate::{clock::MachineClock, egress::FileEgress, embedded::EmbeddedLog};
 
@@ -62,7 +63,11 @@ impl Offline {
         let log = log.ok_or_else(|| RunError::Broken("a directory has a log".into()))?;
         let mut pipeline = Pipeline::new(plan.program, &options, 0);
         let count = options.shards;
-        for shard in shards {
+        panics::set_hook();
+        let watch = Arc::default();
+        panics::note_thread(&watch);
+        for mut shard in shards {
+            shard.set_watch(Arc::clone(&watch));
             let taken = egress.taken(shard.id());
             pipeline.adopt(shard, taken);
         }
@@ -90,7 +95,8 @@ impl Offline {
         for some in asked.chunks(REQUESTS_AT_A_TIME) {
             for Asked { wants, once, calls } in some {
                 let shard = shard_of(calls.calls[0].hash, self.shards);
-                let request = Request { id: self.requests, wants: *wants, once: once.clone(), calls: calls.clone() };
+                let request = Request::for_answer(self.requests, calls.clone());
+                let request = Request { wants: *wants, once: once.clone(), ..request };
                 self.pipeline.request(shard, &request, MachineClock.now());
                 self.requests += 1;
             }

@@ -20,7 +20,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use statefn_core::{
@@ -269,7 +269,9 @@ pub(super) struct Desk {
     /// Those that are not applied yet.
     waiting: VecDeque<Waiting>,
     /// Those whose answers wait for their commit.
-    applied: HashMap<u64, Place>,
+    applied: HashMap<u64, (Place, Duration)>,
+    /// Those whose handlers answer later, and until when they wait.
+    deferred: HashMap<u64, (Place, Instant)>,
     /// Answers that may be told.
     answers: Vec<Answer>,
     next: u64,
@@ -282,6 +284,7 @@ impl Desk {
             door,
             waiting: VecDeque::new(),
             applied: HashMap::new(),
+            deferred: HashMap::new(),
             answers: Vec::new(),
             next: 0,
             questions: Questions::default(),
@@ -314,12 +317,20 @@ impl Desk {
                 place.tell(Err(Unanswered::NotRunning));
             } else {
                 self.next += 1;
-                self.applied.insert(self.next, place);
+                self.applied.insert(self.next, (place, demand.deferral_max));
                 let mut calls = Calls::default();
                 let call = Call::message(demand.function, demand.handler, hash, demand.time);
                 let call = Call { is_timer: demand.is_timer, ..call };
                 calls.push(call, &demand.key, &demand.payload);
-                return Some((shard, Request { id: self.next, wants: demand.wants, once: demand.once, calls }));
+                let request = Request {
+                    id: self.next,
+                    wants: demand.wants,
+                    once: demand.once,
+                    calls,
+                    delay_ms: u64::try_from(demand.delay.as_millis()).unwrap_or(u64::MAX),
+                    trace: demand.trace,
+                };
+                return Some((shard, request));
             }
         }
     }
@@ -335,10 +346,27 @@ impl Desk {
     /// Tells the answers that came, outside of everything else that a host does.
     pub(super) fn tell(&mut self) {
         for Answer { request, reply } in self.answers.drain(..) {
-            if let Some(place) = self.applied.remove(&request) {
-                place.tell(Ok(reply));
+            let applied = self.applied.remove(&request);
+            match reply {
+                Reply::Deferred => {
+                    let deferred = applied.map(|(place, longest)| (place, Instant::now() + longest));
+                    self.deferred.extend(deferred.map(|deferred| (request, deferred)));
+                }
+                reply => {
+                    let deferred = self.deferred.remove(&request).map(|(place, _)| place);
+                    let place = applied.map(|(place, _)| place).or(deferred);
+                    place.into_iter().for_each(|place| place.tell(Ok(reply.clone())));
+                }
             }
         }
+    }
+
+    /// Sends away those who have waited long enough for an answer that comes later; all of them, if the
+    /// host stops. They ask again with their idempotency keys.
+    pub(super) fn send_away_deferred(&mut self, is_stopping: bool) {
+        let now = Instant::now();
+        // Dropped, they are told that nobody knows.
+        self.deferred.retain(|_, (_, until)| !is_stopping && now < *until);
     }
 
     /// Whether nobody waits, neither here nor at the door.
@@ -358,26 +386,14 @@ impl Drop for Desk {
 mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
-    use statefn_core::time::EventTime;
-
     use super::*;
 
     fn waiting(door: &Arc<Door>) -> (Waiting, Receiver<Result<Reply, Unanswered>>) {
         let (teller, told) = channel();
         let tell: Tell = Box::new(move |outcome| teller.send(outcome).expect("the test waits"));
-        let patience = std::time::Duration::from_secs(60);
+        let patience = Duration::from_secs(60);
         let (key, payload) = (vec![1], vec![2]);
-        let demand = Demand {
-            function: 0,
-            handler: 0,
-            wants: Wants::Answer,
-            once: None,
-            key,
-            payload,
-            time: EventTime::MIN,
-            is_timer: false,
-            patience,
-        };
+        let demand = Demand { payload, ..Demand::new(0, Wants::Answer, key, patience) };
         let Ok(place) = door.place(2, tell) else { panic!("there is room") };
         (Waiting { shard: 0, hash: 0, until: Instant::now() + patience, demand, place }, told)
     }

@@ -13,17 +13,18 @@ use std::{
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use crossbeam_channel::Sender;
 use statefn_core::{
+    activity::CallOutcome,
     address::ShardId,
     ingress::IngressBatch,
     pipeline::{Action, Append, Pipeline},
     ports::clock::Clock,
-    shard::{Counters, Emission, frame::SnapshotMark, outbox::Mail, progress::Progress},
+    shard::{ActivityCall, Counters, Emission, frame::SnapshotMark, outbox::Mail, progress::Progress},
     watch::Watch,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    Status,
+    SpanSink, Status,
     coordinator::Notice,
     egress_writer::EgressRequest,
     log_writer::LogRequest,
@@ -54,6 +55,8 @@ pub(crate) enum Event {
     SnapshotReadBack(ShardId, SnapshotMark, bool),
     SnapshotWanted(ShardId),
     EgressTaken(Vec<(ShardId, u64)>),
+    /// The call of an activity has a result.
+    Result(ShardId, u64, CallOutcome),
     /// Requests or questions wait at the door.
     Requests,
     Drain,
@@ -131,6 +134,15 @@ pub(crate) enum Journal {
     Memory(Vec<u64>),
 }
 
+/// Where a host hands on what is no frame.
+pub(crate) struct Ends {
+    pub(crate) egress: Sender<EgressRequest>,
+    pub(crate) snapshots: Sender<SnapshotRequest>,
+    /// Calls of activities, if the program has any.
+    pub(crate) calls: Option<UnboundedSender<ActivityCall>>,
+    pub(crate) spans: Option<SpanSink>,
+}
+
 pub(crate) struct ShardHost {
     number: usize,
     pipeline: Pipeline,
@@ -138,8 +150,7 @@ pub(crate) struct ShardHost {
     readers: Arc<Readers>,
     desk: Desk,
     journal: Journal,
-    egress: Sender<EgressRequest>,
-    snapshots: Sender<SnapshotRequest>,
+    ends: Ends,
     tick: Duration,
     /// Whether it will be woken when the pace of an ingress allows to read on.
     is_woken: bool,
@@ -165,8 +176,7 @@ impl ShardHost {
         readers: Arc<Readers>,
         desk: Desk,
         journal: Journal,
-        egress: Sender<EgressRequest>,
-        snapshots: Sender<SnapshotRequest>,
+        ends: Ends,
         tick: Duration,
     ) -> Self {
         let hosts = switchboard.states.len();
@@ -177,8 +187,7 @@ impl ShardHost {
             readers,
             desk,
             journal,
-            egress,
-            snapshots,
+            ends,
             tick,
             is_woken: false,
             waiting: VecDeque::new(),
@@ -229,6 +238,10 @@ impl ShardHost {
                 for (shard, epoch) in taken {
                     self.pipeline.egress_taken(shard, epoch);
                 }
+            }
+            Event::Result(shard, id, outcome) => {
+                self.opened_at.get_or_insert_with(Instant::now);
+                self.pipeline.result(shard, id, &outcome, MachineClock.now());
             }
             Event::Requests => self.desk.take_in(),
             Event::Drain => {
@@ -339,11 +352,16 @@ impl ShardHost {
                 }
                 Action::Emit(emission) => self.emissions.push(emission),
                 Action::Answer(answer) => self.desk.answer(answer),
+                Action::Call(call) => {
+                    // They are gone only when the run is over; the next one begins the call.
+                    self.ends.calls.iter().for_each(|calls| _ = calls.send(call.clone()));
+                }
+                Action::Trace(spans) => self.ends.spans.iter().for_each(|tell| tell(spans.clone())),
                 // Its log is not shared.
                 Action::AskEnd { .. } | Action::TrimMailbox { .. } => {}
-                Action::Store(snapshot) => _ = self.snapshots.send(SnapshotRequest::Store(snapshot)),
+                Action::Store(snapshot) => _ = self.ends.snapshots.send(SnapshotRequest::Store(snapshot)),
                 Action::ReadBack { shard, snapshot } => {
-                    let _ = self.snapshots.send(SnapshotRequest::ReadBack(shard, snapshot));
+                    let _ = self.ends.snapshots.send(SnapshotRequest::ReadBack(shard, snapshot));
                 }
                 Action::Forget { shard, snapshots, before } => self.forget(shard, snapshots, before),
                 Action::TakeOver(shard) => {
@@ -371,7 +389,7 @@ impl ShardHost {
 
     fn forget(&self, shard: ShardId, snapshots: Vec<SnapshotMark>, before: Option<u64>) {
         failpoint("trim/forget");
-        let _ = self.snapshots.send(SnapshotRequest::Remove(snapshots));
+        let _ = self.ends.snapshots.send(SnapshotRequest::Remove(snapshots));
         if let (Journal::Log(log), Some(before)) = (&self.journal, before) {
             let _ = log.send(LogRequest::Trim(shard, before));
         }
@@ -392,7 +410,7 @@ impl ShardHost {
             let bytes = self.emissions.iter().map(|emission| emission.frame.len()).sum();
             self.switchboard.status.egress_backlog_bytes.fetch_add(bytes, Ordering::Relaxed);
             failpoint("host/emit");
-            let _ = self.egress.send(EgressRequest::Emit(std::mem::take(&mut self.emissions), bytes));
+            let _ = self.ends.egress.send(EgressRequest::Emit(std::mem::take(&mut self.emissions), bytes));
             failpoint("host/emitted");
         }
         for host in 0..self.outgoing.len() {
@@ -467,6 +485,7 @@ impl Actor for ShardHost {
         panics::note_thread(&self.switchboard.states[self.number].watch);
         ctx.run_interval(self.tick, |host, ctx| {
             host.turn(ctx, |host| {
+                host.desk.send_away_deferred(host.is_draining);
                 let told = host.tell_counters();
                 host.alarm(told);
             });

@@ -237,7 +237,9 @@ impl Faults {
                 Reason::Rejected => found.push(letter.error),
                 Reason::Undecodable => unreadable += 1,
                 Reason::Skipped => {}
-                Reason::UnreadableMessage | Reason::ParkedQueueFull => return Err(format!("a letter: {letter:?}")),
+                Reason::UnreadableMessage | Reason::Refused | Reason::ParkedQueueFull => {
+                    return Err(format!("a letter that nothing here writes: {letter:?}"));
+                }
             }
         }
         found.sort_unstable();

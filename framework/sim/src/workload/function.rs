@@ -41,12 +41,13 @@ macro_rules! access {
 }
 
 /// A function with text keys. Handlers are `index order Message -> Return: method`, timer handlers
-/// `index Payload: method`, targets `slot Target`.
+/// `index Payload: method`, handlers of replies `index Reply: method`, targets `slot Target`.
 macro_rules! function {
     (
         $type:ident, $name:literal,
         on { $($index:literal $order:ident $message:ident -> $return:ty : $method:ident),* $(,)? }
         timers { $($timer_index:literal $timer:ident : $fire:ident),* $(,)? }
+        $(replies { $($reply_index:literal $reply:ty : $on_reply:ident),* $(,)? })?
         sends { $($slot:literal $target:ident),* $(,)? }
         emits { $($egress:ident),* $(,)? }
     ) => {
@@ -74,6 +75,7 @@ macro_rules! function {
             fn handlers(handlers: &mut statefn_core::host::Handlers<Self>) {
                 $(handlers.on::<$message>();)*
                 $(handlers.on_timer::<$timer>();)*
+                $($(handlers.on_reply::<$reply>();)*)?
                 let _ = handlers;
             }
         }
@@ -107,6 +109,18 @@ macro_rules! function {
                 }
             }
         )*
+        $($(
+            impl statefn_core::ask::HandlesReply<$reply> for $type {
+                const INDEX: u16 = $reply_index;
+                fn on_reply(
+                    &mut self,
+                    reply: $reply,
+                    ctx: &mut statefn_core::Context<'_, Self>,
+                ) -> Result<(), statefn_core::Fault> {
+                    self.$on_reply(reply, ctx)
+                }
+            }
+        )*)?
         $(
             impl statefn_core::function::SendsTo<$target> for $type {
                 const SLOT: u16 = $slot;

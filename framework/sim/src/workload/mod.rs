@@ -9,7 +9,9 @@
 mod function;
 
 mod bank;
+mod calls;
 mod faults;
+mod orders;
 mod ring;
 mod sends;
 mod timers;
@@ -18,13 +20,14 @@ mod trees;
 use std::{fmt, str::FromStr, sync::Arc};
 
 use statefn_core::{
+    activity::{CallOutcome, TryAgain},
     ingress::ErasedIngress,
     program::{Program, ProgramSpec},
-    shard::Answer,
+    shard::{ActivityCall, Answer, Reply},
     state::State,
 };
 
-use crate::{check::Audit, random::Random};
+use crate::{check::Audit, linear::Operation, random::Random};
 
 /// Links an ingress to a program.
 pub type Bind = Box<dyn FnOnce(&Program) -> Arc<dyn ErasedIngress>>;
@@ -46,7 +49,7 @@ pub fn number_record(number: u64) -> Vec<u8> {
 }
 
 /// A call from outside whose answer is wanted.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Asked {
     /// The function's name.
     pub function: &'static str,
@@ -58,6 +61,14 @@ pub struct Asked {
     pub payload: Vec<u8>,
 }
 
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { function, message, key, payload } = self;
+        let (key, payload) = (String::from_utf8_lossy(key), String::from_utf8_lossy(payload));
+        write!(f, "{function} {key}, {message} {payload}")
+    }
+}
+
 /// How a world ended.
 pub struct End<'a> {
     /// The program.
@@ -66,6 +77,8 @@ pub struct End<'a> {
     pub audit: &'a Audit,
     /// The answers that were given.
     pub answers: &'a [Told],
+    /// By request: when clients have asked, and what they were answered first.
+    pub history: &'a [Operation<Asked, Reply>],
 }
 
 /// An answer that a client was given.
@@ -86,6 +99,20 @@ pub trait Workload {
     fn request(&self, random: &mut Random, id: u64) -> Option<Asked> {
         let _ = (random, id);
         None
+    }
+
+    /// Makes an attempt of an activity, which the outside may have done before.
+    ///
+    /// # Errors
+    /// Why it is to be tried again.
+    fn attempt(&self, call: &ActivityCall, attempt: u32) -> Result<CallOutcome, TryAgain> {
+        let _ = attempt;
+        panic!("this workload has no activity `{}`", call.activity)
+    }
+
+    /// Whether it is a service: event time follows the clock, and its input never ends.
+    fn is_live(&self) -> bool {
+        false
     }
 
     /// Whether parked keys are made to go on.
@@ -176,13 +203,18 @@ pub enum Kind {
     Ring,
     /// Rejections, faults and panics; other keys do not notice.
     Faults,
+    /// Sagas that ask, call the outside and answer later; nothing is done twice or half.
+    Orders,
     /// Random trees of commands; a model adds up what each key must hold.
     Trees,
+    /// Clients of a service alone: what they are answered is linearizable, for each key.
+    Calls,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Bank, Self::Sends, Self::Timers, Self::Ring, Self::Faults, Self::Trees];
+    pub const ALL: [Self; 8] =
+        [Self::Bank, Self::Sends, Self::Timers, Self::Ring, Self::Faults, Self::Orders, Self::Trees, Self::Calls];
 
     /// The workload of a seed.
     #[must_use]
@@ -194,7 +226,9 @@ impl Kind {
             Self::Timers => Box::new(timers::Timers::new(&mut random)),
             Self::Ring => Box::new(ring::Chains::new(&mut random)),
             Self::Faults => Box::new(faults::Faults::new(&mut random)),
+            Self::Orders => Box::new(orders::Orders::new(&mut random)),
             Self::Trees => Box::new(trees::Trees::new(&mut random)),
+            Self::Calls => Box::new(calls::Calls::new(&mut random)),
         }
     }
 
@@ -205,7 +239,9 @@ impl Kind {
             Self::Timers => "timers",
             Self::Ring => "ring",
             Self::Faults => "faults",
+            Self::Orders => "orders",
             Self::Trees => "trees",
+            Self::Calls => "calls",
         }
     }
 }

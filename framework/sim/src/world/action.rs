@@ -31,6 +31,7 @@ impl World<'_> {
             }
             Action::Progress(news) => self.tell_progress(worker, &news)?,
             Action::Answer(answer) => self.answer(answer)?,
+            Action::Call(call) => self.call(worker, call)?,
             Action::AskEnd { shard, question } => {
                 self.report.ends_asked += 1;
                 self.send(Event::AskEnd(self.life(worker), shard, question));
@@ -54,7 +55,8 @@ impl World<'_> {
             Action::TakeOver(shard) if self.plan.rules.holds(Rule::DeposedClaimsAgain) => {
                 self.take_over_later(worker, shard);
             }
-            Action::TakeOver(_) => {}
+            // Nobody listens to traces.
+            Action::TakeOver(_) | Action::Trace(_) => {}
         }
         Ok(())
     }
@@ -64,6 +66,11 @@ impl World<'_> {
     }
 
     fn answer(&mut self, answer: Answer) -> Result<(), String> {
+        if answer.reply == Reply::Deferred {
+            // The request waits, unless its owner is gone by then.
+            self.report.deferred += 1;
+            return Ok(());
+        }
         self.report.answers += 1;
         let Some(asking) = self.asked.remove(&answer.request) else {
             return Err(format!("request {} is answered twice (I7)", answer.request));

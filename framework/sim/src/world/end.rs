@@ -1,8 +1,8 @@
 //! The end of a world: when it has come, and what must be true then.
 
-use statefn_core::pipeline::Pipeline;
+use statefn_core::{pipeline::Pipeline, shard::Shard};
 
-use super::{World, store::Unapplied};
+use super::{World, client::Asking, store::Unapplied};
 use crate::{
     check::Accounts,
     workload::{End, Unparks},
@@ -16,7 +16,7 @@ impl World<'_> {
     }
 
     pub(super) fn is_done(&mut self) -> bool {
-        if !self.is_calm || self.flights > 0 || !self.report.steps.is_multiple_of(16) {
+        if !self.is_calm || self.flights > 0 || !self.waiting.is_empty() || !self.report.steps.is_multiple_of(16) {
             return false;
         }
         for shard in 0..self.plan.shards {
@@ -36,16 +36,29 @@ impl World<'_> {
             .all(|worker| worker.emissions.is_empty() && worker.unapplied.values().all(Unapplied::is_empty))
             && self.workers.iter().flat_map(|worker| &worker.pipeline).all(|pipeline| self.has_finished(pipeline))
             && self.named.iter().zip(0..).all(|(worker, shard)| {
-                self.owned(*worker, shard).is_some_and(|owned| self.ingresses.is_empty() || owned.is_finished())
+                self.owned(*worker, shard).is_some_and(|owned| !self.ends_by_itself() || owned.is_finished())
             })
     }
 
-    /// Whether nothing is left to do; a program that only requests reach never ends by itself.
+    /// Whether its input has an end, behind which all is finished; that of a service has none.
+    fn ends_by_itself(&self) -> bool {
+        !self.ingresses.is_empty() && !self.options.is_live
+    }
+
     fn has_finished(&self, pipeline: &Pipeline) -> bool {
-        match self.ingresses.is_empty() {
-            true => pipeline.is_idle() && pipeline.shards().all(|shard| shard.unacknowledged_bytes() == 0),
-            false => pipeline.is_finished(),
+        if self.ends_by_itself() {
+            return pipeline.is_finished();
         }
+        pipeline.is_idle()
+            && pipeline.shards().all(|shard| self.has_read_all(shard) && shard.unacknowledged_bytes() == 0)
+    }
+
+    /// Whether a shard has what there is of input.
+    fn has_read_all(&self, shard: &Shard) -> bool {
+        let partitions = self.inputs.iter().enumerate();
+        let mut all =
+            partitions.flat_map(|(ingress, partitions)| (0..partitions.len()).map(move |place| (ingress, place)));
+        all.all(|(ingress, partition)| shard.position(ingress, partition as u32).is_ended)
     }
 
     pub(super) fn not_drained(&self) -> String {
@@ -68,7 +81,23 @@ impl World<'_> {
         format!("not drained after {} steps at {} (I8):\n{}", self.report.steps, self.now, shards.join("\n"))
     }
 
+    /// One who has asked an owner that still is one was told.
+    fn check_answered_all(&self) -> Result<(), String> {
+        let waits = |asking: &Asking| {
+            self.owned(asking.worker, asking.shard).is_some_and(|owned| owned.nonce() == asking.nonce)
+        };
+        let forgotten = self.asked.iter().find(|(_, asking)| waits(asking));
+        forgotten.map_or(Ok(()), |(request, _)| {
+            Err(format!("request {request} is never answered, though its owner lives (I8)"))
+        })
+    }
+
+    /// What clients and readers of egresses see first: a mutant should be found by what it does to them.
     pub(super) fn check_end(&mut self) -> Result<(), String> {
+        self.workload.check_running(&self.program, &self.audit)?;
+        let end = End { program: &self.program, audit: &self.audit, answers: &self.answers, history: &self.history };
+        self.workload.check_end(&end)?;
+        self.differing.take().map_or(Ok(()), Err)?;
         for shard in 0..self.plan.shards {
             let owner = self.workers[self.named[shard as usize]].pipeline.as_ref().expect("all workers live");
             let owner = owner.shards().find(|owned| owned.id() == shard).expect("every shard is owned");
@@ -83,9 +112,8 @@ impl World<'_> {
             accounts.agree(&mut self.log, &mut self.snapshots, &mut self.report)?;
             self.report.parked += owner.parked_keys() as u64;
         }
+        self.check_answered_all()?;
         self.watch.at_rest(self.plan.shards);
-        self.workload.check_running(&self.program, &self.audit)?;
-        let end = End { program: &self.program, audit: &self.audit, answers: &self.answers };
-        self.workload.check_end(&end)
+        Ok(())
     }
 }

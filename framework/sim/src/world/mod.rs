@@ -22,6 +22,7 @@ mod action;
 mod client;
 mod end;
 mod journal;
+mod outside;
 mod ownership;
 mod post;
 mod store;
@@ -36,6 +37,7 @@ use std::{
 
 use statefn_core::{
     ProcessingTime,
+    activity::CallOutcome,
     address::ShardId,
     ingress::ErasedIngress,
     pipeline::Pipeline,
@@ -49,7 +51,7 @@ use statefn_core::{
     },
     program::Program,
     shard::{
-        Emission, Options, Reply, TakeOver,
+        ActivityCall, Emission, Options, Reply, TakeOver,
         frame::SnapshotMark,
         wire::{mailbox_partition, progress_partition},
     },
@@ -59,6 +61,7 @@ use self::store::{Unapplied, Write};
 use crate::{
     check::Audit,
     clock::WorkerClock,
+    linear::Operation,
     log::{Bytes, Fate, SharedLog},
     plan::{Fault, Faults, Plan},
     random::Random,
@@ -100,11 +103,16 @@ enum Event {
     Flush(Life),
     Forget(Life, ShardId, Vec<SnapshotMark>, Option<Offset>),
     EgressTaken(Life, ShardId, u64),
+    /// A worker makes an attempt of an activity, or learns its result.
+    Attempt(Life, ActivityCall, u32),
+    Result(Life, ShardId, u64, CallOutcome),
     News(Life, ShardId),
     Arrive(Flight),
     Restart(WorkerId),
     Move(ShardId, WorkerId),
     Request,
+    /// A client has waited long enough for the answer of a request.
+    Again(u64),
     Unpark,
     Trouble,
     Calm,
@@ -124,6 +132,8 @@ impl Event {
             | Self::Flush(life)
             | Self::Forget(life, ..)
             | Self::EgressTaken(life, ..)
+            | Self::Attempt(life, ..)
+            | Self::Result(life, ..)
             | Self::News(life, _) => Some(*life),
             Self::Arrive(_)
             | Self::AskEnd(..)
@@ -132,6 +142,7 @@ impl Event {
             | Self::Restart(_)
             | Self::Move(..)
             | Self::Request
+            | Self::Again(_)
             | Self::Unpark
             | Self::Trouble
             | Self::Calm => None,
@@ -233,13 +244,18 @@ pub struct World<'a> {
     flushed: Vec<MemoryStore>,
     audit: Audit,
     answers: Vec<Told>,
-    requests: u64,
+    /// By request: when it was asked, and what it was answered first.
+    history: Vec<Operation<Asked, Reply>>,
+    /// How many begins and ends of requests there were.
+    history_moments: u64,
     /// The last requests that change something, which may be asked again.
-    repeatable: VecDeque<(u64, Asked)>,
-    /// What each request was answered first.
-    replies: BTreeMap<u64, Reply>,
-    /// By request.
+    repeatable: VecDeque<u64>,
+    /// By attempt.
     asked: BTreeMap<u64, client::Asking>,
+    /// Requests whose client still waits, and what it does if no answer comes.
+    waiting: BTreeMap<u64, client::Patience>,
+    /// The first request that was answered in two ways.
+    differing: Option<String>,
     report: Report,
     trace: u64,
 }
@@ -260,6 +276,7 @@ impl<'a> World<'a> {
             snapshot_tail_bytes: plan.snapshot_tail_bytes,
             epoch_calls_max: plan.epoch_calls_max,
             is_log_shared: !plan.is_embedded,
+            is_live: workload.is_live(),
             rules: plan.rules,
             ..Options::new(plan.shards, &program)
         };
@@ -295,10 +312,12 @@ impl<'a> World<'a> {
             flushed: vec![MemoryStore::default(); shards],
             audit: Audit::new(plan.shards, plan.judges_by()),
             answers: Vec::new(),
-            requests: 0,
+            history: Vec::new(),
+            history_moments: 0,
             repeatable: VecDeque::new(),
-            replies: BTreeMap::new(),
             asked: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            differing: None,
             report: Report { seeds: 1, ..Report::default() },
             trace: 0xcbf2_9ce4_8422_2325,
             options: Arc::new(options),
@@ -401,12 +420,15 @@ impl<'a> World<'a> {
             Event::Flush((worker, _)) => self.flush(worker)?,
             Event::Forget((worker, _), shard, snapshots, before) => self.forget(worker, shard, &snapshots, before)?,
             Event::EgressTaken((worker, _), shard, epoch) => self.pipeline(worker).egress_taken(shard, epoch),
+            Event::Attempt((worker, _), call, attempt) => self.attempt(worker, call, attempt),
+            Event::Result((worker, _), shard, id, outcome) => self.result(worker, shard, id, &outcome),
             Event::News((worker, _), shard) => self.news(worker, shard),
             Event::Arrive(flight) => self.arrive(flight)?,
             Event::Restart(worker) => self.restart(worker),
             Event::Move(shard, to) if !self.is_calm => self.move_shard_to(shard as usize, to),
             Event::Move(..) => {}
             Event::Request => self.request(),
+            Event::Again(request) => self.ask_again(request),
             Event::Unpark => self.unpark(),
             Event::Trouble => self.trouble()?,
             Event::Calm => self.calm(),

@@ -23,6 +23,7 @@ mod latency;
 mod meter;
 mod numbers;
 mod pin;
+mod poison;
 mod recovery;
 mod row;
 mod run_of_app;
@@ -56,6 +57,8 @@ pub(crate) enum Workload {
     Timers(timers::Options),
     /// Money between accounts, durable and audited.
     Transfers(transfers::Options),
+    /// Keys whose handlers break, beside the same app without them.
+    Poison(poison::Options),
     /// The start of a process behind one that was killed.
     Recovery(recovery::Options),
     /// The start of an app, and the memory it takes.
@@ -73,6 +76,7 @@ pub(crate) fn main(workload: Workload) -> ExitCode {
         Workload::Sends(options) => run(&options),
         Workload::Timers(options) => run(&options),
         Workload::Transfers(options) => run(&options),
+        Workload::Poison(options) => run(&options),
         Workload::Recovery(options) => run(&options),
         Workload::Start(options) => run(&options),
     };

@@ -226,6 +226,7 @@ pub(super) fn plan(records: u64) -> Plan {
         snapshot_tail_bytes: SNAPSHOT_TAIL_BYTES,
         segment_bytes: SEGMENT_BYTES,
         answers_kept: Duration::from_secs(3600),
+        spans: None,
         handler_time_limit: Duration::from_secs(600),
         parked: ParkedLimits::default(),
         egress_backlog_bytes_max: 256 << 20,

@@ -254,10 +254,12 @@ impl<'a> Life<'a> {
                     }
                 }
                 Action::TakeOver(shard) => return Err(format!("shard {shard} is lost")),
-                // There is no other pipeline, and nobody asks.
+                // There is no other pipeline, nobody asks, and nothing is called or traced.
                 Action::Publish(_)
                 | Action::Progress(_)
                 | Action::Answer(_)
+                | Action::Call(_)
+                | Action::Trace(_)
                 | Action::AskEnd { .. }
                 | Action::TrimMailbox { .. } => {}
             }

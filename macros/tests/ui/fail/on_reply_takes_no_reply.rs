@@ -1,4 +1,4 @@
-// Replies and windows are not supported yet.
+// A message is no reply.
 
 #[path = "../bank.rs"]
 mod bank;
@@ -12,10 +12,7 @@ struct Account {
 #[function(name = "bank/account")]
 impl Account {
     #[on_reply]
-    fn reserved(&mut self, _: Reserved) {}
-
-    #[on_close]
-    fn close(&mut self, _: Window) {}
+    fn deposited(&mut self, _: &Deposit) {}
 }
 
 fn main() {}

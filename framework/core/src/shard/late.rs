@@ -1,0 +1,206 @@
+//! Answers that come later than the call: of a handler that deferred its own, of those that are asked,
+//! and of activities.
+//!
+//! A handler that defers its answer leaves its caller in its state. When it answers, a message goes to
+//! the address that was called, whose shard tells the requests that wait and remembers the answer for
+//! those that are made again.
+//!
+//! Invariants: the requests that wait are of this owner and are in its memory alone; what a repeated
+//! request finds stands in frames. An answer is given once: who has one gets no other.
+//!
+//! Deliberately absent: time-outs. Who waits outside knows how long.
+
+use std::collections::BTreeMap;
+
+use super::{Answer, Reply, Request, Shard, frame, read, remembered, rules::Rule};
+use crate::{
+    activity::CallOutcome,
+    ask::{self, Waiting},
+    codec::Reader,
+    decoded::Decoded,
+    effect::{Call, Calls},
+    envelope::{self, Caller, Ticket, Trace},
+    error::{Failed, Reject},
+    host::Rejection,
+    message::Wire,
+    program::{HandlerKind, NameId},
+    shard::ActivityCall,
+    time::ProcessingTime,
+};
+
+/// The requests that wait, by the address that was called and by what they are found by.
+pub(super) type Awaited = BTreeMap<(NameId, Vec<u8>, Ticket), Vec<u64>>;
+
+/// Appends an answer that is given later, as it is remembered.
+pub(crate) fn put_late<A: Wire, E: Reject>(outcome: &Result<A, Failed<E>>, out: &mut Vec<u8>) {
+    let mut value = Vec::new();
+    let reply = match outcome {
+        Ok(answer) => {
+            answer.encode(&mut value);
+            Reply::Answered(value)
+        }
+        Err(Failed::Rejected(rejection)) => {
+            rejection.encode(&mut value);
+            Reply::Rejected(Rejection { code: rejection.code().into(), status: rejection.status(), value })
+        }
+        Err(Failed::Fault(fault)) => Reply::Failed(super::Trouble::Faulted(fault.to_string())),
+    };
+    out.extend(remembered::encode(&reply).unwrap_or_default());
+}
+
+impl Shard {
+    /// Lets a request wait whose answer comes later.
+    pub(super) fn wait_if_deferred(&mut self, reply: &Reply, request: u64, ticket: Ticket, call: &Call, bytes: &[u8]) {
+        if *reply == Reply::Deferred {
+            let function = self.program.functions[usize::from(call.function)].name;
+            self.awaited.entry((function, call.key.of(bytes).to_vec(), ticket)).or_default().push(request);
+        }
+    }
+
+    /// Sends the message of a request that is delayed or part of a trace.
+    pub(super) fn send_in(&mut self, request: &Request, call: &Call, bytes: &[u8]) {
+        let function = &self.program.functions[usize::from(call.function)];
+        let messages = function.spec.messages.len() as u16;
+        let handler = if request.trace.is_some() { call.handler + messages } else { call.handler };
+        let mut payload = Vec::new();
+        if let Some(trace) = &request.trace {
+            envelope::put(None, Some(trace), &mut payload);
+        }
+        payload.extend_from_slice(call.payload.of(bytes));
+        let key = call.key.of(bytes);
+        if request.delay_ms == 0 {
+            let mut calls = Calls::default();
+            calls.push(Call { handler, ..*call }, key, &payload);
+            return self.deliver(&calls.calls, &calls.bytes, &mut Decoded::default());
+        }
+        let names = [function.name, function.message_name(handler)];
+        let name = function.spec.name;
+        let due = ProcessingTime(self.now.0.saturating_add_unsigned(request.delay_ms));
+        self.effects.delay(due, names, key, call.time, name, |out| out.extend_from_slice(&payload));
+        // The sizes of what comes from outside were checked at the edge.
+        self.effects.take_fault();
+        self.take_timers();
+    }
+
+    /// Sends a message whose delay is over to its key.
+    pub(super) fn send_delayed(&mut self, call: &Call, key: &[u8], payload: &[u8]) {
+        let function = &self.program.functions[usize::from(call.function)];
+        let names = [function.name, function.message_name(call.handler)];
+        let to = crate::effect::Destination { function: call.function, handler: call.handler, names };
+        let name = function.spec.name;
+        self.effects.post(to, name, key, call.time, |out| out.extend_from_slice(payload));
+        self.effects.close();
+    }
+
+    /// Tells the one who has asked for a call that failed; returns whether somebody has.
+    pub(super) fn tell_asker(&mut self, call: &Call, bytes: &[u8], outcome: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let function = &self.program.functions[usize::from(call.function)];
+        if call.is_timer || !matches!(function.handler_kind(call.handler), HandlerKind::Enveloped(_)) {
+            return false;
+        }
+        if !self.options.rules.holds(Rule::AskersAreTold) {
+            return true;
+        }
+        let Ok((Some(asker), trace)) = envelope::read(&mut Reader::new(call.payload.of(bytes))) else { return false };
+        self.effects.begin_trace(trace);
+        let to = Waiting { caller: Caller::Asker(asker), function: String::new(), key: call.key.of(bytes).to_vec() };
+        self.effects.reply(&to, call.time, outcome);
+        self.effects.close();
+        true
+    }
+
+    /// Whether the calls of a run are answers that were given later.
+    pub(super) fn are_late_answers(&self, run: &[Call]) -> bool {
+        let first = &run[0];
+        !first.is_timer && first.handler == self.program.functions[usize::from(first.function)].answer_handler()
+    }
+
+    pub(super) fn take_late_answers(&mut self, run: &[Call], bytes: &[u8]) {
+        self.calls += run.len();
+        for call in run {
+            // They are written by `Context::answer` alone.
+            let payload = call.payload.of(bytes);
+            let mut reader = Reader::new(payload);
+            let Ok(ticket) = Ticket::read(&mut reader) else { continue };
+            let encoded = &payload[reader.at()..];
+            let Ok(reply) = remembered::decode(encoded) else { continue };
+            self.take_late_answer(call, call.key.of(bytes), ticket, encoded, &reply);
+        }
+    }
+
+    fn take_late_answer(&mut self, call: &Call, key: &[u8], ticket: Ticket, encoded: &[u8], reply: &Reply) {
+        let function = self.program.functions[usize::from(call.function)].name;
+        if let Ticket::Once(once, hash) = &ticket {
+            self.forget_answers();
+            let known = self.remembered.find(function, key, once);
+            let is_given = known
+                .is_some_and(|known| known.hash != *hash || read(remembered::decode(&known.reply)) != Reply::Deferred);
+            if is_given {
+                return;
+            }
+            if self.options.rules.holds(Rule::LateAnswersAreRemembered) {
+                self.remember(function, key, once, (*hash, self.options.answers_kept_ms), encoded);
+            }
+        }
+        let waiting = self.awaited.remove(&(function, key.to_vec(), ticket)).unwrap_or_default();
+        self.answers.extend(waiting.into_iter().map(|request| Answer { request, reply: reply.clone() }));
+    }
+
+    /// Takes the result of the call of an activity; one that is not waited for does not count.
+    pub(super) fn apply_result(&mut self, id: u64, outcome: &CallOutcome) {
+        let Some(pending) = self.pending.activity(id) else { return };
+        let Some(called) = Called::of(&pending) else { return };
+        let mut payload = Vec::new();
+        envelope::put(None, called.trace.map(|trace| trace.child(0)).as_ref(), &mut payload);
+        ask::put_head(&[], called.token, &mut payload);
+        payload.extend_from_slice(&outcome.0);
+        let Some((function, handler)) = self.handler_of(false, &pending.message) else { return };
+        let key = pending.message.key;
+        let call = Call::message(function, handler, crate::address::murmur2(key), pending.message.time);
+        let mut calls = Calls::default();
+        calls.push(call, key, &payload);
+        if self.options.rules.holds(Rule::ResultsCountOnce) {
+            self.pending.remove_activity(id);
+            self.put_removed(id);
+        }
+        self.deliver(&calls.calls, &calls.bytes, &mut Decoded::default());
+    }
+
+    /// The call of an activity, as the runtime makes it.
+    pub(super) fn activity_call(&self, id: u64) -> Option<ActivityCall> {
+        let pending = self.pending.activity(id)?;
+        let called = Called::of(&pending)?;
+        let name = self.program.name(pending.message.message);
+        Some(ActivityCall {
+            shard: self.id,
+            id,
+            activity: name.strip_suffix('=').unwrap_or(name).to_owned(),
+            call: called.call.to_vec(),
+            give_up_at: ProcessingTime(pending.due),
+            trace: called.trace,
+        })
+    }
+
+    /// Every call of an activity that waits for its result; all of them are committed in a shard that
+    /// was just taken over.
+    pub fn activity_calls(&self) -> impl Iterator<Item = ActivityCall> {
+        self.pending.activities().filter_map(|id| self.activity_call(id))
+    }
+}
+
+/// What stands in the entry of a call of an activity.
+struct Called<'a> {
+    trace: Option<Trace>,
+    token: u64,
+    call: &'a [u8],
+}
+
+impl<'a> Called<'a> {
+    fn of(pending: &frame::PendingRef<'a>) -> Option<Self> {
+        let payload = pending.message.payload;
+        let mut reader = Reader::new(payload);
+        let (_, trace) = envelope::read(&mut reader).ok()?;
+        let token = reader.varint().ok()?;
+        Some(Self { trace, token, call: &payload[reader.at()..] })
+    }
+}
