@@ -24,7 +24,6 @@ use statefn_core::{
     program::{FunctionSpec, Program, ProgramSpec},
     shard::{ParkedLimits, Reply, Trouble, Wants},
     state::{self, Field},
-    time::EventTime,
 };
 use statefn_runtime::{
     egress::{Place, SinkSpec},
