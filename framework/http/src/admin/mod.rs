@@ -186,14 +186,13 @@ impl Admin {
         let parts: Vec<Vec<u8>> = parts.map(decode).collect::<Result<_, _>>()?;
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         match parts[..] {
-            [b"health"] => Err(Problem::method("GET")),
             [b"metrics"] if is_get => self.metrics(request).await,
             [b"errors", code] if is_get => page(text(code)?),
             [b"admin", b"v1", ref rest @ ..] => match *request.method() {
                 Method::GET | Method::HEAD => self.read(request, rest).await,
                 _ => self.change(request, payload, rest).await,
             },
-            [b"metrics"] | [b"errors", _] => Err(Problem::method("GET")),
+            [b"health" | b"metrics"] | [b"errors", _] => Err(Problem::method("GET")),
             _ => Err(nothing_there()),
         }
     }
@@ -472,7 +471,7 @@ impl Admin {
     ) -> Result<T, Problem> {
         let change_asked = self.audit.begin(request.peer_addr(), self.options.token.is_some(), what).await?;
         let made = change.await;
-        self.audit.end(&change_asked, made.as_ref().map_or_else(|problem| problem.kind(), |_| "done")).await;
+        self.audit.end(&change_asked, made.as_ref().map_or_else(Problem::kind, |_| "done")).await;
         made
     }
 
