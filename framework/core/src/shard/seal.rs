@@ -398,6 +398,12 @@ impl Shard {
         Vec::new()
     }
 
+    /// Hands out what calls did in traces that make no frame: reads.
+    pub(crate) fn take_spans(&mut self) -> Vec<SpanRecord> {
+        let are_reads = !self.effects.spans.is_empty() && self.in_flight.is_none() && !self.has_epoch();
+        if are_reads { std::mem::take(&mut self.effects.spans) } else { Vec::new() }
+    }
+
     fn do_answers_wait(&self) -> bool {
         self.options.rules.holds(Rule::AnswerAfterConfirm)
     }
