@@ -122,7 +122,7 @@ impl Edge {
             (known.check)(&payload).map_err(|error| Problem::new("bad-message", error.to_string()))?;
         }
         let once = once(request.headers())?;
-        let trace = trace::of(request.headers());
+        let trace = trace::of(request.headers(), self.options.trace_share);
         let demand = Demand { handler, once, payload, trace, delay: query.delay, ..self.of(function, key, wants) };
         match self.demand(demand).await? {
             Reply::Answered(answer) => Ok(answered(known, answer)),
@@ -150,7 +150,8 @@ impl Edge {
         let items = batch::read(linked, &body)?.into_iter();
         let told: Vec<_> = items
             .map(|Item { handler, key, once, payload }| {
-                self.ask(Demand { handler, once, payload, ..self.of(function, key, Wants::Commit) })
+                let trace = trace::of(request.headers(), self.options.trace_share);
+                self.ask(Demand { handler, once, payload, trace, ..self.of(function, key, Wants::Commit) })
             })
             .collect();
         let until = Instant::now() + self.options.answer_time_max;

@@ -89,6 +89,51 @@ impl Setting for SocketAddr {
     }
 }
 
+/// A URL that begins with `http://` or `https://`.
+///
+/// ```
+/// use statefn::settings::Url;
+/// assert_eq!(Url::new("http://127.0.0.1:4318/v1/traces").map(|url| url.to_string()).as_deref(), Some("http://127.0.0.1:4318/v1/traces"));
+/// assert_eq!(Url::new("127.0.0.1:4318"), None);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url(String);
+
+impl Url {
+    /// A URL, if the text is one that names a host.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
+        let has_host = rest.starts_with(|first: char| first.is_alphanumeric() || first == '[');
+        let is_plain = !text.contains(|letter: char| letter.is_whitespace() || letter.is_control());
+        (has_host && is_plain).then(|| Self(text.to_owned()))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Setting for Url {
+    const KIND: &'static str = "URL, such as `http://127.0.0.1:4318/v1/traces`";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().and_then(Self::new).ok_or_else(|| format!("it must be a {}", Self::KIND))
+    }
+
+    fn shown(&self) -> Value {
+        Value::String(self.0.clone())
+    }
+}
+
 impl Setting for f64 {
     const KIND: &'static str = "number, such as `2.5`";
 
@@ -306,6 +351,10 @@ mod tests {
         assert_eq!(EgressKind::read(&text("printer")).unwrap_err(), "it must be `file`, `console` or `count`");
         assert_eq!(PathBuf::read(&text("")).unwrap_err(), "it must be a path, such as `data/bank`");
         assert_eq!(PathBuf::read(&Value::Integer(1)).unwrap_err(), "it must be a path, such as `data/bank`");
+        for wrong in ["", "localhost:4318", "ftp://a", "http://", "http:///v1", "http://a b"] {
+            let url = Url::read(&text(wrong)).unwrap_err();
+            assert_eq!(url, "it must be a URL, such as `http://127.0.0.1:4318/v1/traces`", "{wrong}");
+        }
         assert_eq!(f64::read(&text("fast")).unwrap_err(), "it must be a number, such as `2.5`");
     }
 

@@ -98,6 +98,14 @@ pub struct ActivityCall {
     pub trace: Option<Trace>,
 }
 
+impl ActivityCall {
+    /// The place in its trace of one of its attempts, beside its result; each number is another attempt.
+    #[must_use]
+    pub fn attempt(&self, number: u32) -> Option<Trace> {
+        self.trace.map(|trace| Trace { parent: trace.parent, ..trace.child(number) })
+    }
+}
+
 /// The whole state of a shard at an epoch.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Snapshot {
