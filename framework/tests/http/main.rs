@@ -5,3 +5,4 @@ mod app;
 mod client;
 mod hostile;
 mod service;
+mod traces;
