@@ -153,6 +153,11 @@ impl App {
         std::mem::take(&mut self.settings)
     }
 
+    /// The settings as they are so far.
+    pub(crate) fn peek_settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Gives settings that did not all come from the app itself.
     pub(crate) fn settings_from(self, settings: Settings, origins: Origins) -> Self {
         Self { settings, origins, ..self }

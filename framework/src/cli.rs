@@ -1,6 +1,7 @@
 //! The command line that every app has through [`App::main`].
 //!
-//! Deliberately absent: what needs a running app; that comes with its admin interface.
+//! What asks something of an app is shared with the command `statefn` (`statefn-cli`): with `--url` a
+//! running app answers, else its data do, and here the program says what they mean.
 
 use std::{
     ffi::OsString,
@@ -10,16 +11,16 @@ use std::{
     time::Duration,
 };
 
-use clap::{
-    Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::OsStringValueParser,
-};
+use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, builder::OsStringValueParser};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+
+use statefn_cli::{Client, Command as Ask, Connection, Data, Letters, LettersCommand, OneKey, Output, ParkedCommand};
 
 use crate::{
     App, Error,
     app::Parts,
     inspect::Inspection,
-    repair::{self, DeadLetter, Letter, Reason, Remedy, Repair},
+    repair::{self, DeadLetter, Letter, Remedy, Repair},
     run::{End, Running, Stop, Summary},
     settings::{self, Layers},
 };
@@ -43,106 +44,12 @@ struct CommandLine {
 enum Command {
     /// Run the app until its input ends (this is the default)
     Run,
-    /// Print the committed state of every key as JSON lines; the app must not be running
-    State {
-        /// Only this function
-        #[arg(long)]
-        function: Option<String>,
-    },
-    /// Print the keys that are parked after a fault, and why, or let them go on; the app must not be running
-    Parked {
-        #[command(subcommand)]
-        then: Option<ParkedCommand>,
-    },
-    /// Print the dead letters, or hand them in once more
-    DeadLetters {
-        #[command(subcommand)]
-        then: LettersCommand,
-    },
     /// Print as JSON lines how far each input is committed; the app must not be running
     Positions,
-    /// Verify journal, snapshots and states of every shard; the app must not be running
-    Check,
-    /// Print the functions, what they take, and what they send to
-    Functions,
     /// Print every setting that holds, and where it came from
-    Settings {
-        /// As a table, or as one JSON document
-        #[arg(long, value_enum, default_value_t = Output::Table)]
-        output: Output,
-    },
-}
-
-#[derive(Subcommand)]
-enum ParkedCommand {
-    /// Print them (this is the default)
-    List,
-    /// Make the calls of parked keys again, in order, until one fails again
-    Retry {
-        /// All of them
-        #[arg(long, conflicts_with_all = ["function", "key"])]
-        all: bool,
-        #[command(flatten)]
-        key: OneKey,
-    },
-    /// The same without the first call, which becomes a dead letter
-    Skip {
-        #[command(flatten)]
-        key: OneKey,
-    },
-    /// The same with another first call, or another state of the key
-    Edit {
-        #[command(flatten)]
-        key: OneKey,
-        /// The first call, as its message is encoded
-        #[arg(long, conflicts_with_all = ["message_file", "state"])]
-        message: Option<String>,
-        /// The same, out of a file
-        #[arg(long, value_name = "FILE", conflicts_with = "state")]
-        message_file: Option<PathBuf>,
-        /// The state, as JSON
-        #[arg(long)]
-        state: Option<String>,
-    },
-}
-
-#[derive(Args)]
-struct OneKey {
-    /// The function of the key
-    #[arg(long)]
-    function: Option<String>,
-    /// The key, as text, or as `base64:` and its bytes
-    #[arg(long)]
-    key: Option<String>,
-}
-
-#[derive(Subcommand)]
-enum LettersCommand {
-    /// Print them as JSON lines
-    List(Letters),
-    /// Hand them in once more, each once however often; the app must not be running
-    Replay(Letters),
-}
-
-#[derive(Args)]
-struct Letters {
-    /// Only those of this reason, such as `rejected`
-    #[arg(long, value_parser = reason)]
-    only: Option<Reason>,
-    /// The file with them [default: the one of the egress `dead-letters`]
-    #[arg(long)]
-    file: Option<PathBuf>,
-}
-
-fn reason(text: &str) -> Result<Reason, String> {
-    let known = Reason::ALL.into_iter().find(|reason| reason.name() == text);
-    known.ok_or_else(|| format!("supported reasons are: {}", Reason::ALL.map(Reason::name).join(", ")))
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Output {
-    Table,
-    Json,
+    Settings,
+    #[command(flatten)]
+    Ask(Ask),
 }
 
 #[derive(Args)]
@@ -156,6 +63,11 @@ struct Given {
     /// Print every setting that there is: its name, value, default, variable and option
     #[arg(long, global = true)]
     help_settings: bool,
+    #[command(flatten)]
+    connection: Connection,
+    /// As tables, or as JSON
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
 }
 
 impl App {
@@ -205,14 +117,9 @@ fn execute(app: App, command_line: CommandLine, matches: &ArgMatches) -> Result<
     let app = with_layers(app, &command_line.given, matches)?;
     match command_line.command.unwrap_or(Command::Run) {
         Command::Run => run(app),
-        Command::State { function } => print(Inspection::open(app)?.states(function.as_deref())?),
-        Command::Parked { then: None | Some(ParkedCommand::List) } => print(Inspection::open(app)?.parked()?),
-        Command::Parked { then: Some(command) } => mend(app, command),
-        Command::DeadLetters { then } => dead_letters(app, then),
         Command::Positions => print(Inspection::open(app)?.positions()?),
-        Command::Check => print(Inspection::open(app)?.check()?),
-        Command::Functions => print(crate::inspect::functions(app)?),
-        Command::Settings { output } => show_settings(app, output),
+        Command::Settings => show_settings(app, command_line.given.output),
+        Command::Ask(ask) => answer(app, ask, &command_line.given),
     }
 }
 
@@ -235,6 +142,39 @@ fn with_layers(mut app: App, given: &Given, matches: &ArgMatches) -> Result<App,
     }
     let (settings, origins) = layers.finish()?;
     Ok(app.settings_from(settings, origins))
+}
+
+/// Answers what is asked of an app: one that runs at a URL, or the data of this one.
+fn answer(app: App, ask: Ask, given: &Given) -> Result<(), Error> {
+    if let Some(url) = &given.connection.url {
+        let token = app.peek_settings().admin.token.as_ref().map(|token| token.reveal().to_owned());
+        let mut client = Client::new(&given.connection, url, token)?;
+        return print(statefn_cli::execute(&ask, &mut client, given.output)?);
+    }
+    match ask {
+        Ask::State { function, key: None } => print(Inspection::open(app)?.states(function.as_deref())?),
+        Ask::Parked { then: None } => print(Inspection::open(app)?.parked()?),
+        Ask::Parked { then: Some(ParkedCommand::List) } => read_data(app, &ask, given.output),
+        Ask::Parked { then: Some(command) } => mend(app, command),
+        Ask::DeadLetters { then } => dead_letters(app, then),
+        Ask::Functions if given.output == Output::Table => print(crate::inspect::functions(app)?),
+        Ask::Check => print(Inspection::open(app)?.check()?),
+        ask => read_data(app, &ask, given.output),
+    }
+}
+
+/// Answers from the data, with what the program knows of them.
+fn read_data(app: App, ask: &Ask, output: Output) -> Result<(), Error> {
+    let Parts { linked, settings, .. } = app.take_parts();
+    let program = linked?.program;
+    if let Some(lines) = statefn_cli::declared(ask, &program, output) {
+        return print(lines);
+    }
+    let data = settings.data.as_deref().ok_or_else(|| {
+        let text = "`data` is not set: say which data directory to look into, such as by `--data data/bank`, or which running app to ask, by `--url`";
+        Error::Settings(text.into())
+    })?;
+    print(statefn_cli::execute(ask, &mut Data::open(data, Some(program))?, output)?)
 }
 
 /// Lets parked keys go on, and says what became of each.

@@ -31,6 +31,15 @@ pub enum Error {
     Broken(String),
 }
 
+impl From<statefn_cli::Error> for Error {
+    fn from(error: statefn_cli::Error) -> Self {
+        match error {
+            statefn_cli::Error::Usage(text) => Self::Settings(text),
+            error => Self::Broken(error.to_string()),
+        }
+    }
+}
+
 impl From<RunError> for Error {
     fn from(error: RunError) -> Self {
         match error {

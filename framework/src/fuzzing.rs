@@ -3,7 +3,7 @@
 //! Each check takes any bytes, and panics iff a decoder does not do what it should: what decodes is
 //! encoded to the same again, an error says what is wrong and where.
 
-pub use statefn_core::fuzzing::{frames, images, journals, mail, messages, progress, states, take_overs};
+pub use statefn_core::fuzzing::{envelopes, frames, images, journals, mail, messages, progress, states, take_overs};
 pub use statefn_runtime::fuzzing::{csv, json_lines, marks, protobuf, segments, snapshots, superblocks};
 
 use crate::Settings;
@@ -12,8 +12,9 @@ use crate::Settings;
 pub type Check = fn(&[u8]);
 
 /// Every check, by the name of its target and of the directory of its corpus.
-pub const TARGETS: [(&str, Check); 16] = [
+pub const TARGETS: [(&str, Check); 17] = [
     ("csv", csv),
+    ("envelopes", envelopes),
     ("frames", frames),
     ("images", images),
     ("journals", journals),

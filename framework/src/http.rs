@@ -83,6 +83,7 @@ fn start_edge(plan: &Plan, settings: &Settings, intake: &Intake, meter: &Arc<Met
         threads: http.threads.unwrap_or(default.threads),
         // Nobody would see a trace that goes nowhere.
         trace_share: plan.spans.as_ref().and(settings.trace.sample).unwrap_or_default(),
+        event_time_field: http.event_time_field,
     };
     let server = Server::start(listen, options, Arc::clone(&plan.program), Arc::new(intake.clone()), meter);
     let server = server.map_err(|error| Error::Settings(format!("`[http]`: cannot listen at {listen}: {error}")))?;

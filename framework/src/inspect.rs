@@ -4,7 +4,7 @@
 //!
 //! Deliberately absent: looking into an app that runs; it holds the lock of its data.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -53,6 +53,7 @@ pub struct Inspection {
     log: EmbeddedLog,
     snapshots: FileSnapshots,
     options: Arc<Options>,
+    data: PathBuf,
 }
 
 impl Inspection {
@@ -77,7 +78,7 @@ impl Inspection {
         let snapshots = FileSnapshots::open(data.join("snapshots")).map_err(Error::Open)?;
         let mut options = Options::new(settings.shards(), &program);
         options.partitions = vec![PARTITIONS_MAX as u32; program.ingresses.len()];
-        Ok(Self { options: Arc::new(options), program, log, snapshots })
+        Ok(Self { options: Arc::new(options), program, log, snapshots, data: data.clone() })
     }
 
     fn image(&mut self, shard: u32) -> Result<Image, Error> {
@@ -173,6 +174,7 @@ impl Inspection {
                 self.log.end(shard)
             ));
         }
+        statefn_cli::check(&self.data, self.options.shards, &mut self.log, &mut self.snapshots)?;
         lines.push(format!("{} shards are whole", self.options.shards));
         Ok(lines)
     }

@@ -37,6 +37,7 @@ pub use statefn_core::{
     Message, Never, ProcessingTime, Reject, State, Wire,
     ingress::{Ingress, Router},
     key::KeyKind,
+    schema::Schema,
 };
 
 /// Makes the methods of an impl block the handlers of a stateful function.
@@ -433,6 +434,17 @@ pub use statefn_macros::contract;
 ///     fn decode_row(row: Row<'_>) -> Result<Self, DecodeError> {
 ///         decode_row(row)
 ///     }
+///     fn json_schema() -> Value {
+///         schema_of::<Self>()
+///     }
+/// }
+///
+/// impl Schema for Deposit {
+///     fn schema(within: &mut Within) -> Value {
+///         within.open("crate::Deposit", |within| object_schema(false, vec![
+///             FieldSchema { name: "cents", meaning: "", is_optional: false, schema: Of::<u64>::new().schema(within) },
+///         ]))
+///     }
 /// }
 ///
 /// impl Message for Deposit {
@@ -509,6 +521,42 @@ pub use statefn_macros::Message;
 /// ```
 #[doc(inline)]
 pub use statefn_macros::Reject;
+/// Says what serde makes of a type that messages hold, as JSON Schema; `GET /functions` tells it.
+///
+/// `#[derive(Message)]` and `#[derive(Reject)]` do this by themselves; it is for the structs and enums within
+/// them. Doc comments become descriptions. Names and shapes are those that `#[serde(..)]` gives them; where
+/// other code reads or writes a value (`with`, `from`), and for a type without a schema, anything is said to go:
+/// a schema may say too little, and never something wrong.
+///
+/// # Examples
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use statefn::{Wire, prelude::*};
+///
+/// #[derive(Clone, Serialize, Deserialize, Schema)]
+/// #[serde(rename_all = "kebab-case")]
+/// enum Way { ByPost, Courier { phone: Option<String> } }
+///
+/// /// Sends an order off.
+/// #[derive(Clone, Serialize, Deserialize, Message)]
+/// #[message(name = "ship")]
+/// struct Ship {
+///     /// How.
+///     way: Way,
+///     #[serde(default)]
+///     parcels: u8,
+/// }
+///
+/// assert_eq!(Ship::json_schema().to_string(), concat!(
+///     r#"{"description":"Sends an order off.","properties":{"#,
+///     r#""parcels":{"minimum":0,"type":"integer"},"#,
+///     r#""way":{"description":"How.","oneOf":[{"const":"by-post"},{"additionalProperties":false,"#,
+///     r#""properties":{"courier":{"properties":{"phone":{"anyOf":[{"type":"string"},{"type":"null"}]}},"type":"object"}},"#,
+///     r#""required":["courier"],"type":"object"}]}},"required":["way"],"type":"object"}"#,
+/// ));
+/// ```
+pub use statefn_macros::Schema;
 
 /// Makes a struct the state of one key.
 ///
@@ -581,8 +629,8 @@ mod testing_guide {}
 pub mod prelude {
     pub use crate::{
         ActivityContext, Address, App, Context, Deferred, Done, Due, Egress, EventTime, Failed, Fault, Ingress,
-        IntoKey, Key, Message, NotDone, ProcessingTime, Reject, Reply, ReplyTo, Router, Settings, State, Summary,
-        TryAgain, activity, contract, function,
+        IntoKey, Key, Message, NotDone, ProcessingTime, Reject, Reply, ReplyTo, Router, Schema, Settings, State,
+        Summary, TryAgain, activity, contract, function,
     };
 }
 
@@ -602,6 +650,11 @@ pub mod __private {
         host::Handlers,
         message::{
             Row, decode_json, decode_prost, decode_prost_into, decode_row, encode_json, encode_prost, reset_prost,
+        },
+        schema::{
+            Field as FieldSchema, Of, Schema, Tag, Unknown, Value, Variant as VariantSchema, Within,
+            anything as anything_schema, described as described_schema, object as object_schema, of as schema_of,
+            tuple as tuple_schema, unit as unit_schema, variants as variants_schema,
         },
         state::{Field, decode as decode_state, encode as encode_state},
     };

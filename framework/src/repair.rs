@@ -80,6 +80,7 @@ impl Repair {
     }
 
     /// Every parked key.
+    #[must_use]
     pub fn parked(&self) -> Vec<ParkedKey> {
         let key = |(function, key, _): (&str, &[u8], &Parked)| ParkedKey { function: function.into(), key: key.into() };
         self.offline.parked().map(key).collect()

@@ -13,7 +13,7 @@ use statefn_core::{
 };
 pub use statefn_runtime::engine::{End, Latency, Status, Stop, Totals};
 use statefn_runtime::{
-    egress::{Place, SinkSpec},
+    egress::{Place, SinkSpec, WebhookSpec},
     engine::{self, Input, InputPlace, Plan, Storage},
 };
 
@@ -269,18 +269,14 @@ pub(crate) fn place_of_letters(names: &Names, settings: &Settings, origins: &Ori
 }
 
 fn place(name: &str, settings: &Settings, origins: &Origins) -> Result<Place, Error> {
-    let EgressSettings { to, path } = settings.egress.get(name).cloned().unwrap_or_default();
-    match (to.unwrap_or(EgressKind::File), path) {
-        (EgressKind::Console, None) => Ok(Place::Console),
-        (EgressKind::Count, None) => Ok(Place::Counter),
+    let given = settings.egress.get(name).cloned().unwrap_or_default();
+    let to = given.to.unwrap_or(EgressKind::File);
+    check_place(name, to, &given, origins)?;
+    match (to, given.path.clone()) {
+        (EgressKind::Console, _) => Ok(Place::Console),
+        (EgressKind::Count, _) => Ok(Place::Counter),
+        (EgressKind::Webhook, _) => webhook(name, given, origins).map(Place::Webhook),
         (EgressKind::File, Some(path)) if settings.data.is_some() => Ok(Place::File(path)),
-        (EgressKind::Console | EgressKind::Count, Some(path)) => {
-            let fix = format!(
-                "this egress writes no file: remove it, or set `{}` to `file`",
-                written(&["egress", name, "to"])
-            );
-            Err(origins.wrong(&["egress", name, "path"], path.display(), &fix))
-        }
         (EgressKind::File, path) => {
             let fix = "a file needs the directory that says what stands in it: set `data`, such as by `--data data`";
             let setting = if path.is_some() { "path" } else { "to" };
@@ -290,6 +286,41 @@ fn place(name: &str, settings: &Settings, origins: &Origins) -> Result<Place, Er
     }
 }
 
+/// Refuses what only another kind of place has.
+fn check_place(name: &str, to: EgressKind, given: &EgressSettings, origins: &Origins) -> Result<(), Error> {
+    let wrong = |setting, value: String, what: &str, kind: &str| {
+        let to = written(&["egress", name, "to"]);
+        let fix = format!("this egress {what}: remove it, or set `{to}` to `{kind}`");
+        Err(origins.wrong(&["egress", name, setting], value, &fix))
+    };
+    match (to, &given.path, &given.url) {
+        (EgressKind::File, _, None) | (_, None, None) | (EgressKind::Webhook, None, _) => Ok(()),
+        (EgressKind::File, _, Some(url)) | (_, None, Some(url)) => {
+            wrong("url", url.as_str().to_owned(), "calls no webhook", "webhook")
+        }
+        (_, Some(path), _) => wrong("path", path.display().to_string(), "writes no file", "file"),
+    }
+}
+
+fn webhook(name: &str, given: EgressSettings, origins: &Origins) -> Result<WebhookSpec, Error> {
+    let wrong = |fix: &str| Err(origins.wrong(&["egress", name, "to"], "webhook", fix));
+    if name == DEAD_LETTERS {
+        return wrong("dead letters need a place that takes all of them: set it to `file` or `console`");
+    }
+    let Some(url) = given.url else {
+        let setting = written(&["egress", name, "url"]);
+        return wrong(&format!("a webhook needs a URL: set `{setting}`, such as to `https://example.org/hook`"));
+    };
+    let holds = WebhookSpec::new(url.as_str());
+    Ok(WebhookSpec {
+        authorization: given.authorization.map(|secret| secret.reveal().to_owned()),
+        parallel: given.parallel.unwrap_or(holds.parallel),
+        time_max: given.time_max.unwrap_or(holds.time_max),
+        retry_first: given.retry_first.unwrap_or(holds.retry_first),
+        retry_longest: given.retry_longest.unwrap_or(holds.retry_longest),
+        ..holds
+    })
+}
 #[cfg(test)]
 mod tests {
     use super::*;

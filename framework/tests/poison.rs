@@ -88,7 +88,7 @@ version!(mended, |msg| {
 
 fn poison_of(account: u64) -> Poison {
     match account % (KEYS / POISONED) {
-        7 if account / (KEYS / POISONED) % 2 == 0 => Poison::Fault,
+        7 if (account / (KEYS / POISONED)).is_multiple_of(2) => Poison::Fault,
         7 => Poison::Panic,
         _ => Poison::None,
     }

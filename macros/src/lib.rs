@@ -23,6 +23,7 @@ mod message;
 mod names;
 mod problems;
 mod reject;
+mod schema;
 mod state;
 mod text;
 
@@ -57,6 +58,12 @@ pub fn message(item: TokenStream) -> TokenStream {
 #[proc_macro_derive(Reject, attributes(reject))]
 pub fn reject(item: TokenStream) -> TokenStream {
     reject::reject(item.into()).into()
+}
+
+/// Says what serde makes of a type that messages hold; see `statefn::Schema`.
+#[proc_macro_derive(Schema)]
+pub fn schema(item: TokenStream) -> TokenStream {
+    schema::schema(item.into()).into()
 }
 
 /// Makes a struct the state of a function; see `statefn::State`.

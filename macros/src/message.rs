@@ -10,10 +10,12 @@ use crate::{
     arguments::{each_attribute_argument, text, unknown},
     names::check_word,
     problems::Problems,
+    schema,
 };
 
 /// What the derive needs to know.
 struct Message {
+    item: DeriveInput,
     ident: Ident,
     name: LitStr,
     is_prost: bool,
@@ -44,28 +46,31 @@ fn parse(item: DeriveInput, problems: &mut Problems) -> Option<Message> {
 }
 
 fn check(item: DeriveInput, name: Option<LitStr>, is_prost: bool, problems: &mut Problems) -> Option<Message> {
-    let DeriveInput { ident, generics, .. } = item;
+    let DeriveInput { ident, generics, .. } = &item;
     if let Some(name) = &name {
         check_word(name, "message name", "transfer", problems);
     } else if problems.count() == 0 {
-        problems.add(&ident, "a message needs a stable name: add `#[message(name = \"..\")]`");
+        problems.add(ident, "a message needs a stable name: add `#[message(name = \"..\")]`");
     }
     if !generics.params.is_empty() {
         let text = "a message cannot be generic, its name stands for one type: derive `Message` on a type without \
                     parameters";
-        problems.add(&generics, text);
+        problems.add(generics, text);
         return None;
     }
     let name = name.unwrap_or_else(|| LitStr::new("", ident.span()));
-    Some(Message { ident, name, is_prost })
+    Some(Message { ident: ident.clone(), item, name, is_prost })
 }
 
 fn expand(message: &Message) -> TokenStream {
-    let Message { ident, name, is_prost } = message;
+    let Message { item, ident, name, is_prost } = message;
     let (wire, encoding) = if *is_prost { (wire_by_prost(ident), "Protobuf") } else { (wire_by_json(ident), "Json") };
+    // What is written as protobuf has no JSON.
+    let schema = (!is_prost).then(|| schema::expand(item));
     let encoding = Ident::new(encoding, Span::call_site());
     quote! {
         #wire
+        #schema
 
         #[automatically_derived]
         impl ::statefn::__private::Message for #ident {
@@ -76,6 +81,7 @@ fn expand(message: &Message) -> TokenStream {
 }
 
 fn wire_by_json(ident: &Ident) -> TokenStream {
+    let schema = schema::method();
     quote! {
         #[automatically_derived]
         impl ::statefn::__private::Wire for #ident {
@@ -90,6 +96,7 @@ fn wire_by_json(ident: &Ident) -> TokenStream {
             ) -> ::std::result::Result<Self, ::statefn::__private::DecodeError> {
                 ::statefn::__private::decode_row(row)
             }
+            #schema
         }
     }
 }

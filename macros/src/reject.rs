@@ -15,6 +15,7 @@ use crate::{
     arguments::{each_attribute_argument, text, unknown},
     names::check_word,
     problems::Problems,
+    schema,
 };
 
 /// What a rejection may be over HTTP: the caller's doing.
@@ -25,6 +26,7 @@ const STATUS_DEFAULT: u16 = 409;
 /// What the derive needs to know.
 struct Reject {
     ident: Ident,
+    schema: TokenStream,
     answers: Answers,
 }
 
@@ -81,6 +83,7 @@ fn parse(attributes: &[Attribute], problems: &mut Problems) -> Written {
 }
 
 fn check(item: DeriveInput, problems: &mut Problems) -> Option<Reject> {
+    let schema = schema::expand(&item);
     let DeriveInput { attrs, ident, generics, data, .. } = item;
     if !generics.params.is_empty() {
         let text = "a rejection cannot be generic, its code stands for one type: derive `Reject` on a type without \
@@ -93,7 +96,7 @@ fn check(item: DeriveInput, problems: &mut Problems) -> Option<Reject> {
         Data::Enum(data) if !data.variants.is_empty() => Answers::PerVariant(check_variants(&data, &outer, problems)),
         _ => Answers::One(check_answer(&ident, Written::default(), &outer, problems)),
     };
-    Some(Reject { ident, answers })
+    Some(Reject { ident, schema, answers })
 }
 
 fn check_variants(data: &DataEnum, outer: &Written, problems: &mut Problems) -> Vec<(Ident, Answer)> {
@@ -130,7 +133,8 @@ fn check_status(written: &LitInt, problems: &mut Problems) -> Option<u16> {
 }
 
 fn expand(reject: &Reject) -> TokenStream {
-    let Reject { ident, answers } = reject;
+    let Reject { ident, schema, answers } = reject;
+    let method_of_schema = schema::method();
     let code = method(answers, |answer| answer.code.to_token_stream());
     let status = method(answers, |answer| Literal::u16_unsuffixed(answer.status).to_token_stream());
     quote! {
@@ -142,7 +146,9 @@ fn expand(reject: &Reject) -> TokenStream {
             fn decode(bytes: &[u8]) -> ::std::result::Result<Self, ::statefn::__private::DecodeError> {
                 ::statefn::__private::decode_json(bytes)
             }
+            #method_of_schema
         }
+        #schema
 
         #[automatically_derived]
         impl ::statefn::__private::Reject for #ident {

@@ -307,6 +307,18 @@ impl CallOutcome {
         Self(bytes)
     }
 
+    /// The result that an attempt has brought.
+    ///
+    /// # Errors
+    /// If it is to be tried again.
+    pub fn of_attempt<A: Wire, E: Reject>(attempted: Result<A, NotDone<E>>) -> Result<Self, TryAgain> {
+        match attempted {
+            Ok(answer) => Ok(Self::of::<A, E>(&Ok(answer))),
+            Err(NotDone::Rejected(rejection)) => Ok(Self::of::<A, E>(&Err(Failed::Rejected(rejection)))),
+            Err(NotDone::TryAgain(again)) => Err(again),
+        }
+    }
+
     /// The result of a call that was given up.
     #[must_use]
     pub fn given_up(text: &str) -> Self {
@@ -337,7 +349,7 @@ impl ErasedActivity {
     pub fn of<A: Activity>() -> Self {
         let attempt = |call: &[u8], ctx| {
             let attempted = A::attempt(A::Call::decode(call)?, ctx);
-            let attempted: Attempted = Box::pin(async { told(attempted.await.into_outcome()) });
+            let attempted: Attempted = Box::pin(async { CallOutcome::of_attempt(attempted.await.into_outcome()) });
             Ok(attempted)
         };
         Self { name: A::NAME, policy: A::POLICY, attempt: Arc::new(attempt) }
@@ -349,7 +361,7 @@ impl ErasedActivity {
         stand_in: impl Fn(A::Call, ActivityContext) -> Result<AnswerOf<A>, NotDone<RejectionOf<A>>> + Send + Sync + 'static,
     ) -> Self {
         let attempt = move |call: &[u8], ctx| {
-            let told = told(stand_in(A::Call::decode(call)?, ctx));
+            let told = CallOutcome::of_attempt(stand_in(A::Call::decode(call)?, ctx));
             let attempted: Attempted = Box::pin(std::future::ready(told));
             Ok(attempted)
         };
@@ -368,14 +380,6 @@ impl ErasedActivity {
 impl fmt::Debug for ErasedActivity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ErasedActivity({})", self.name)
-    }
-}
-
-fn told<A: Wire, E: Reject>(outcome: Result<A, NotDone<E>>) -> Result<CallOutcome, TryAgain> {
-    match outcome {
-        Ok(answer) => Ok(CallOutcome::of::<A, E>(&Ok(answer))),
-        Err(NotDone::Rejected(rejection)) => Ok(CallOutcome::of::<A, E>(&Err(Failed::Rejected(rejection)))),
-        Err(NotDone::TryAgain(again)) => Err(again),
     }
 }
 

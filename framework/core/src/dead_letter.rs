@@ -176,11 +176,7 @@ impl DeadLetter {
     /// The bytes of the key; none if there is no key, or it cannot be read.
     #[must_use]
     pub fn key_bytes(&self) -> Option<Vec<u8>> {
-        let text = self.key.as_deref()?;
-        match text.strip_prefix("base64:") {
-            Some(bytes) => STANDARD.decode(bytes).ok(),
-            None => Some(text.as_bytes().to_vec()),
-        }
+        key_bytes(self.key.as_deref()?)
     }
 
     /// The bytes themselves.
@@ -214,6 +210,15 @@ pub fn printable_key(key: &[u8]) -> String {
     match std::str::from_utf8(key) {
         Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
         _ => format!("base64:{}", STANDARD.encode(key)),
+    }
+}
+
+/// The bytes that [`printable_key`] has made readable; none if they are not.
+#[must_use]
+pub fn key_bytes(text: &str) -> Option<Vec<u8>> {
+    match text.strip_prefix("base64:") {
+        Some(bytes) => STANDARD.decode(bytes).ok(),
+        None => Some(text.as_bytes().to_vec()),
     }
 }
 

@@ -54,6 +54,9 @@ impl Wire for Never {
     fn decode(_: &[u8]) -> Result<Self, DecodeError> {
         Err(DecodeError::new("there is no value of this type"))
     }
+    fn json_schema() -> serde_json::Value {
+        serde_json::Value::Bool(false)
+    }
 }
 
 impl Reject for Never {

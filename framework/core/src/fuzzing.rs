@@ -13,6 +13,7 @@ use crate::{
     codec::Reader,
     context::Context,
     egress::EgressDeclaration,
+    envelope::{self, Ticket},
     error::{DecodeError, Fault},
     function::{Accepts, Access, Function, Handles, HandlesTimer, Incoming, Target, TargetDeclaration},
     host::Handlers,
@@ -183,6 +184,29 @@ pub fn mail(bytes: &[u8]) {
 /// What a mail says, without where it stands in memory.
 fn contents<'a>(program: &'a Program, mail: &'a Mail) -> impl PartialEq + std::fmt::Debug + 'a {
     (mail.source, mail.target, mail.first, mail.messages(program).collect::<Vec<_>>())
+}
+
+/// What a message brings along, and what a late answer is found by.
+///
+/// # Panics
+/// If its decoder does not do what it should.
+pub fn envelopes(bytes: &[u8]) {
+    let mut reader = Reader::new(bytes);
+    if let Ok((asker, trace)) = envelope::read(&mut reader) {
+        let mut again = Vec::new();
+        envelope::put(asker.as_ref(), trace.as_ref(), &mut again);
+        again.extend_from_slice(&bytes[reader.at()..]);
+        let mut reader = Reader::new(&again);
+        assert_eq!(envelope::read(&mut reader), Ok((asker, trace)), "what is read is written again");
+        let (name, message) = envelope::opened("message+", bytes);
+        assert_eq!((name, message), ("message", &again[reader.at()..]), "behind an envelope stands the message");
+    }
+    let mut reader = Reader::new(bytes);
+    if let Ok(ticket) = Ticket::read(&mut reader) {
+        let mut again = Vec::new();
+        ticket.put(&mut again);
+        assert_eq!(Ticket::read(&mut Reader::new(&again)), Ok(ticket), "what is read is written again");
+    }
 }
 
 /// A record of the partition of progress.

@@ -301,6 +301,11 @@ impl<F: Function> Handlers<F> {
             encoding: M::ENCODING,
             answer_encoding: <<F as Accepts<M>>::Return as HandlerReturn>::Answer::CONTENT,
             check: |bytes| M::decode(bytes).map(drop),
+            schemas: || {
+                let answer = <<<F as Accepts<M>>::Return as HandlerReturn>::Answer as Wire>::json_schema();
+                let rejection = <<<F as Accepts<M>>::Return as HandlerReturn>::Rejection as Wire>::json_schema();
+                [M::json_schema(), answer, rejection]
+            },
         };
         let of = |is_enveloped| Box::new(OnMessage::<M> { incoming: Incoming::empty(), is_enveloped });
         self.messages.push((handler, [of(false), of(true)]));

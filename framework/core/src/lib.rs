@@ -37,6 +37,7 @@ pub mod message;
 pub mod pipeline;
 pub mod ports;
 pub mod program;
+pub mod schema;
 pub mod shard;
 pub mod state;
 pub mod time;

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::error::DecodeError;
+use crate::{error::DecodeError, schema};
 
 /// A value with an encoding.
 ///
@@ -43,6 +43,12 @@ pub trait Wire: Sized + Send + 'static {
         Self: Default,
     {
         *self = Self::default();
+    }
+
+    /// What its JSON looks like, as JSON Schema; `true` if nothing is known of it, `false` if it has no values.
+    #[must_use]
+    fn json_schema() -> serde_json::Value {
+        schema::anything()
     }
 
     /// Reads a value from a row of a table, by the names of its columns.
@@ -156,6 +162,9 @@ macro_rules! json {
             }
             fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
                 decode_json(bytes)
+            }
+            fn json_schema() -> serde_json::Value {
+                schema::of::<Self>()
             }
         }
     )*};

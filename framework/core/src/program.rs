@@ -50,6 +50,8 @@ pub struct MessageHandler {
     pub answer_encoding: Encoding,
     /// Whether bytes are such a message.
     pub check: fn(&[u8]) -> Result<(), DecodeError>,
+    /// What JSON of the message, of its answer and of its rejection looks like; see [`crate::schema`].
+    pub schemas: fn() -> [serde_json::Value; 3],
 }
 
 /// A function before linking.

@@ -104,13 +104,24 @@ pub fn handler(handler: &MessageHandler) -> Value {
         Access::Read => "read",
         Access::Write => "write",
     };
-    json!({
+    let mut told = json!({
         "message": handler.message,
         "access": access,
         "content": content(handler.encoding),
         "answer": content(handler.answer_encoding),
         "waits_for_event_time": handler.in_event_time_order,
-    })
+    });
+    let [message, answer, rejection] = (handler.schemas)();
+    // What is no JSON has no schema, and neither has a handler that never rejects a rejection.
+    let schemas = [
+        ("schema", message, handler.encoding == Encoding::Json),
+        ("answer_schema", answer, handler.answer_encoding == Encoding::Json),
+        ("rejection_schema", rejection.clone(), rejection != Value::Bool(false)),
+    ];
+    for (name, schema, _) in schemas.into_iter().filter(|(.., is_told)| *is_told) {
+        told[name] = schema;
+    }
+    told
 }
 
 /// A function: what it takes, and what it does with it.

@@ -6,10 +6,11 @@
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use statefn_core::{Encoding, program::LinkedFunction};
+use statefn_core::{Encoding, EventTime, program::LinkedFunction};
 
 use crate::{
     edge::{check_once, handler_of, key_of},
+    event_time,
     problem::Problem,
 };
 
@@ -30,6 +31,9 @@ struct Line<'a> {
     /// The idempotency key.
     #[serde(default)]
     idempotency_key: Option<String>,
+    /// When it happens, if not now.
+    #[serde(borrow, default)]
+    event_time: Option<&'a RawValue>,
 }
 
 /// A message that can be sent.
@@ -39,25 +43,27 @@ pub(crate) struct Item {
     pub(crate) key: Vec<u8>,
     pub(crate) once: Option<Vec<u8>>,
     pub(crate) payload: Vec<u8>,
+    pub(crate) time: Option<EventTime>,
 }
 
 /// Reads a batch; the lines that are empty do not count.
-pub(crate) fn read(function: &LinkedFunction, body: &[u8]) -> Result<Vec<Item>, Problem> {
+pub(crate) fn read(function: &LinkedFunction, body: &[u8], field: Option<&str>) -> Result<Vec<Item>, Problem> {
     let lines = body.split(|byte| *byte == b'\n').zip(1..).filter(|(line, _)| !line.trim_ascii().is_empty());
     let mut items = Vec::new();
     for (line, number) in lines {
         if items.len() == LINES_MAX {
             return Err(Problem::new("bad-batch", format!("a batch has at most {LINES_MAX} lines")));
         }
-        let item = item(function, line);
+        let item = item(function, line, field);
         items.push(item.map_err(|problem| Problem::new("bad-batch", format!("line {number}: {}", problem.detail())))?);
     }
     if items.is_empty() { Err(Problem::new("bad-batch", "the batch has no line")) } else { Ok(items) }
 }
 
-fn item(function: &LinkedFunction, line: &[u8]) -> Result<Item, Problem> {
+fn item(function: &LinkedFunction, line: &[u8], field: Option<&str>) -> Result<Item, Problem> {
     let wrong = |error: &dyn std::fmt::Display| Problem::new("bad-batch", error.to_string());
-    let Line { key, message, body, idempotency_key } = serde_json::from_slice(line).map_err(|error| wrong(&error))?;
+    let read: Line<'_> = serde_json::from_slice(line).map_err(|error| wrong(&error))?;
+    let Line { key, message, body, idempotency_key, event_time } = read;
     let (handler, known) = handler_of(function, &message)?;
     if known.encoding != Encoding::Json {
         return Err(wrong(&format_args!("the message `{message}` is protobuf, which a line of JSON cannot hold")));
@@ -67,5 +73,9 @@ fn item(function: &LinkedFunction, line: &[u8]) -> Result<Item, Problem> {
     let once = idempotency_key.map(String::into_bytes);
     once.as_deref().map_or(Ok(()), check_once)?;
     let key = if key.is_empty() { Err(wrong(&"the key is empty")) } else { key_of(function, key.as_bytes()) };
-    Ok(Item { handler, key: key?, once, payload })
+    let time = match event_time {
+        Some(time) => event_time::of_json(time).map(Some)?,
+        None => field.map_or(Ok(None), |field| event_time::of_field(field, &payload))?,
+    };
+    Ok(Item { handler, key: key?, once, payload, time })
 }

@@ -18,6 +18,7 @@ use statefn_core::{
     program::{FunctionId, LinkedFunction, MessageHandler, Program},
     shard::{Reply, Wants},
     state::to_value,
+    time::EventTime,
     view::{self, content},
 };
 use tokio::{
@@ -27,7 +28,7 @@ use tokio::{
 
 use crate::{
     batch::{self, Item},
-    body,
+    body, event_time,
     meter::Meter,
     path::Place,
     problem::{CODES, Problem},
@@ -122,8 +123,12 @@ impl Edge {
             (known.check)(&payload).map_err(|error| Problem::new("bad-message", error.to_string()))?;
         }
         let once = once(request.headers())?;
+        let field = self.options.event_time_field.as_deref();
+        let time = event_time::of_request(request.headers(), field, known.encoding == Encoding::Json, &payload)?;
+        let time = time.unwrap_or(EventTime::MIN);
         let trace = trace::of(request.headers(), self.options.trace_share);
-        let demand = Demand { handler, once, payload, trace, delay: query.delay, ..self.of(function, key, wants) };
+        let demand =
+            Demand { handler, once, payload, time, trace, delay: query.delay, ..self.of(function, key, wants) };
         match self.demand(demand).await? {
             Reply::Answered(answer) => Ok(answered(known, answer)),
             Reply::Rejected(rejection) => Err(Problem::rejected(&rejection)),
@@ -147,11 +152,12 @@ impl Edge {
         let (function, linked) = self.function(function)?;
         body::check_type(request.headers(), body::LINES)?;
         let body = body::read(request, payload, &self.options).await?;
-        let items = batch::read(linked, &body)?.into_iter();
+        let items = batch::read(linked, &body, self.options.event_time_field.as_deref())?.into_iter();
         let told: Vec<_> = items
-            .map(|Item { handler, key, once, payload }| {
+            .map(|Item { handler, key, once, payload, time }| {
+                let time = time.unwrap_or(EventTime::MIN);
                 let trace = trace::of(request.headers(), self.options.trace_share);
-                self.ask(Demand { handler, once, payload, trace, ..self.of(function, key, Wants::Commit) })
+                self.ask(Demand { handler, once, payload, time, trace, ..self.of(function, key, Wants::Commit) })
             })
             .collect();
         let until = Instant::now() + self.options.answer_time_max;

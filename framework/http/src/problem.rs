@@ -46,6 +46,7 @@ codes! {
     "bad-batch" 400 "a line of the batch is wrong";
     "bad-body" 400 "the body could not be read to its end";
     "bad-content-type" 415 "the body is not of the kind that the message has";
+    "bad-event-time" 400 "the event time cannot be read";
     "bad-idempotency-key" 400 "the idempotency key cannot be taken";
     "bad-key" 400 "the key is not one of this function";
     "bad-message" 400 "the body is not such a message";
@@ -178,7 +179,12 @@ impl From<Trouble> for Problem {
             Trouble::Unreadable(error) => Self::new("bad-message", error),
             Trouble::KeyReused => Self::new("idempotency-key-reused", trouble.to_string()),
             Trouble::AnswersFull => Self::new("answers-full", trouble.to_string()),
-            Trouble::Waits(_) => Self::new("waits-for-event-time", trouble.to_string()),
+            Trouble::Waits(message) => {
+                let text = format!(
+                    "`{message}` waits for its event time, so nobody can wait for its answer: add `?mode=send`"
+                );
+                Self::new("waits-for-event-time", text)
+            }
         }
     }
 }
@@ -210,6 +216,7 @@ mod tests {
             include_str!("batch.rs"),
             include_str!("body.rs"),
             include_str!("edge.rs"),
+            include_str!("event_time.rs"),
             include_str!("path.rs"),
             include_str!("admin/audit.rs"),
             include_str!("admin/guard.rs"),

@@ -583,7 +583,7 @@ mod tests {
                 format!("`commit_interval` is `10`, from the variable `STATEFN_COMMIT_INTERVAL`: {unitless}"),
                 format!("`commit_interval` is `10`, from the option `--set commit_interval`: {unitless}"),
                 format!("`commit_interval` is `10`, from the option `--commit-interval`: {unitless}"),
-                format!("`egress.a-b.to` is `{}..`, from the option `--set egress.a-b.to`: it must be `file`, `console` or `count`", "x".repeat(80)),
+                format!("`egress.a-b.to` is `{}..`, from the option `--set egress.a-b.to`: it must be `file`, `console`, `webhook` or `count`", "x".repeat(80)),
             ]
         );
     }

@@ -26,7 +26,7 @@ use statefn_core::{
     limits::{ANSWERS_KEPT_MS, PARKED_KEY_BYTES_MAX, PARKED_SHARD_BYTES_MAX, SNAPSHOT_TAIL_BYTES_MIN},
     shard::{Overflow, ParkedLimits},
 };
-use statefn_runtime::ingress::Format;
+use statefn_runtime::{egress::WebhookSpec, ingress::Format};
 
 pub(crate) use self::table::Row;
 use self::table::{Field, table};
@@ -117,6 +117,8 @@ table! {
         pub answers_kept: Option<Duration> = "`1h`",
         /// How many threads serve connections.
         pub threads: Option<usize> = "`1`",
+        /// The field of a JSON body that states when its message happens; the header `Event-Time` goes before.
+        pub event_time_field: Option<String> = "none: without the header a message happens now",
     }
 }
 
@@ -223,10 +225,22 @@ table! {
 table! {
     /// Where an egress writes.
     pub struct EgressSettings {
-        /// The kind of place: a file, which has each record exactly once, the console, or nowhere, where records are counted.
-        pub to: Option<EgressKind> = "`file`; `console` if there is neither `data` nor a `path`",
+        /// The kind of place: a file, which has each record exactly once, the console, a webhook, or nowhere, where records are counted.
+        pub to: Option<EgressKind> = "`webhook` if there is a `url`, else `file`; `console` if there is neither `data` nor a `path`",
         /// The file, for that kind.
         pub path: Option<PathBuf> = "`NAME.jsonl` in `data`",
+        /// Where a webhook posts each record, at least once, with an `Idempotency-Key` that repeats have too.
+        pub url: Option<Url> = "none",
+        /// The header `Authorization` that the webhook is sent.
+        pub authorization: Option<Secret> = "none",
+        /// How many records of a webhook may be under way at a time, each of another shard.
+        pub parallel: Option<usize> = "`16`",
+        /// How long one attempt of a webhook may take.
+        pub time_max: Option<Duration> = "`10s`",
+        /// How long a webhook that failed waits before its first repeat; each time after it twice as long.
+        pub retry_first: Option<Duration> = "`100ms`",
+        /// How long it waits at most.
+        pub retry_longest: Option<Duration> = "`30s`",
     }
 }
 
@@ -238,6 +252,8 @@ pub enum EgressKind {
     File,
     /// Standard output: at least once.
     Console,
+    /// A URL: at least once. It needs the feature `webhook`, and `webhook-tls` for `https`.
+    Webhook,
     /// Nowhere; records are counted.
     Count,
 }
@@ -256,6 +272,7 @@ impl HttpSettings {
             answer_time_max: seconds(self.answer_time_max, 30),
             answers_kept: self.answers_kept.or(Some(Duration::from_millis(ANSWERS_KEPT_MS.unsigned_abs()))),
             threads: self.threads.or(Some(1)),
+            event_time_field: self.event_time_field.clone(),
         }
     }
 }
@@ -283,7 +300,8 @@ impl Settings {
     /// Sets the file that an egress writes.
     #[must_use]
     pub fn output(mut self, egress: &str, path: impl Into<PathBuf>) -> Self {
-        let settings = EgressSettings { to: Some(EgressKind::File), path: Some(path.into()) };
+        let settings =
+            EgressSettings { to: Some(EgressKind::File), path: Some(path.into()), ..EgressSettings::default() };
         self.egress.insert(egress.to_owned(), settings);
         self
     }
@@ -291,7 +309,8 @@ impl Settings {
     /// Lets an egress write to standard output.
     #[must_use]
     pub fn console(mut self, egress: &str) -> Self {
-        self.egress.insert(egress.to_owned(), EgressSettings { to: Some(EgressKind::Console), path: None });
+        let settings = EgressSettings { to: Some(EgressKind::Console), ..EgressSettings::default() };
+        self.egress.insert(egress.to_owned(), settings);
         self
     }
 
@@ -427,9 +446,20 @@ impl EgressSettings {
     fn fill(&mut self, name: &str, data: Option<&Path>) {
         // Without data the dead letters are shown, so that they are not lost unseen.
         let is_shown = data.is_none() && self.path.is_none();
-        let to = *self.to.get_or_insert(if is_shown { EgressKind::Console } else { EgressKind::File });
+        let to = *self.to.get_or_insert(match is_shown {
+            _ if self.url.is_some() => EgressKind::Webhook,
+            true => EgressKind::Console,
+            false => EgressKind::File,
+        });
         if to == EgressKind::File && self.path.is_none() {
             self.path = data.map(|data| data.join(format!("{name}.jsonl")));
+        }
+        if to == EgressKind::Webhook {
+            let WebhookSpec { parallel, time_max, retry_first, retry_longest, .. } = WebhookSpec::new("");
+            self.parallel.get_or_insert(parallel);
+            self.time_max.get_or_insert(time_max);
+            self.retry_first.get_or_insert(retry_first);
+            self.retry_longest.get_or_insert(retry_longest);
         }
     }
 }
@@ -480,12 +510,16 @@ mod tests {
         let names = Names { egresses: vec!["sums".into()], ..Names::default() };
         let place = |settings: Settings| settings.filled(&names).egress.remove("sums").expect("is filled in");
         let (file, console) = (Some(EgressKind::File), Some(EgressKind::Console));
-        assert_eq!(place(Settings::new()), EgressSettings { to: console, path: None });
-        assert_eq!(place(Settings::new().data("d")), EgressSettings { to: file, path: Some("d/sums.jsonl".into()) });
+        let settings = |to, path: Option<&str>| EgressSettings { to, path: path.map(Into::into), ..Default::default() };
+        assert_eq!(place(Settings::new()), settings(console, None));
+        assert_eq!(place(Settings::new().data("d")), settings(file, Some("d/sums.jsonl")));
         let given = Settings::new().with("egress.sums.path=s").expect("is right");
-        assert_eq!(place(given), EgressSettings { to: file, path: Some("s".into()) });
+        assert_eq!(place(given), settings(file, Some("s")));
         let given = Settings::new().with("egress.sums.to=file").expect("is right");
-        assert_eq!(place(given), EgressSettings { to: file, path: None });
+        assert_eq!(place(given), settings(file, None));
+        let given = Settings::new().with("egress.sums.url=http://a/b").expect("is right");
+        let given = place(given);
+        assert_eq!((given.to, given.parallel), (Some(EgressKind::Webhook), Some(16)));
     }
 
     #[test]

@@ -174,7 +174,9 @@ mod tests {
         let shown = effective(&Settings::new(), &Origins::default(), &names());
         let value = |name: &str| shown.iter().find(|setting| setting.name == name).expect(name).value.as_ref();
         let mut as_written = 0;
-        for row in rows().into_iter().filter(|row| row.name.len() == 1 || matches!(row.name[0], "http" | "parked" | "trace")) {
+        for row in
+            rows().into_iter().filter(|row| row.name.len() == 1 || matches!(row.name[0], "http" | "parked" | "trace"))
+        {
             let mut settings = Settings::new();
             let name = name_of(&row);
             if settings.put(&name, &Value::from(row.default.trim_matches('`'))).is_ok() && row.default.starts_with('`')
@@ -225,6 +227,7 @@ mod tests {
                 "http.answer_time_max 30s the default",
                 "http.answers_kept 1h the default",
                 "http.threads 1 the default",
+                "http.event_time_field - the default",
                 "admin.listen - the default",
                 "admin.token - the default",
                 "trace.endpoint - the default",
@@ -236,8 +239,20 @@ mod tests {
                 "ingress.sales.records_per_second - the default",
                 "egress.dead-letters.to console the option `--set egress.dead-letters.to`",
                 "egress.dead-letters.path - the default",
+                "egress.dead-letters.url - the default",
+                "egress.dead-letters.authorization - the default",
+                "egress.dead-letters.parallel - the default",
+                "egress.dead-letters.time_max - the default",
+                "egress.dead-letters.retry_first - the default",
+                "egress.dead-letters.retry_longest - the default",
                 "egress.sums.to file the default",
                 "egress.sums.path data/shop/sums.jsonl the default",
+                "egress.sums.url - the default",
+                "egress.sums.authorization - the default",
+                "egress.sums.parallel - the default",
+                "egress.sums.time_max - the default",
+                "egress.sums.retry_first - the default",
+                "egress.sums.retry_longest - the default",
             ]
         );
         let json = document(&shown);
@@ -254,7 +269,7 @@ mod tests {
                 &json!("the variable `STATEFN_COMMIT_INTERVAL`")
             )
         );
-        assert_eq!(at(26).1, &serde_json::Value::Null);
-        assert_eq!((at(0).2, at(29).2), (&json!("program"), &json!("command line")));
+        assert_eq!(at(27).1, &serde_json::Value::Null);
+        assert_eq!((at(0).2, at(30).2), (&json!("program"), &json!("command line")));
     }
 }

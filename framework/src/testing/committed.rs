@@ -4,7 +4,7 @@
 //! memory of a worker is ever seen. The folds of all shards are of one moment; a message that has
 //! left one state and not reached the next is on its way, never in both and never in none.
 
-use std::fmt;
+use std::{any::Any, fmt};
 
 use statefn_core::{
     Address, Egress, Key, Message,
@@ -23,7 +23,7 @@ use statefn_core::{
 };
 use statefn_sim::check::Audit;
 
-use super::{AnswerTo, decode, read_reply, trial::Made};
+use super::{AnswerTo, decode, outside::wrong, read_reply, trial::Made};
 
 /// A request that was made: the key, the message, and the answer, if it has one (yet).
 pub type Requested<T, M> = (<T as Target>::Key, M, Option<AnswerTo<M, T>>);
@@ -80,11 +80,21 @@ pub struct Committed<'a> {
     program: &'a Program,
     audit: &'a Audit,
     requests: &'a [Made],
+    outside: &'a dyn Any,
 }
 
 impl<'a> Committed<'a> {
-    pub(super) fn new(program: &'a Program, audit: &'a Audit, requests: &'a [Made]) -> Self {
-        Self { program, audit, requests }
+    pub(super) fn new(program: &'a Program, audit: &'a Audit, requests: &'a [Made], outside: &'a dyn Any) -> Self {
+        Self { program, audit, requests, outside }
+    }
+
+    /// The outside of the world, as it is now: it may be ahead of what is committed.
+    ///
+    /// # Panics
+    /// If it is of another type, or was not given.
+    #[must_use]
+    pub fn outside<O: 'static>(&self) -> &'a O {
+        self.outside.downcast_ref().unwrap_or_else(|| panic!("{}", wrong::<O>()))
     }
 
     /// How many epochs all shards together have committed.

@@ -41,6 +41,7 @@
 //! Deliberately absent: tests of whole processes; those start the program.
 
 mod committed;
+mod outside;
 mod sequential;
 mod shrink;
 mod simulate;

@@ -23,6 +23,7 @@ use std::{
 
 use statefn_core::{
     Address, Message, Wire,
+    activity::{self, Activity, ActivityContext, NotDone},
     function::{MessageTo, Target},
     ingress::{Batches, ErasedIngress},
 };
@@ -34,6 +35,7 @@ pub use statefn_sim::{random::Random, report::Report};
 
 use super::{
     committed::Committed,
+    outside::Outside,
     sequential::Sequential,
     shrink,
     trial::{Broken, Checks, Input, Trial},
@@ -120,6 +122,7 @@ pub fn simulate(app: impl Fn() -> App + 'static) -> Simulation {
         checks: Checks { running: Vec::new(), at_end: Vec::new(), histories: Vec::new() },
         linger_ms: 0,
         is_live: false,
+        outside: Outside::nobody(),
     }
 }
 
@@ -156,6 +159,7 @@ pub struct Simulation {
     checks: Checks,
     linger_ms: i64,
     is_live: bool,
+    outside: Outside,
 }
 
 impl Simulation {
@@ -245,6 +249,30 @@ impl Simulation {
         self
     }
 
+    /// Makes the outside of each world, which stand-ins of activities call; a check finds it by
+    /// [`Committed::outside`].
+    #[must_use]
+    pub fn outside<O: 'static>(mut self, make: impl Fn() -> O + 'static) -> Self {
+        self.outside.made_by(make);
+        self
+    }
+
+    /// Lets `stand_in` make the attempts of an activity, in the outside of the world. Attempts are lost,
+    /// doubled and late; each of a call has the same [`ActivityContext::id`].
+    #[must_use]
+    pub fn stand_in<A: Activity, O: 'static>(
+        mut self,
+        stand_in: impl Fn(
+            &mut O,
+            A::Call,
+            &ActivityContext,
+        ) -> Result<activity::AnswerOf<A>, NotDone<activity::RejectionOf<A>>>
+        + 'static,
+    ) -> Self {
+        self.outside.stand_in::<A, O>(stand_in);
+        self
+    }
+
     /// Makes the app a service, as one that listens for requests is: event time follows the clock where
     /// nothing holds it back, a request happens when it comes, and the input never ends. Timers fire as
     /// far as the clock comes, see [`Self::linger`].
@@ -321,6 +349,10 @@ impl Simulation {
     /// What no seed can make right is said at once; returns what generators make.
     fn verify(&self) -> Vec<Input> {
         let linked = (self.app)().take_parts().linked.unwrap_or_else(|error| panic!("{error}"));
+        for activity in &linked.program.activities {
+            let name = activity.name;
+            assert!(self.outside.has(name), "the activity `{name}` has no stand-in: add `.stand_in::<..>(..)`");
+        }
         let named = self.inputs.iter().map(|(ingress, _)| ingress);
         for ingress in named.chain(self.generated.iter().map(|(ingress, _)| ingress)) {
             let is_known = linked.ingresses.iter().any(|known| known.name() == ingress);
@@ -370,6 +402,7 @@ impl Simulation {
             checks: &self.checks,
             linger_ms: self.linger_ms,
             is_live: self.is_live,
+            outside: &self.outside,
         }
     }
 

@@ -4,6 +4,7 @@
 //! and checks are caught and are not printed: thousands of worlds would hide the one that counts.
 
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
     fmt,
     panic::{self, AssertUnwindSafe, catch_unwind},
@@ -11,8 +12,9 @@ use std::{
 };
 
 use statefn_core::{
+    activity::{CallOutcome, TryAgain},
     program::{Program, ProgramSpec},
-    shard::{Answer, Reply},
+    shard::{ActivityCall, Answer, Reply},
 };
 use statefn_sim::{
     check::Audit,
@@ -24,7 +26,7 @@ use statefn_sim::{
     world::World,
 };
 
-use super::committed::Committed;
+use super::{committed::Committed, outside::Outside};
 use crate::App;
 
 /// A check of the user.
@@ -69,6 +71,7 @@ pub(super) struct Trial<'a> {
     pub(super) checks: &'a Checks,
     pub(super) linger_ms: i64,
     pub(super) is_live: bool,
+    pub(super) outside: &'a Outside,
 }
 
 /// Who found that something is wrong.
@@ -118,7 +121,8 @@ impl Trial<'_> {
         let by = Cell::new(By::Framework);
         let waiting = clients.into_iter().map(|calls| calls.into_iter().rev().collect()).collect();
         let (made, waiting) = (RefCell::default(), RefCell::new(waiting));
-        let workload = Running { trial: self, inputs, waiting, made, by, story };
+        let outside = RefCell::new(self.outside.make());
+        let workload = Running { trial: self, inputs, waiting, made, by, outside, story };
         let run = || World::new(self.plan.clone(), &workload)?.run();
         // A panic before the first event, as of an app that does not link, is for the caller's eyes.
         let outcome = quietly(run).unwrap_or_else(|panic| Err(format!("the framework panicked{panic}")));
@@ -145,13 +149,15 @@ struct Running<'a> {
     waiting: RefCell<Vec<Vec<Asked>>>,
     made: RefCell<Vec<Made>>,
     by: Cell<By>,
+    outside: RefCell<Box<dyn Any>>,
     story: Option<&'a RefCell<Vec<String>>>,
 }
 
 impl Running<'_> {
     fn check(&self, by: By, checks: &[Check], program: &Program, audit: &Audit) -> Result<(), String> {
         let made = self.made.borrow();
-        let committed = Committed::new(program, audit, &made);
+        let outside = self.outside.borrow();
+        let committed = Committed::new(program, audit, &made, &**outside);
         let found = quietly(|| checks.iter().for_each(|check| check(&committed)));
         found.map_err(|panic| {
             self.by.set(by);
@@ -179,6 +185,10 @@ impl Workload for Running<'_> {
     fn process(&self) -> Option<(ProgramSpec, Vec<Bind>)> {
         let (program, bindings) = (self.trial.app)().into_program();
         Some((program, bindings.into_iter().map(|bind| bind as _).collect()))
+    }
+
+    fn attempt(&self, call: &ActivityCall, attempt: u32) -> Result<CallOutcome, TryAgain> {
+        self.trial.outside.attempt(&mut **self.outside.borrow_mut(), call, attempt)
     }
 
     fn generates(&self, ingress: &str) -> bool {

@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use prost::Message as _;
 use ureq::{
     Agent,
-    http::{HeaderName, HeaderValue},
+    http::{HeaderName, HeaderValue, Uri},
 };
 
 use crate::settings::TraceSettings;
@@ -38,6 +38,12 @@ impl Client {
     /// # Errors
     /// The setting that is wrong, and what to write; nothing of what is secret.
     pub(super) fn new(endpoint: &str, settings: &TraceSettings) -> Result<Self, String> {
+        let uri: Option<Uri> = endpoint.parse().ok();
+        if uri.and_then(|uri| uri.host().map(str::is_empty)) != Some(false) {
+            return Err(format!(
+                "`trace.endpoint` is {endpoint}: it must be a URL with a host, such as `http://127.0.0.1:4318/v1/traces`"
+            ));
+        }
         if endpoint.starts_with("https:") && !cfg!(feature = "otel-tls") {
             return Err(format!(
                 "`trace.endpoint` is {endpoint}, and this program was built without TLS: use a collector that is reached by `http`, or build `statefn` with the feature `otel-tls`"
@@ -103,6 +109,14 @@ mod tests {
             let settings = TraceSettings { headers: Some(Secret::new(wrong)), ..TraceSettings::default() };
             let error = Client::new("http://localhost", &settings).err().expect("is refused");
             assert!(error.contains("`trace.headers`") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_has_a_host() {
+        for wrong in ["http://", "http:///v1/traces", "http://a b"] {
+            let error = Client::new(wrong, &TraceSettings::default()).err().expect("is refused");
+            assert!(error.contains(wrong) && error.contains("with a host"), "{error}");
         }
     }
 

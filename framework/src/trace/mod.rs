@@ -34,7 +34,8 @@ impl Exporter {
         match &settings.trace.endpoint {
             None => Ok(None),
             Some(endpoint) => Err(Error::Settings(format!(
-                "the setting `trace.endpoint` asks for traces at {endpoint}, and this program was built without them: build `statefn` with the feature `otel`"
+                "the setting `trace.endpoint` asks for traces at {}, and this program was built without them: build `statefn` with the feature `otel`",
+                endpoint.as_str()
             ))),
         }
     }

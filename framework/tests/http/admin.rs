@@ -279,15 +279,11 @@ fn others_are_listened_to_only_with_a_token() {
 
 #[test]
 fn an_app_without_requests_ends_with_its_input_also_if_it_is_looked_into() {
-    let settings = Settings {
-        admin: AdminSettings { listen: Some(LOOPBACK.parse().expect("an address")), token: None },
-        shards: Some(2),
-        ..Settings::default()
-    };
-    let app = App::new("test").settings(settings).function::<crate::app::Counter>();
-    let running = app.start().expect("the app starts");
+    let admin = AdminSettings { listen: Some(LOOPBACK.parse().expect("an address")), token: None };
+    let running = reader().settings(Settings { admin, shards: Some(2), ..Settings::default() });
+    let running = running.start().expect("the app starts");
     assert!(running.admin_address().is_some() && running.http_address().is_none());
-    running.wait().expect("it ends");
+    assert_eq!(running.wait().expect("it ends").totals.records, 300);
 }
 
 /// Requests that mean no good or have a slip of the pen: method, path, body, status, code.
@@ -362,4 +358,128 @@ fn what_is_wrong_has_its_code_and_changes_nothing() {
     assert_eq!(functions["functions"][2]["is_paused"], false);
     assert!(!data.path().join("audit.jsonl").exists(), "what is refused before it is begun is no change");
     service.stop();
+}
+
+#[test]
+fn parked_keys_go_on_in_order_and_dead_letters_are_replayed_once() {
+    let data = tempfile::tempdir().expect("a directory");
+    let service = service(data.path());
+    let (mut client, mut admin) = (service.client(), service.admin());
+    for key in ["a", "b", "c", "d"] {
+        assert_eq!(client.post(&format!("/functions/test/counter/{key}/break"), "{}").status, 500);
+        for amount in [1, 10] {
+            client.post(&format!("/functions/test/counter/{key}/add?mode=send"), &format!(r#"{{"amount":{amount}}}"#));
+        }
+    }
+    let change = |admin: &mut Client, method: &str, path: &str, body: &str| {
+        ask_with(admin, method, &format!("/admin/v1/parked/test/counter/{path}"), "", body.as_bytes())
+    };
+    // What broke breaks again, and everything waits as before.
+    let retried = change(&mut admin, "POST", "a/retry", "").json();
+    assert_eq!((&retried["waiting"], &retried["key"]), (&json!(3), &json!("a")));
+    assert!(retried["reason"].as_str().expect("a text").contains("a secret of the program"));
+    let skipped = change(&mut admin, "POST", "a/skip", "").json();
+    assert_eq!((&skipped["waiting"], &skipped["reason"]), (&json!(0), &Value::Null));
+    assert_eq!(get(&mut admin, "state/test/counter/a")["state"]["sum"], 11);
+    assert_eq!(change(&mut admin, "POST", "a/retry", "").code(), "key-not-parked");
+    // An edit has to be what the handler, or the function, takes.
+    assert_eq!(change(&mut admin, "PUT", "b/message", "[").code(), "bad-message");
+    assert_eq!(change(&mut admin, "PUT", "b/state", "[1, 2").code(), "bad-message");
+    assert_eq!(change(&mut admin, "PUT", "b/state", r#"{"sum":"much"}"#).code(), "bad-message");
+    assert_eq!(get(&mut admin, "parked")["parked"].as_array().expect("a list").len(), 3);
+    let edited = change(&mut admin, "PUT", "b/state", r#"{"sum":100,"notes":[]}"#).json();
+    assert_eq!(edited["waiting"], 3, "with another state the message breaks too");
+    assert_eq!(change(&mut admin, "POST", "b/skip", "").status, 200);
+    assert_eq!(get(&mut admin, "state/test/counter/b")["state"]["sum"], 111);
+    assert_eq!(change(&mut admin, "GET", "c/retry", "").code(), "bad-method");
+    assert_eq!(change(&mut admin, "POST", "c/state", "").code(), "bad-method");
+
+    // What was refused before its body was read has closed the connection.
+    let mut admin = service.admin();
+    client.post("/functions/test/counter/poor/take?mode=send", r#"{"amount":3}"#);
+    let letter = loop {
+        let letters = get(&mut admin, "dead-letters?limit=1000");
+        let mut letters = letters["dead_letters"].as_array().expect("a list").clone();
+        letters.retain(|letter| letter["letter"]["reason"] == "rejected");
+        match letters.pop() {
+            Some(letter) => break letter,
+            None => std::thread::sleep(Duration::from_millis(2)),
+        }
+    };
+    client.post("/functions/test/counter/poor/add", r#"{"amount":5}"#);
+    for _ in 0..2 {
+        let replayed = ask(&mut admin, "POST", &format!("/admin/v1/dead-letters/{}/replay", letter["at"]));
+        assert_eq!((replayed.status, &replayed.json()["outcome"]), (200, &json!("replayed")), "{}", replayed.text());
+        assert_eq!(get(&mut admin, "state/test/counter/poor")["state"]["sum"], 2, "it is taken once");
+    }
+    for at in ["1", "x", "0", "99999999"] {
+        assert_eq!(ask(&mut admin, "POST", &format!("/admin/v1/dead-letters/{at}/replay")).code(), "not-found");
+    }
+    service.stop();
+    let audit = std::fs::read_to_string(data.path().join("audit.jsonl")).expect("there is a log");
+    let outcome = |what: &str, outcome: &str| {
+        audit.lines().filter(|line| line.contains(what) && line.contains(&format!("\"outcome\":\"{outcome}\""))).count()
+    };
+    assert_eq!(outcome("retry parked test/counter a", "done"), 1);
+    assert_eq!(outcome("retry parked test/counter a", "key-not-parked"), 1);
+    assert_eq!(outcome("edit the state of parked test/counter b", "done"), 1);
+    assert_eq!(outcome("edit the state of parked test/counter b", "bad-message"), 1, "what is no JSON is no change");
+    assert_eq!(outcome("replay dead letter", "done"), 2);
+}
+
+/// An app that reads a few records by itself.
+fn reader() -> App {
+    let adds = Ingress::<Numbered>::new("adds");
+    let adds = adds.generate(|number| (number < 300).then(|| Numbered { key: (number % 7).to_string() }));
+    App::new("reader").function::<Tally>().ingress(adds.to::<Tally>(), |add, out| out.send(Tally::at(&add.key), add))
+}
+
+#[derive(Debug, Default, Clone, serde::Serialize, serde::Deserialize, State)]
+struct Tally {
+    count: u64,
+}
+
+#[derive(Debug, serde::Serialize, serde::Deserialize, Message)]
+#[message(name = "numbered")]
+struct Numbered {
+    key: String,
+}
+
+#[function(name = "test/tally")]
+impl Tally {
+    #[on]
+    fn numbered(&mut self, _: &Numbered) {
+        self.count += 1;
+    }
+}
+
+#[test]
+fn a_paused_ingress_is_not_read_until_it_goes_on() {
+    let data = tempfile::tempdir().expect("a directory");
+    // As if it had been paused before a restart, by what it leads to.
+    std::fs::write(data.path().join("paused.json"), r#"{"ingresses":["adds"],"functions":["test/tally"]}"#)
+        .expect("writes");
+    let admin = AdminSettings { listen: Some(LOOPBACK.parse().expect("an address")), token: None };
+    let settings = Settings { data: Some(data.path().into()), shards: Some(2), admin, ..Settings::default() };
+    let running = reader().settings(settings).start().expect("the app starts");
+    let mut admin = Client::connect(running.admin_address().expect("it listens"));
+    let status = loop {
+        let status = get(&mut admin, "status");
+        if status["condition"] == "ready" && status["shards"].as_array().is_some_and(|shards| shards.len() == 2) {
+            break status;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let ingress = &status["ingresses"][0];
+    assert_eq!((&ingress["is_paused"], &ingress["is_held"]), (&json!(true), &json!(true)));
+    assert_eq!((&ingress["partitions"][0]["records"], &status["totals"]["records"]), (&json!(0), &json!(0)));
+    assert_eq!(status["stages"][0]["held_by"]["text"], "ingress adds, partition 0");
+    // One of the two pauses holds it still.
+    let resumed = ask(&mut admin, "POST", "/admin/v1/ingresses/adds/resume").json();
+    assert_eq!(resumed, json!({ "is_paused": false, "is_held": true }));
+    assert_eq!(get(&mut admin, "status")["totals"]["records"], 0);
+    assert!(!running.is_finished());
+    assert_eq!(ask(&mut admin, "POST", "/admin/v1/functions/test/tally/resume").status, 200);
+    let summary = running.wait().expect("it ends with its input");
+    assert_eq!((summary.totals.records, summary.totals.shards.calls), (300, 300));
 }

@@ -71,6 +71,22 @@ struct Now {}
 #[message(name = "in-order")]
 struct InOrder {}
 
+/// Asks for its own event time.
+#[derive(Debug, Serialize, Deserialize, Message)]
+#[message(name = "when")]
+struct When {
+    at_ms: Option<i64>,
+    #[serde(default)]
+    also: Vec<Also>,
+}
+
+#[derive(Debug, Serialize, Deserialize, Schema)]
+#[serde(rename_all = "snake_case")]
+enum Also {
+    Nothing,
+    Something(u8),
+}
+
 #[derive(Debug, Serialize, Deserialize, Reject)]
 #[reject(code = "too-little", status = 409)]
 struct TooLittle {
@@ -121,6 +137,10 @@ impl Counter {
     #[on(in_event_time_order)]
     fn in_order(&mut self, _: &InOrder) {
         self.sum += 1;
+    }
+    #[on]
+    fn when(&mut self, _: &When, ctx: &mut Context<Self>) -> i64 {
+        ctx.event_time().0
     }
 }
 

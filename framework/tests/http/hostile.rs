@@ -161,6 +161,7 @@ fn bodies() -> Vec<Case> {
 fn heads() -> Vec<Case> {
     let kind = Problem(415, "bad-content-type");
     let once = Problem(400, "bad-idempotency-key");
+    let time = Problem(400, "bad-event-time");
     let large = "h".repeat(200_000);
     let many = "x: y\r\n".repeat(200);
     vec![
@@ -177,6 +178,14 @@ fn heads() -> Vec<Case> {
         headers("an idempotency key with a space", &format!("{JSON}idempotency-key: a b\r\n"), once),
         headers("an idempotency key that is no text", &format!("{JSON}idempotency-key: \u{ff}\r\n"), once),
         headers("two idempotency keys", &format!("{JSON}idempotency-key: a\r\nidempotency-key: b\r\n"), once),
+        headers("an event time that is none", &format!("{JSON}event-time: soon\r\n"), time),
+        headers("an empty event time", &format!("{JSON}event-time:\r\n"), time),
+        headers("an event time without an offset", &format!("{JSON}event-time: 2026-01-01T00:00:00\r\n"), time),
+        headers("an event time beyond all", &format!("{JSON}event-time: 9223372036854775807\r\n"), time),
+        headers("an event time before all", &format!("{JSON}event-time: -9223372036854775808\r\n"), time),
+        headers("a long event time", &format!("{JSON}event-time: {}\r\n", "9".repeat(10_000)), time),
+        headers("an event time that is no text", &format!("{JSON}event-time: \u{ff}\r\n"), time),
+        headers("two event times", &format!("{JSON}event-time: 1\r\nevent-time: 1\r\n"), time),
         headers("a header that is too large", &format!("{JSON}x: {large}\r\n"), Status(431)),
         headers("too many headers", &format!("{JSON}{many}"), Status(431)),
         headers("a header with a space in its name", &format!("{JSON}x y: z\r\n"), Status(400)),

@@ -4,5 +4,6 @@ mod admin;
 mod app;
 mod client;
 mod hostile;
+mod metrics;
 mod service;
 mod traces;

@@ -2,6 +2,7 @@
 
 use prost::Message as _;
 use serde_json::json;
+use statefn::settings::HttpSettings;
 
 use crate::{
     app::{Service, Sum},
@@ -117,15 +118,97 @@ fn functions_health_and_pages_are_listed() {
     let keys: Vec<_> = functions.as_array().expect("a list").iter().map(|function| &function["key"]).collect();
     assert_eq!(keys, ["i32", "uuid", "text"]);
     let json = "application/json";
-    assert_eq!(
-        functions[2]["messages"][2],
-        json!({ "message": "get", "access": "read", "content": json, "answer": json, "waits_for_event_time": false })
-    );
+    let of_get = json!({
+        "message": "get",
+        "access": "read",
+        "content": json,
+        "answer": json,
+        "waits_for_event_time": false,
+        "schema": { "type": "object", "properties": {} },
+        "answer_schema": { "type": "integer", "minimum": 0 },
+    });
+    assert_eq!(functions[2]["messages"][2], of_get);
+    let number = json!({ "type": "integer", "minimum": 0 });
+    let rejection = json!({ "type": "object", "required": ["missing"], "properties": { "missing": number } });
+    assert_eq!(functions[2]["messages"][1]["rejection_schema"], rejection);
+    let tree = json!({ "type": "array", "items": true });
+    assert_eq!(functions[2]["messages"][4]["schema"]["properties"]["children"], tree, "one that holds itself");
+    let when = json!({
+        "type": "object",
+        "description": "Asks for its own event time.",
+        "properties": {
+            "at_ms": { "anyOf": [{ "type": "integer" }, { "type": "null" }] },
+            "also": { "type": "array", "items": { "oneOf": [
+                { "const": "nothing" },
+                { "type": "object", "required": ["something"], "properties": { "something": number }, "additionalProperties": false },
+            ] } },
+        },
+    });
+    let messages = functions[2]["messages"].as_array().expect("a list");
+    assert_eq!(messages.last().expect("many")["schema"], when);
     assert_eq!(functions[0]["messages"][0]["answer"], "application/x-protobuf");
+    assert_eq!(functions[0]["messages"][0]["answer_schema"], serde_json::Value::Null, "that is no JSON");
     assert_eq!(client.get("/health").json(), json!({ "status": "alive" }));
     for code in statefn_http::CODES {
         assert_eq!(client.get(&format!("/errors/{}", code.name)).text(), code.page);
     }
+    service.stop();
+}
+
+#[test]
+fn a_request_may_state_when_it_happens() {
+    const WHEN: &str = "/functions/test/counter/alice/when";
+    let data = tempfile::tempdir().expect("a directory");
+    let http = HttpSettings { event_time_field: Some("at_ms".into()), ..HttpSettings::default() };
+    let service = Service::start_with(data.path(), http);
+    let mut client = service.client();
+    let mut when = |header: &str, body: &str| {
+        client.send(&post(WHEN, &format!("content-type: application/json\r\n{header}"), body.as_bytes()));
+        client.response().expect("an answer").json().as_i64().expect("a time")
+    };
+    assert_eq!(when("event-time: 1767225600000\r\n", "{}"), 1_767_225_600_000);
+    assert_eq!(when("event-time: 2026-01-01T01:00:00+01:00\r\n", "{}"), 1_767_225_600_000);
+    assert_eq!(when("", r#"{"at_ms":1767225600001}"#), 1_767_225_600_001);
+    assert_eq!(when("event-time: 5\r\n", r#"{"at_ms":1767225600001}"#), 5, "the header goes before");
+    let before = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now").as_millis();
+    assert!(when("", "{}") >= i64::try_from(before).expect("a time") - 1, "without a time it happens now");
+    let mut client = service.client();
+    let unreadable = client.post(WHEN, r#"{"at_ms":99999999999999999}"#);
+    assert_eq!((unreadable.status, unreadable.code().as_str()), (400, "bad-event-time"));
+    for (time, expected) in
+        [(r#""1970-01-01T00:00:00Z""#, r#"{"status":202}"#), ("true", "is no event time: write it as")]
+    {
+        let line = format!(r#"{{"key":"bob","message":"in-order","body":{{}},"event_time":{time}}}"#);
+        client.send(&post("/batch/test/counter", "content-type: application/x-ndjson\r\n", line.as_bytes()));
+        let told = client.response().expect("an answer");
+        assert!(told.text().contains(expected), "{}", told.text());
+    }
+    service.stop();
+}
+
+/// One that waits for its time cannot be answered; what to do instead stands in the answer and on its page.
+#[test]
+fn a_message_that_waits_says_how_it_can_be_sent() {
+    const IN_ORDER: &str = "/functions/test/counter/alice/in-order";
+    let data = tempfile::tempdir().expect("a directory");
+    let service = Service::start(data.path());
+    let mut client = service.client();
+    let refused = client.post(IN_ORDER, "{}");
+    assert_eq!((refused.status, refused.code().as_str()), (400, "waits-for-event-time"));
+    let problem = refused.json();
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("add `?mode=send`")), "{problem}");
+    let page = client.get(problem["type"].as_str().expect("a page"));
+    assert!(page.status == 200 && page.text().contains("Add `?mode=send`"), "{}", page.text());
+    assert_eq!(client.get("/functions/test/counter/alice/state").code(), "no-state", "nothing was done");
+    let mut send = |time: &str| {
+        let headers = format!("content-type: application/json\r\nevent-time: {time}\r\n");
+        client.send(&post(&format!("{IN_ORDER}?mode=send"), &headers, b"{}"));
+        assert_eq!(client.response().expect("an answer").status, 202);
+    };
+    send("9999-01-01T00:00:00Z");
+    send("2000-01-01T00:00:00Z");
+    while client.get("/functions/test/counter/alice/state").status != 200 {}
+    assert_eq!(client.get("/functions/test/counter/alice/state").json()["sum"], 1, "the other one waits");
     service.stop();
 }
 

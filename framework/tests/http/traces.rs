@@ -26,7 +26,7 @@ use statefn::{
     Policy,
     prelude::*,
     run::Running,
-    settings::{HttpSettings, Secret, TraceSettings, Url},
+    settings::{HttpSettings, TraceSettings},
 };
 
 use crate::client::{Client, post};
@@ -136,17 +136,17 @@ impl Order {
     }
 }
 
+/// Settings of traces to a receiver, and more of them.
+fn settings(receiver: SocketAddr, more: &str) -> TraceSettings {
+    let text = format!("[trace]\nendpoint = \"http://{receiver}/v1/traces\"\n{more}");
+    Settings::from_toml(&text).expect("is right").trace
+}
+
 /// The app in a directory, whose spans go to a receiver.
 fn start(data: &Path, payments: &Arc<Payments>, trace: TraceSettings) -> Running {
     let http = HttpSettings { listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))), ..HttpSettings::default() };
-    let settings = Settings {
-        data: Some(data.into()),
-        shards: Some(8),
-        threads: Some(2),
-        http,
-        trace,
-        ..Settings::default()
-    };
+    let settings =
+        Settings { data: Some(data.into()), shards: Some(8), threads: Some(2), http, trace, ..Settings::default() };
     let app = App::new("shop").function::<Stock>().function::<Order>().activity::<charge>();
     let app = app.resource(Arc::clone(payments)).settings(settings);
     let running = app.start().expect("the app starts");
@@ -205,8 +205,7 @@ impl Receiver {
     }
 
     fn settings(&self) -> TraceSettings {
-        let endpoint = Url::new(&format!("http://{}/v1/traces", self.address));
-        TraceSettings { endpoint, sample: None, headers: Some(Secret::new("x-api-key=abc")) }
+        settings(self.address, "headers = \"x-api-key=abc\"")
     }
 
     fn spans(&self) -> Vec<(String, Span)> {
@@ -382,9 +381,8 @@ fn a_receiver_that_is_not_there_stops_nothing() {
     let data = tempfile::tempdir().expect("a directory");
     // Nobody listens there: the port was free, and is again.
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
-    let endpoint = Url::new(&format!("http://{}/v1/traces", free.expect("an address")));
     let payments = Arc::new(Payments { is_open: AtomicBool::new(true), ..Payments::default() });
-    let trace = TraceSettings { endpoint, sample: Some(1.0), headers: None };
+    let trace = settings(free.expect("an address"), "sample = 1.0");
     let running = start(data.path(), &payments, trace);
     for _ in 0..50 {
         place(&running, "");
@@ -395,7 +393,7 @@ fn a_receiver_that_is_not_there_stops_nothing() {
 #[test]
 fn settings_of_traces_that_cannot_be_are_refused() {
     for (given, expected) in [
-        ("sample = 1.5", "`trace.sample` is 1.5: it must be a share, 0 to 1"),
+        ("sample = 1.5", "`trace.sample` is `1.5`, from the program: it must be a share, 0 to 1"),
         ("endpoint = \"https://localhost/v1/traces\"", "feature `otel-tls`"),
         ("endpoint = \"http://localhost/v1/traces\"\nheaders = \"hunter2\"", "`trace.headers` must be headers"),
     ] {

@@ -26,7 +26,7 @@ use serde_json::{Map, Value};
 use crate::{
     Outcome, failpoints,
     flights::{Flights, workspace},
-    http_kill, kill, say,
+    http_kill, kill, orders_kill, say,
 };
 
 /// How a line of a test begins that says what it has done, such as `figures: images=500 nested=125`.
@@ -127,6 +127,14 @@ impl Part {
         })
     }
 
+    /// Kills of a service whose orders are sagas.
+    fn orders_kills(kills: u64, seed: u64) -> Self {
+        Self::new(format!("orders-kill-{kills}-seed-{seed}"), move || {
+            orders_kill::run(&http_kill::Options { kills, seed, clients: 4 })?;
+            Ok(Figures { kills, ..Figures::default() })
+        })
+    }
+
     /// Worlds of the simulator, of all workloads.
     fn worlds(seeds: Range<u64>) -> Self {
         let name = format!("worlds-{}-{}", seeds.start, seeds.end);
@@ -194,6 +202,7 @@ fn bounded() -> Vec<Part> {
     vec![
         Part::kills(10, 1, 64, 2),
         Part::http_kills(10, 1),
+        Part::orders_kills(10, 1),
         Part::failpoints(true),
         Part::disks(500, 1_000),
         Part::worlds(1_000..1_200),
@@ -210,7 +219,8 @@ fn in_full() -> Vec<Part> {
     let kills = KILLED.into_iter().zip(101..).map(|((shards, threads), seed)| Part::kills(20, seed, shards, threads));
     let worlds = (0..17_000).step_by(SLICE as usize).map(|start| Part::worlds(start..start + SLICE));
     let http_kills = (201..206).map(|seed| Part::http_kills(20, seed));
-    let kills = kills.chain(http_kills);
+    let orders_kills = (301..306).map(|seed| Part::orders_kills(20, seed));
+    let kills = kills.chain(http_kills).chain(orders_kills);
     kills.chain([Part::failpoints(false), Part::disks(10_000, 10_000)]).chain(worlds).chain([Part::mutants()]).collect()
 }
 

@@ -8,7 +8,9 @@ mod http_client;
 mod http_kill;
 mod instructions;
 mod kill;
+mod orders_kill;
 mod outputs;
+mod service;
 mod start_time;
 
 use std::{
@@ -40,6 +42,8 @@ enum Task {
     Kill(kill::Options),
     /// Kills the bank while clients pay over HTTP, and counts every cent.
     HttpKill(http_kill::Options),
+    /// Kills the shop while clients order over HTTP, and looks after every piece, cent and receipt.
+    OrdersKill(http_kill::Options),
     /// Kills the flights example at every failpoint and compares it with a run that nobody killed.
     Failpoints(failpoints::Options),
     /// Runs the bounded share of the long tests.
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Task::Instructions(options) => instructions::run(&options),
         Task::Kill(options) => kill::run(&options),
         Task::HttpKill(options) => http_kill::run(&options),
+        Task::OrdersKill(options) => orders_kill::run(&options),
         Task::Failpoints(options) => failpoints::run(&options).map(drop),
         Task::Ci => ci::run_bounded(),
         Task::Nightly => ci::run_in_full(),

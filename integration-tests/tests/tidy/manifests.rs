@@ -8,13 +8,14 @@ use crate::{
 };
 
 /// What a package may depend on of ours; `macros` has more for its tests.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("statefn-macros", &[]),
     ("statefn-core", &[]),
     ("statefn-runtime", &["statefn-core"]),
     ("statefn-http", &["statefn-core"]),
+    ("statefn-cli", &["statefn-core", "statefn-runtime"]),
     ("statefn-sim", &["statefn-core"]),
-    ("statefn", &["statefn-core", "statefn-http", "statefn-macros", "statefn-runtime", "statefn-sim"]),
+    ("statefn", &["statefn-cli", "statefn-core", "statefn-http", "statefn-macros", "statefn-runtime", "statefn-sim"]),
     ("xtask", &["statefn", "statefn-sim"]),
     ("statefn-fuzz", &["statefn"]),
 ];
@@ -171,10 +172,10 @@ fn arrows(file: &File, manifest: &Table, ours: &[String]) -> Vec<String> {
     let mut problems = Vec::new();
     for (kind, dependency, given) in dependencies(manifest) {
         let dependency = given.get("package").and_then(Value::as_str).unwrap_or(dependency);
-        // The tests of the macros need what the printed code calls; a package's own tests may need a
-        // feature of it that nobody else does.
-        let is_test_of_macros = name == "statefn-macros" && dependency == "statefn";
-        let is_for_tests = kind == "dev-dependencies" && (is_test_of_macros || dependency == name);
+        // The tests of the macros need what the printed code calls, those of the commands an app to ask; a
+        // package's own tests may need a feature of it that nobody else does.
+        let needs_an_app = ["statefn-macros", "statefn-cli"].contains(&name) && dependency == "statefn";
+        let is_for_tests = kind == "dev-dependencies" && (needs_an_app || dependency == name);
         if ours.iter().any(|our| our == dependency) && !allowed.contains(&dependency) && !is_for_tests {
             problems.push(format!("{}: `{name}` may not depend on `{dependency}` (`[{kind}]`)", file.path));
         }

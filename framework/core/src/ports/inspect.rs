@@ -106,6 +106,10 @@ pub struct ShardStatus {
     pub pending_bytes: usize,
     /// Keys that are parked.
     pub parked_keys: usize,
+    /// About how much memory the calls take that they wait with, in bytes.
+    pub parked_bytes: usize,
+    /// Whether they keep the shard from taking input.
+    pub is_stopped_by_parked: bool,
     /// Bytes of messages to other shards that these have not committed yet.
     pub unacknowledged_bytes: usize,
     /// What it has done since it was taken over.
@@ -266,6 +270,10 @@ pub struct Numbers {
     pub unreadable: u64,
     /// Bytes that egresses have not written yet.
     pub egress_backlog_bytes: u64,
+    /// How often an egress could not be written.
+    pub egress_failures: u64,
+    /// How often egresses came to be far behind.
+    pub egress_alarms: u64,
     /// Requests whose answer is not told yet.
     pub requests_pending: u64,
     /// Their bytes.

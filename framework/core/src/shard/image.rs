@@ -184,6 +184,18 @@ impl Image {
         self.seen.get(&source).copied().unwrap_or_default()
     }
 
+    /// How many messages its committed frames have for the shard `target`.
+    #[must_use]
+    pub fn sent(&self, target: ShardId) -> u64 {
+        self.sent.get(&target).copied().unwrap_or_default()
+    }
+
+    /// How many of these it knows that the target's committed frames have.
+    #[must_use]
+    pub fn acknowledged(&self, target: ShardId) -> u64 {
+        self.acknowledged.get(&target).copied().unwrap_or_default()
+    }
+
     /// The messages that the next epoch begins with.
     pub fn carried(&self) -> impl Iterator<Item = MessageRef<'_>> {
         self.carry.iter().map(|message| own_message(message))
@@ -351,7 +363,6 @@ impl Image {
 
     fn apply(&mut self, op: OpRef<'_>) -> Result<(), Corrupt> {
         match op {
-            OpRef::Emit(..) => {}
             OpRef::Send(target, _, message) => {
                 let sent = self.sent.entry(target).or_default();
                 *sent = sent.checked_add(1).ok_or_else(no_next_number)?;
@@ -389,7 +400,7 @@ impl Image {
                 parked.push(is_timer, &message, reason);
             }
             OpRef::Answer(answer) if self.rules.holds(Rule::FoldHasAnswers) => self.remembered.keep(&answer),
-            OpRef::Answer(_) => {}
+            OpRef::Emit(..) | OpRef::Answer(_) => {}
             OpRef::ForgetAnswers(now) => self.remembered.forget(now),
             OpRef::Unpark(..) if !self.rules.holds(Rule::UnparkClearsTheQueue) => {}
             OpRef::Unpark(function, key) => {

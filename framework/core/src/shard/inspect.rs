@@ -200,6 +200,8 @@ impl Shard {
             pending: self.pending(),
             pending_bytes: self.pending_bytes(),
             parked_keys: self.parked_keys(),
+            parked_bytes: self.parked_bytes(),
+            is_stopped_by_parked: self.is_stopped_by_parked(),
             unacknowledged_bytes: self.unacknowledged_bytes(),
             counters: self.counters,
             positions: self.positions.iter().map(|of| of.iter().map(position).collect()).collect(),
@@ -268,5 +270,117 @@ impl Shard {
         let due = due.map(|due| (EventTime(due), Hold::Timer(EventTime(due))));
         let carried = self.holding().map(|call| (call.time, Hold::Carried(call.time)));
         due.into_iter().chain(carried).min_by_key(|(time, _)| *time).map(|(_, hold)| hold)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        shard::Wants,
+        trial::{Add, Later, SHARDS, Worker, key_of, program},
+    };
+
+    fn worker() -> Worker {
+        let program = program();
+        let mut worker = Worker::with(&program, crate::shard::Options::new(SHARDS, &program));
+        (0..SHARDS).for_each(|shard| worker.own(shard));
+        worker
+    }
+
+    fn settle(worker: &mut Worker) {
+        let actions = worker.run();
+        worker.keep(actions);
+    }
+
+    /// What all shards find, and how many looks the one with most took.
+    fn found(worker: &Worker, question: &Question) -> (Vec<Finding>, usize) {
+        let mut looks_max = 0;
+        let of_shard = |shard| {
+            let mut inquiry = Inquiry::new(question.clone());
+            for looks in 1.. {
+                if let Some(found) = worker.pipeline.look(shard, &mut inquiry) {
+                    looks_max = looks_max.max(looks);
+                    return found;
+                }
+            }
+            unreachable!("a question ends")
+        };
+        let found = (0..SHARDS).map(of_shard).collect();
+        (found, looks_max)
+    }
+
+    #[test]
+    fn many_keys_take_several_looks_and_all_are_found() {
+        let mut worker = worker();
+        let names: BTreeSet<Vec<u8>> =
+            (0..LOOKED_AT_ONCE * 5).map(|number| format!("k{number}").into_bytes()).collect();
+        for (number, name) in names.iter().enumerate() {
+            worker.call(std::str::from_utf8(name).expect("is text"), &Add(1));
+            if number % 4_096 == 0 {
+                settle(&mut worker);
+            }
+        }
+        settle(&mut worker);
+        let mut all = BTreeSet::new();
+        let mut after = None;
+        loop {
+            let wanted = KeysWanted { function: 0, prefix: b"k1".to_vec(), after: after.clone(), limit: FOUND_MAX };
+            let (findings, looks) = found(&worker, &Question::Keys(wanted));
+            assert!(looks > 1, "a shard with many keys is not held up for all of them");
+            let mut page = BTreeSet::new();
+            for finding in findings {
+                let Finding::Keys(keys) = finding else { panic!("keys are found") };
+                assert!(keys.len() <= FOUND_MAX && keys.is_sorted());
+                page.extend(keys);
+            }
+            // Behind the end of a full page there may be keys that another shard did not tell.
+            let Some(last) = page.iter().nth(FOUND_MAX - 1).cloned() else {
+                all.extend(page);
+                break;
+            };
+            all.extend(page.into_iter().filter(|key| *key <= last));
+            after = Some(last);
+        }
+        assert!(all.iter().eq(names.iter().filter(|name| name.starts_with(b"k1"))));
+        let counted: usize = worker.pipeline.shards().map(|shard| shard.hosts[0].keys().count).sum();
+        assert_eq!(counted, names.len());
+    }
+
+    #[test]
+    fn what_is_seen_counts_only_once_it_is_committed() {
+        let mut worker = worker();
+        settle(&mut worker);
+        let shard = |worker: &Worker| worker.pipeline.shard(0).map(|shard| (shard.visible_epoch(), shard.epoch()));
+        let (before, epoch) = shard(&worker).expect("is owned");
+        assert_eq!(before, epoch, "nothing is open");
+        worker.call(&key_of(0), &Add(1));
+        let (visible, epoch) = shard(&worker).expect("is owned");
+        assert_eq!(visible, epoch + 1);
+        let is_committed = |worker: &Worker| worker.pipeline.shard(0).is_some_and(|shard| shard.is_committed(visible));
+        assert!(!is_committed(&worker), "it is not sealed");
+        let actions = worker.pump();
+        assert!(!is_committed(&worker), "it is on its way");
+        let (shard, offset) = worker.append(&actions);
+        worker.pipeline.appended(shard, offset);
+        assert!(is_committed(&worker));
+    }
+
+    #[test]
+    fn timers_and_parked_keys_of_one_key_are_told() {
+        let mut worker = worker();
+        worker.call(&key_of(0), &Later(5_000_000));
+        worker.call(&key_of(0), &Later(4_000_000));
+        worker.call(&key_of(0), &Add(u64::MAX));
+        worker.call(&key_of(0), &Add(1));
+        worker.ask(&key_of(0), Wants::Retry, &[]);
+        settle(&mut worker);
+        let key = key_of(0).into_bytes();
+        let mut inquiry = Inquiry::new(Question::ParkedKey { function: 0, key: key.clone() });
+        let Some(Finding::Parked(parked)) = worker.pipeline.look(0, &mut inquiry) else { panic!("parked is found") };
+        assert_eq!((parked[0].message.as_str(), parked[0].queue), ("add", 1));
+        let mut inquiry = Inquiry::new(Question::Timers { function: 0, key, limit: 1 });
+        let Some(Finding::Timers(timers)) = worker.pipeline.look(0, &mut inquiry) else { panic!("timers are found") };
+        assert_eq!(timers.len(), 1, "no more than was asked for");
     }
 }

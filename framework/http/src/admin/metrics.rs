@@ -227,13 +227,21 @@ fn of_state(sources: &Sources<'_>) -> Vec<Metric> {
         keys.push((labels.clone(), count as f64));
         bytes.push((labels, size as f64));
     }
+    let stopped = sources.shards.iter().filter(|shard| shard.is_stopped_by_parked).count();
     let sum = |value: &dyn Fn(&ShardStatus) -> usize| sources.shards.iter().map(value).sum::<usize>();
     vec![
         gauges("state_keys", "Keys of a function that have a state", None, keys),
-        gauges("state", "What these states take of memory, estimated", Some(Unit::Bytes), bytes),
+        gauges("state", "What the states of a function take of memory, estimated", Some(Unit::Bytes), bytes),
         gauge("pending_timers", "Timers and messages that wait for their time", None, sum(&|shard| shard.pending)),
-        gauge("pending", "What these take of memory", Some(Unit::Bytes), sum(&|shard| shard.pending_bytes)),
+        gauge(
+            "pending",
+            "What timers and waiting messages take of memory",
+            Some(Unit::Bytes),
+            sum(&|shard| shard.pending_bytes),
+        ),
         gauge("parked_keys", "Keys that are parked", None, sum(&|shard| shard.parked_keys)),
+        gauge("parked", "About what parked keys wait with", Some(Unit::Bytes), sum(&|shard| shard.parked_bytes)),
+        gauge("stopped_shards", "Shards that parked keys keep from taking input", None, stopped),
     ]
 }
 
@@ -242,13 +250,20 @@ fn of_queues(sources: &Sources<'_>) -> Vec<Metric> {
     let unacknowledged = sources.shards.iter().map(|shard| shard.unacknowledged_bytes).sum();
     vec![
         gauge("requests_pending", "Requests whose answer is not told yet", None, numbers.requests_pending as usize),
-        gauge("requests_pending_size", "What these have", Some(Unit::Bytes), numbers.requests_bytes as usize),
+        gauge(
+            "requests_pending_size",
+            "Bytes of the requests whose answer is not told yet",
+            Some(Unit::Bytes),
+            numbers.requests_bytes as usize,
+        ),
         gauge(
             "unacknowledged",
             "Messages between shards that are not committed there",
             Some(Unit::Bytes),
             unacknowledged,
         ),
+        counter("egress_failures", "How often an egress could not be written", numbers.egress_failures),
+        counter("egress_alarms", "How often egresses came to be far behind", numbers.egress_alarms),
         gauge(
             "egress_backlog",
             "What egresses have not written yet",

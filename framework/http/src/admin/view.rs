@@ -245,6 +245,8 @@ pub(super) fn shard(program: &Program, inspect: &dyn Inspect, shard: &ShardStatu
         "pending": shard.pending,
         "pending_bytes": shard.pending_bytes,
         "parked_keys": shard.parked_keys,
+        "parked_bytes": shard.parked_bytes,
+        "is_stopped_by_parked": shard.is_stopped_by_parked,
         "unacknowledged_bytes": shard.unacknowledged_bytes,
         "stages": stages.collect::<Vec<_>>(),
     })
@@ -268,6 +270,8 @@ mod tests {
             pending: 0,
             pending_bytes: 0,
             parked_keys: 0,
+            parked_bytes: 0,
+            is_stopped_by_parked: false,
             unacknowledged_bytes: 0,
             counters: Counters::default(),
             positions: Vec::new(),

@@ -220,6 +220,35 @@ impl MarkFiles {
     }
 }
 
+/// What egresses are marked to have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marked {
+    /// By shard: the highest epoch that all of them have.
+    pub taken: Vec<u64>,
+    /// Every file that was begun, and how long it is at least.
+    pub files: Vec<(PathBuf, u64)>,
+}
+
+/// What the mark in a directory says, and changes nothing.
+///
+/// # Errors
+/// If the mark cannot be read, is damaged, or is of another number of shards.
+pub fn marked(directory: &Path, shards: u32) -> Result<Marked, EgressError> {
+    let mut found = Vec::new();
+    for name in COPIES {
+        let path = directory.join(name);
+        match std::fs::read(&path) {
+            Ok(bytes) => found.push(read_copy(&path, &bytes)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => found.push(Copy::Empty),
+            Err(error) => return Err(io(&path, "read")(error)),
+        }
+    }
+    let mark = choose(directory, found, shards)?;
+    let home = directory.parent().unwrap_or(directory);
+    let file = |file: &MarkedFile| (home.join(std::ffi::OsStr::from_bytes(&file.path)), file.length);
+    Ok(Marked { files: mark.files.iter().map(file).collect(), taken: mark.taken })
+}
+
 fn choose(directory: &Path, found: Vec<Copy>, shards: u32) -> Result<Mark, EgressError> {
     let (mut best, mut damage, mut is_empty) = (None::<Mark>, String::new(), false);
     for copy in found {

@@ -41,12 +41,16 @@ use std::path::{Path, PathBuf};
 
 use statefn_core::{Encoding, address::ShardId, egress::DEAD_LETTERS, ports::egress::Egresses};
 
-pub use self::error::EgressError;
 pub use self::webhook::WebhookSpec;
 use self::{
     disk::{Disk, RealDisk},
     mark::{Mark, MarkFiles},
     sink::Sink,
+    webhook::Webhook,
+};
+pub use self::{
+    error::EgressError,
+    mark::{Marked, marked},
 };
 use crate::{
     failpoint::failpoint,
@@ -195,7 +199,7 @@ impl FileEgress {
     /// Ends deliveries with those that are under way, and waits for these; what is left is given again when
     /// the egresses are opened the next time.
     pub fn stop_deliveries(&mut self) {
-        self.sinks.iter_mut().filter_map(Sink::webhook).for_each(|webhook| webhook.stop());
+        self.sinks.iter_mut().filter_map(Sink::webhook).for_each(Webhook::stop);
     }
 
     /// Asks the webhooks what they are done with; what was refused becomes dead letters of the same mark.

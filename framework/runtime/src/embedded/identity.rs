@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     FORMAT_VERSION, OpenError,
-    disk::{Disk, Entry, TEMPORARY_SUFFIX, read_whole, write_whole},
+    disk::{Disk, Entry, RealDisk, TEMPORARY_SUFFIX, read_whole, write_whole},
 };
 use crate::failpoint::failpoint;
 
@@ -48,6 +48,17 @@ impl Identity {
     }
 }
 
+/// The app and the number of shards of the log in a directory; none if there is no log.
+///
+/// # Errors
+/// If the identity of the log cannot be read, or is of another version.
+pub fn belongs_to(directory: &Path) -> Result<Option<(String, u32)>, OpenError> {
+    let path = directory.join(FILE_NAME);
+    let bytes = read_whole(&RealDisk, &path).map_err(OpenError::at(&path))?;
+    let identity = bytes.map(|bytes| read(&path, &bytes)).transpose()?;
+    Ok(identity.map(|identity| (identity.app, identity.shards)))
+}
+
 /// Refuses a directory that holds something but no identity.
 pub(super) fn check_is_ours(directory: &Path, entries: &[Entry]) -> Result<(), OpenError> {
     if entries.iter().any(|entry| entry.name == FILE_NAME) {
@@ -74,12 +85,7 @@ pub(super) fn establish(disk: &dyn Disk, directory: &Path, app: &str, shards: u3
         failpoint("start/identity-written");
         return Ok(identity);
     };
-    let damaged = |error: serde_json::Error| OpenError::damaged(&path, 0, format!("it is no identity: {error}"));
-    let Version { format } = serde_json::from_slice(&bytes).map_err(damaged)?;
-    if format != FORMAT_VERSION {
-        return Err(OpenError::OtherFormat { file: path, found: format, supported: FORMAT_VERSION });
-    }
-    let identity: Identity = serde_json::from_slice(&bytes).map_err(damaged)?;
+    let identity = read(&path, &bytes)?;
     let directory = directory.to_owned();
     if identity.app != app {
         return Err(OpenError::OtherApp { directory, found: identity.app, wanted: app.to_owned() });
@@ -88,4 +94,13 @@ pub(super) fn establish(disk: &dyn Disk, directory: &Path, app: &str, shards: u3
         return Err(OpenError::OtherShards { directory, found: identity.shards, wanted: shards });
     }
     Ok(identity)
+}
+
+fn read(path: &Path, bytes: &[u8]) -> Result<Identity, OpenError> {
+    let damaged = |error: serde_json::Error| OpenError::damaged(path, 0, format!("it is no identity: {error}"));
+    let Version { format } = serde_json::from_slice(bytes).map_err(damaged)?;
+    if format != FORMAT_VERSION {
+        return Err(OpenError::OtherFormat { file: path.to_owned(), found: format, supported: FORMAT_VERSION });
+    }
+    serde_json::from_slice(bytes).map_err(damaged)
 }

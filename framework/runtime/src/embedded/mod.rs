@@ -89,6 +89,7 @@ mod tests;
 
 pub use self::{
     error::OpenError,
+    identity::belongs_to,
     log::{EmbeddedLog, Options},
     recovery::{Cut, Report},
     snapshots::FileSnapshots,

@@ -38,7 +38,7 @@ use super::{
     shard_host::{Event, Switchboard},
     spans::{self, Begun},
 };
-use crate::{clock::MachineClock, failpoint::failpoint};
+use crate::clock::MachineClock;
 
 /// How many threads run the attempts of all activities; they wait for the outside, they do not work.
 const THREADS: usize = 2;
@@ -121,7 +121,6 @@ async fn serve(desk: Desk, mut calls: UnboundedReceiver<ActivityCall>) {
         let desk = Arc::clone(&desk);
         tokio::spawn(async move {
             let outcome = outcome(&desk, &call).await;
-            failpoint("activity/done");
             let host = desk.switchboard.host_of(call.shard);
             desk.switchboard.post(host, vec![Event::Result(call.shard, call.id, outcome)]);
         });
@@ -146,7 +145,6 @@ async fn outcome(desk: &Desk, call: &ActivityCall) -> CallOutcome {
         let ctx = ActivityContext::new(id.clone(), attempt, trace.map(|trace| trace.traceparent()));
         let ctx = ctx.with_resources(desk.resources.clone());
         status.activity_attempts.fetch_add(1, Ordering::Relaxed);
-        failpoint("activity/attempt");
         let begun = Begun::begin();
         let made = attempted(activity, call, ctx).await;
         if let Some(trace) = trace {

@@ -206,3 +206,130 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        path::Path,
+        sync::{
+            OnceLock,
+            atomic::{AtomicBool, AtomicU64},
+        },
+    };
+
+    use statefn_core::{
+        Encoding,
+        effect::{Emitted, Span},
+    };
+
+    use super::*;
+    use crate::{
+        egress::{
+            Place, SinkSpec,
+            disk::{Disk, DiskFile, RealDisk},
+        },
+        engine::{Status, shard_host::HostState},
+    };
+
+    /// How often a test looks before it gives up, ten milliseconds apart.
+    const LOOKS_MAX: u32 = 3_000;
+
+    /// A disk on which files called `down` cannot be written while it is down.
+    struct HalfDisk(Arc<AtomicBool>);
+
+    struct HalfFile(Box<dyn DiskFile>, Arc<AtomicBool>);
+
+    impl Disk for HalfDisk {
+        fn open(&self, path: &Path) -> io::Result<Option<Box<dyn DiskFile>>> {
+            let file = RealDisk.open(path)?;
+            let is_half = path.file_stem().is_some_and(|name| name == "down");
+            let half = |file| -> Box<dyn DiskFile> { Box::new(HalfFile(file, Arc::clone(&self.0))) };
+            Ok(if is_half { file.map(half) } else { file })
+        }
+    }
+
+    impl DiskFile for HalfFile {
+        fn length(&self) -> io::Result<u64> {
+            self.0.length()
+        }
+        fn identity(&self) -> io::Result<(u64, u64)> {
+            self.0.identity()
+        }
+        fn read(&self) -> io::Result<Vec<u8>> {
+            self.0.read()
+        }
+        fn cut(&self, length: u64) -> io::Result<()> {
+            self.0.cut(length)
+        }
+        fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+            if self.1.load(Ordering::Acquire) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0.write_at(bytes, offset)
+        }
+        fn sync(&self) -> io::Result<()> {
+            self.0.sync()
+        }
+    }
+
+    fn emission(epoch: u64) -> (Emission, usize) {
+        let frame = Arc::new(b"{\"cents\":3}".to_vec());
+        let record = Span { start: 0, length: frame.len() as u32 };
+        let records = vec![Emitted { egress: 0, record }, Emitted { egress: 1, record }];
+        let bytes = frame.len();
+        (Emission { shard: 0, epoch, frame, records }, bytes)
+    }
+
+    fn until(what: &str, is_so: impl Fn() -> bool) {
+        for _ in 0..LOOKS_MAX {
+            if is_so() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it never came to {what}");
+    }
+
+    #[test]
+    fn an_egress_that_is_down_stops_no_other() {
+        let directory = tempfile::tempdir().expect("temporary");
+        let is_down = Arc::new(AtomicBool::new(false));
+        let path = |name: &str| directory.path().join(format!("{name}.jsonl"));
+        let sink =
+            |name: &str| SinkSpec { name: name.into(), encoding: Encoding::Json, place: Place::File(path(name)) };
+        let sinks = vec![sink("down"), sink("up")];
+        let disk = HalfDisk(Arc::clone(&is_down));
+        let egress = FileEgress::open_on(&disk, &directory.path().join("marks"), sinks, 1).expect("opens");
+        let status = Arc::new(Status::new());
+        let (notices, _receiver) = tokio::sync::mpsc::unbounded_channel();
+        let switchboard = Arc::new(Switchboard {
+            hosts: OnceLock::new(),
+            states: vec![HostState::default()],
+            status: Arc::clone(&status),
+            egress_backlog_bytes_max: 40,
+            notices,
+            sent: AtomicU64::new(0),
+            handled: AtomicU64::new(0),
+        });
+        let (sender, thread) = start(egress, vec![Some(0), Some(1)], switchboard, Stop::default()).expect("starts");
+        let lines = |name: &str| std::fs::read_to_string(path(name)).expect("is there").lines().count();
+        is_down.store(true, Ordering::Release);
+        for epoch in 1..=5 {
+            let (emission, bytes) = emission(epoch);
+            status.egress_backlog_bytes.fetch_add(bytes, Ordering::Relaxed);
+            sender.send(EgressRequest::Emit(vec![emission], bytes)).expect("it runs");
+            until("its line in the other file", || lines("up") as u64 == epoch);
+        }
+        until("that one is down", || status.is_egress_down());
+        until("an alarm", || status.totals().egress_alarms == 1);
+        assert_eq!(lines("down"), 0);
+        assert!(status.totals().egress_failures > 0 && status.egress_backlog_bytes() > 20);
+        is_down.store(false, Ordering::Release);
+        until("all lines", || lines("down") == 5 && status.egress_backlog_bytes() == 0);
+        assert!(!status.is_egress_down());
+        sender.send(EgressRequest::Stop).expect("it runs");
+        assert!(thread.join().expect("ends"), "everything was written");
+        assert_eq!((lines("up"), lines("down")), (5, 5));
+    }
+}

@@ -176,6 +176,8 @@ fn numbers_of(status: &Status) -> Numbers {
         records: totals.records,
         unreadable: totals.unreadable,
         egress_backlog_bytes: status.egress_backlog_bytes() as u64,
+        egress_failures: totals.egress_failures,
+        egress_alarms: totals.egress_alarms,
         snapshots: totals.snapshots,
         trims: totals.trims,
         commits: status.commits(),

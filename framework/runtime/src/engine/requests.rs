@@ -386,7 +386,6 @@ impl Drop for Desk {
 mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
-
     use super::*;
 
     fn waiting(door: &Arc<Door>) -> (Waiting, Receiver<Result<Reply, Unanswered>>) {

@@ -354,7 +354,6 @@ impl ShardHost {
                 Action::Emit(emission) => self.emissions.push(emission),
                 Action::Answer(answer) => self.desk.answer(answer),
                 Action::Call(call) => {
-                    failpoint("host/call");
                     // They are gone only when the run is over; the next one begins the call.
                     self.ends.calls.iter().for_each(|calls| _ = calls.send(call.clone()));
                 }

@@ -250,9 +250,8 @@ impl Shared {
                 *troubled_at = Some(Instant::now());
                 tracing::error!("the egress `{}` waits for its receiver: {reason}; again in {wait:.1?}", self.name);
             }
-            Some(_) => {}
             None if troubled_at.take().is_some() => tracing::info!("the egress `{}` delivers again", self.name),
-            None => {}
+            Some(_) | None => {}
         }
     }
 }
