@@ -81,6 +81,8 @@ fn start_edge(plan: &Plan, settings: &Settings, intake: &Intake, meter: &Arc<Met
         idle_time_max: http.idle_time_max.unwrap_or(default.idle_time_max),
         answer_time_max: http.answer_time_max.unwrap_or(default.answer_time_max),
         threads: http.threads.unwrap_or(default.threads),
+        // Nobody would see a trace that goes nowhere.
+        trace_share: plan.spans.as_ref().and(settings.trace.sample).unwrap_or_default(),
         event_time_field: http.event_time_field,
     };
     let server = Server::start(listen, options, Arc::clone(&plan.program), Arc::new(intake.clone()), meter);

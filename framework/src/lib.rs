@@ -11,6 +11,7 @@ pub mod repair;
 pub mod run;
 pub mod settings;
 pub mod testing;
+mod trace;
 
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -22,6 +22,7 @@ use crate::{
     app::{Linked, Parts},
     http::Service,
     settings::{EgressKind, EgressSettings, IngressSettings, Names, Origins, written},
+    trace::Exporter,
 };
 
 /// How many partitions of an ingress are known to those who read none of them.
@@ -112,16 +113,25 @@ impl App {
     pub fn start(self) -> Result<Running, Error> {
         check_panics(cfg!(panic = "abort"))?;
         let Parts { linked, names, settings, origins, at_end } = self.take_parts();
-        let plan = plan(linked?, &names, &settings, &origins)?;
+        let mut plan = plan(linked?, &names, &settings, &origins)?;
+        let exporter = Exporter::start(&plan, &settings)?;
+        plan.spans = exporter.as_ref().map(Exporter::sink);
         let (status, stop) = (Arc::new(Status::new()), Stop::default());
         let (seen, stopped) = (Arc::clone(&status), stop.clone());
-        let service = Service::start(&plan, &settings, &status)?;
+        let service = match Service::start(&plan, &settings, &status) {
+            Ok(service) => service,
+            Err(error) => {
+                exporter.into_iter().for_each(Exporter::stop);
+                return Err(error);
+            }
+        };
         let http_address = service.as_ref().and_then(Service::address);
         let admin_address = service.as_ref().and_then(Service::admin_address);
         let run = move || {
             let started_at = Instant::now();
             let end = engine::run(&plan, service.as_ref().map(Service::intake), &seen, &stopped);
             service.into_iter().for_each(Service::stop);
+            exporter.into_iter().for_each(Exporter::stop);
             let end = end?;
             let summary = Summary {
                 end,
@@ -208,6 +218,9 @@ fn check(names: &Names, settings: &Settings, origins: &Origins) -> Result<(), Er
     let shards = settings.shards();
     if !(1..=SHARDS_MAX).contains(&shards) {
         return Err(origins.wrong(&["shards"], shards, &format!("it must be 1 to {SHARDS_MAX}")));
+    }
+    if let Some(sample) = settings.trace.sample.filter(|sample| !(0.0..=1.0).contains(sample)) {
+        return Err(origins.wrong(&["trace", "sample"], sample, "it must be a share, 0 to 1"));
     }
     let unknown = |given: &str, known: &[String]| !known.iter().any(|known| known == given);
     if let Some(name) = settings.ingress.keys().find(|name| unknown(name, &names.ingresses)) {

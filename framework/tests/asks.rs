@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use statefn::{
     Policy,
     prelude::*,
-    testing::{Harness, TestApp},
+    testing::{Harness, SpanKind, SpanRecord, TestApp, Trace},
 };
 
 #[derive(Debug, Clone, Serialize, Deserialize, Message)]
@@ -212,6 +212,50 @@ fn what_an_activity_tries_again_survives_a_crash_and_the_request_finds_its_answe
     let later = shop.begin(Order::at("o-1"), place(1), Some("once"));
     assert_eq!(shop.answer(&later), Some(Ok(Placed { receipt: 13 })));
     assert_eq!(shop.state(Stock::at("pen")).map(|stock| stock.left), Some(9), "the order was placed once");
+}
+
+/// One trace over a request, an ask to another shard, its reply, an activity that a crash interrupts, its result,
+/// and a message after a delay.
+#[test]
+fn what_an_order_does_is_one_tree_also_over_a_crash() {
+    const ROOT: Trace = Trace { id: [9; 16], span: 3, parent: 0 };
+    let mut shop = shop();
+    let is_open = Arc::new(AtomicU32::new(0));
+    let (opened, told) = (Arc::clone(&is_open), Arc::new(std::sync::Mutex::new(Vec::new())));
+    let headers = Arc::clone(&told);
+    shop.stand_in::<charge>(move |_, ctx| {
+        headers.lock().expect("no test broke").push(ctx.traceparent().map(str::to_owned));
+        if opened.load(Ordering::Relaxed) == 0 { Err(TryAgain::new("later").into()) } else { Ok(5) }
+    });
+    shop.begin_traced(Order::at("o-1"), place(1), ROOT);
+    shop.crash();
+    is_open.store(1, Ordering::Relaxed);
+    shop.begin_traced(Order::at("o-2"), Reserve { count: 2 }, Trace { span: 4, ..ROOT });
+    shop.crash();
+    shop.advance_clock(Duration::from_secs(30));
+    shop.run();
+    let (asked, replied) = (ROOT.child(1), ROOT.child(1).child(1));
+    let result = replied.child(1);
+    let calls: Vec<_> =
+        shop.spans().iter().map(SpanRecord::clone).map(|span| (span.kind, span.name, span.trace)).collect();
+    let (other, delayed) = (Trace { span: 4, ..ROOT }, Trace { span: 4, ..ROOT }.child(1));
+    let expected = [
+        (SpanKind::Request, "place", ROOT),
+        (SpanKind::Message, "reserve", asked),
+        (SpanKind::Reply, "shop/stock/reserve=", replied),
+        (SpanKind::Reply, "shop/charge=", result),
+        (SpanKind::Request, "reserve", other),
+        (SpanKind::Message, "reserve", delayed),
+    ];
+    for (kind, name, trace) in expected {
+        let found = calls.iter().filter(|call| **call == (kind, name.to_owned(), trace)).count();
+        assert_eq!(found, 1, "{kind:?} {name} {trace:?} in {calls:?}");
+    }
+    assert_eq!(calls.len(), expected.len(), "{calls:?}");
+    // Attempts are beside the result, under the call that asked for them.
+    let told = told.lock().expect("no test broke").clone();
+    let header = Trace { parent: replied.span, ..result.child(1) }.traceparent();
+    assert_eq!(told, [Some(header.clone()), Some(header)]);
 }
 
 #[test]

@@ -63,6 +63,12 @@ impl Trace {
         Self { id: self.id, span: span.max(1), parent: self.span }
     }
 
+    /// The header of W3C Trace Context for what is a part of this span.
+    #[must_use]
+    pub fn traceparent(&self) -> String {
+        format!("00-{:032x}-{:016x}-01", u128::from_be_bytes(self.id), self.span)
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.id);
         out.extend_from_slice(&self.span.to_le_bytes());
@@ -167,14 +173,31 @@ pub fn opened<'a>(name: &'a str, payload: &'a [u8]) -> (&'a str, &'a [u8]) {
     }
 }
 
+/// What a call came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpanKind {
+    /// A request from outside that waits for its answer.
+    Request,
+    /// A message.
+    Message,
+    /// A timer.
+    Timer,
+    /// A reply, or the result of an activity.
+    Reply,
+}
+
 /// What a call did in a trace; told once its epoch is committed.
+///
+/// A call that is made again because its key was parked is told again, under the same id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpanRecord {
     /// Its place in the trace.
     pub trace: Trace,
+    /// What it came from.
+    pub kind: SpanKind,
     /// The function.
     pub function: String,
-    /// The message, the timer's payload, or what was asked.
+    /// The message, the timer's payload, or what was asked, as it is called on disk.
     pub name: String,
     /// The key's bytes.
     pub key: Vec<u8>,

@@ -24,7 +24,7 @@ use crate::{
     context::Context,
     decoded::Decoded,
     effect::{Call, Effects},
-    envelope::{self, SpanRecord},
+    envelope::{self, SpanKind, SpanRecord},
     error::{DecodeError, Reject},
     function::{Accepts, Access, Function, HandlerReturn, Handles, HandlesTimer, Incoming, Outcome},
     key::{Key, KeyBytes},
@@ -397,6 +397,7 @@ impl<F: Handles<M>, M: Message> Loop<F> for OnMessage<M> {
         let Self { incoming: own, is_enveloped } = self;
         let is_enveloped = *is_enveloped;
         let is_awaited = is_enveloped || effects.wants_answer;
+        let kind = if is_enveloped { SpanKind::Message } else { SpanKind::Request };
         let Run { calls, bytes, decoded, now } = run;
         let decoded = decoded.list();
         each_call(table, calls, bytes, failures, |table, place, call| {
@@ -406,7 +407,8 @@ impl<F: Handles<M>, M: Message> Loop<F> for OnMessage<M> {
                 None => {
                     let payload = call.payload.of(bytes);
                     let payload = if is_enveloped { open(payload, effects)? } else { payload };
-                    own.decode(payload).map_err(|error| given_up(error, effects))?;
+                    own.decode(payload)
+                        .map_err(|error| given_up(error, kind, M::NAME, links, call, bytes, now, effects))?;
                     &mut *own
                 }
             };
@@ -426,7 +428,7 @@ impl<F: Handles<M>, M: Message> Loop<F> for OnMessage<M> {
             };
             let made = invoke(table, place, links, call, bytes, now, effects, <F as Handles<M>>::ACCESS, handle);
             if is_awaited {
-                told(M::NAME, links, call, bytes, now, &made, effects, is_enveloped);
+                told(kind, M::NAME, links, call, bytes, now, &made, effects);
             }
             made
         });
@@ -457,13 +459,16 @@ impl<F: HandlesTimer<T>, T: Message> Loop<F> for OnTimer<T> {
         each_call(table, calls, bytes, failures, |table, place, call| {
             let payload = call.payload.of(bytes);
             let payload = if is_enveloped { open(payload, effects)? } else { payload };
-            incoming.decode(payload).map_err(|error| given_up(error, effects))?;
+            let kind = SpanKind::Timer;
+            incoming
+                .decode(payload)
+                .map_err(|error| given_up(error, kind, T::NAME, links, call, bytes, now, effects))?;
             let fire = |state: &mut F, ctx: &mut Context<'_, F>| {
                 state.fire(incoming, ctx).map_err(|fault| Failure::Fault(fault.to_string()))
             };
             let made = invoke(table, place, links, call, bytes, now, effects, Access::Write, fire);
             if is_enveloped {
-                told(T::NAME, links, call, bytes, now, &made, effects, true);
+                told(kind, T::NAME, links, call, bytes, now, &made, effects);
             }
             made
         });
@@ -489,12 +494,14 @@ impl<F: HandlesReply<R>, R: AnyReply> Loop<F> for OnReply<R> {
     ) {
         let Run { calls, bytes, now, .. } = run;
         each_call(table, calls, bytes, failures, |table, place, call| {
-            let reply = R::read(open(call.payload.of(bytes), effects)?).map_err(|error| given_up(error, effects))?;
+            let (kind, name) = (SpanKind::Reply, R::ASKED.reply_name());
+            let reply = R::read(open(call.payload.of(bytes), effects)?)
+                .map_err(|error| given_up(error, kind, &name, links, call, bytes, now, effects))?;
             let handle = |state: &mut F, ctx: &mut Context<'_, F>| {
                 state.on_reply(reply, ctx).map_err(|fault| Failure::Fault(fault.to_string()))
             };
             let made = invoke(table, place, links, call, bytes, now, effects, Access::Write, handle);
-            told(&R::ASKED.reply_name(), links, call, bytes, now, &made, effects, true);
+            told(kind, &name, links, call, bytes, now, &made, effects);
             made
         });
     }
@@ -509,15 +516,28 @@ fn open<'a>(payload: &'a [u8], effects: &mut Effects) -> Result<&'a [u8], Failur
 }
 
 /// Ends a call whose message cannot be read.
-fn given_up(error: DecodeError, effects: &mut Effects) -> Failure {
-    effects.close();
-    unreadable(error)
+#[cold]
+#[allow(clippy::too_many_arguments, reason = "the parts of a call; few calls come here")]
+fn given_up(
+    error: DecodeError,
+    kind: SpanKind,
+    name: &str,
+    links: &Links,
+    call: &Call,
+    bytes: &[u8],
+    now: ProcessingTime,
+    effects: &mut Effects,
+) -> Failure {
+    let made = Err(unreadable(error));
+    told(kind, name, links, call, bytes, now, &made, effects);
+    made.expect_err("it was just made")
 }
 
 /// Notes what a call did in its trace, and ends it if it came in an envelope; who has asked for it is told of a
 /// failure by the shard.
 #[allow(clippy::too_many_arguments, reason = "the parts of a call; few calls come here")]
 fn told(
+    kind: SpanKind,
     name: &str,
     links: &Links,
     call: &Call,
@@ -525,11 +545,11 @@ fn told(
     now: ProcessingTime,
     made: &Result<(), Failure>,
     effects: &mut Effects,
-    is_enveloped: bool,
 ) {
     if let Some(trace) = effects.trace {
         effects.spans.push(SpanRecord {
             trace,
+            kind,
             function: links.name.to_owned(),
             name: name.to_owned(),
             key: call.key.of(bytes).to_vec(),
@@ -538,7 +558,8 @@ fn told(
             error: made.as_ref().err().map(Failure::to_string),
         });
     }
-    if is_enveloped {
+    // A request is ended by the shard.
+    if kind != SpanKind::Request {
         effects.close();
     }
 }

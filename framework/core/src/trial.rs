@@ -9,6 +9,7 @@ use crate::{
     address::{ShardId, murmur2, shard_of},
     effect::{Call, Calls},
     egress::EgressDeclaration,
+    envelope::SpanRecord,
     function::{Accepts, Access, Function, Handles, HandlesTimer, Incoming, SendsTo, Target, TargetDeclaration},
     host::Handlers,
     message::{decode_json, encode_json},
@@ -237,6 +238,14 @@ impl Worker {
     where
         Counter: Handles<M>,
     {
+        self.request(key, msg, |request| Request { once: once.map(<[u8]>::to_vec), ..request })
+    }
+
+    /// The same with a request that `change` makes of one for an answer.
+    pub(crate) fn request<M: Message>(&mut self, key: &str, msg: &M, change: impl FnOnce(Request) -> Request) -> u64
+    where
+        Counter: Handles<M>,
+    {
         let hash = murmur2(key.as_bytes());
         let mut payload = Vec::new();
         msg.encode(&mut payload);
@@ -245,8 +254,7 @@ impl Worker {
         calls.push(Call::message(0, handler, hash, EventTime::MIN), key.as_bytes(), &payload);
         self.requests += 1;
         let id = self.requests;
-        let request = Request { once: once.map(<[u8]>::to_vec), ..Request::for_answer(id, calls) };
-        self.pipeline.request(shard_of(hash, SHARDS), &request, self.now);
+        self.pipeline.request(shard_of(hash, SHARDS), &change(Request::for_answer(id, calls)), self.now);
         id
     }
 
@@ -353,6 +361,15 @@ pub(crate) fn reply_to(actions: &[Action], request: u64) -> Option<Reply> {
         Action::Answer(answer) if answer.request == request => Some(answer.reply.clone()),
         _ => None,
     })
+}
+
+/// What these actions tell of traces.
+pub(crate) fn told(actions: &[Action]) -> Vec<SpanRecord> {
+    let spans = actions.iter().filter_map(|action| match action {
+        Action::Trace(spans) => Some(spans.clone()),
+        _ => None,
+    });
+    spans.flatten().collect()
 }
 
 /// The mail that these actions publish.

@@ -125,7 +125,8 @@ impl Edge {
         let once = once(request.headers())?;
         let field = self.options.event_time_field.as_deref();
         let time = event_time::of_request(request.headers(), field, known.encoding == Encoding::Json, &payload)?;
-        let (time, trace) = (time.unwrap_or(EventTime::MIN), trace::of(request.headers()));
+        let time = time.unwrap_or(EventTime::MIN);
+        let trace = trace::of(request.headers(), self.options.trace_share);
         let demand =
             Demand { handler, once, payload, time, trace, delay: query.delay, ..self.of(function, key, wants) };
         match self.demand(demand).await? {
@@ -155,7 +156,8 @@ impl Edge {
         let told: Vec<_> = items
             .map(|Item { handler, key, once, payload, time }| {
                 let time = time.unwrap_or(EventTime::MIN);
-                self.ask(Demand { handler, once, payload, time, ..self.of(function, key, Wants::Commit) })
+                let trace = trace::of(request.headers(), self.options.trace_share);
+                self.ask(Demand { handler, once, payload, time, trace, ..self.of(function, key, Wants::Commit) })
             })
             .collect();
         let until = Instant::now() + self.options.answer_time_max;

@@ -36,6 +36,8 @@ pub struct Options {
     pub answer_time_max: Duration,
     /// How many threads serve connections.
     pub threads: usize,
+    /// The share of requests without a `traceparent` that begin a trace, 0 to 1.
+    pub trace_share: f64,
     /// The field of a JSON body that states its event time, if there is one.
     pub event_time_field: Option<String>,
 }
@@ -50,6 +52,7 @@ impl Default for Options {
             idle_time_max: Duration::from_secs(30),
             answer_time_max: Duration::from_secs(30),
             threads: 1,
+            trace_share: 0.0,
             event_time_field: None,
         }
     }

@@ -9,13 +9,22 @@ use actix_web::http::header::HeaderMap;
 use statefn_core::envelope::Trace;
 
 /// The place in a trace of the call that a request makes; none if the request is not sampled.
-pub(crate) fn of(headers: &HeaderMap) -> Option<Trace> {
+///
+/// Where somebody has decided about the trace, that holds; else `share` of all requests begin one.
+pub(crate) fn of(headers: &HeaderMap, share: f64) -> Option<Trace> {
+    let (id, parent, is_sampled) = given(headers).unwrap_or_else(|| {
+        let is_sampled = share > 0.0 && fastrand::f64() < share;
+        (fastrand::u128(1..).to_be_bytes(), 0, is_sampled)
+    });
+    // Each request is a span of its own, also one that is repeated.
+    is_sampled.then(|| Trace { id, span: fastrand::u64(1..), parent })
+}
+
+/// The trace, the parent and whether it is sampled, as the one header says.
+fn given(headers: &HeaderMap) -> Option<([u8; 16], u64, bool)> {
     let mut given = headers.get_all("traceparent");
     let (first, second) = (given.next()?, given.next());
-    let (id, parent, is_sampled) = parse(first.to_str().ok()?)?;
-    let is_part = second.is_none() && is_sampled;
-    // Each request is a span of its own, also one that is repeated.
-    is_part.then(|| Trace { id, span: fastrand::u64(1..), parent })
+    parse(first.to_str().ok()?).filter(|_| second.is_none())
 }
 
 fn parse(header: &str) -> Option<([u8; 16], u64, bool)> {
@@ -45,6 +54,28 @@ mod tests {
             parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").expect("is well formed");
         assert_eq!(u128::from_be_bytes(id), 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
         assert_eq!((parent, is_sampled), (0x00f0_67aa_0ba9_02b7, true));
+    }
+
+    #[test]
+    fn who_has_decided_about_a_trace_is_heeded_and_else_a_share_is_sampled() {
+        let of = |headers: &[&str], share| {
+            let mut map = HeaderMap::new();
+            let name = || actix_web::http::header::HeaderName::from_static("traceparent");
+            headers.iter().for_each(|header| map.append(name(), header.parse().expect("a header")));
+            super::of(&map, share)
+        };
+        let (sampled, unsampled) = (
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+        );
+        let given = of(&[sampled], 0.0).expect("is sampled");
+        assert_eq!((u128::from_be_bytes(given.id) >> 96, given.parent), (0x4bf9_2f35, 0x00f0_67aa_0ba9_02b7));
+        assert_eq!(of(&[unsampled], 1.0), None);
+        assert_eq!((of(&[], 0.0), of(&["?"], 0.0), of(&[sampled, sampled], 0.0)), (None, None, None));
+        let (one, other) = (of(&[], 1.0).expect("is sampled"), of(&["?"], 1.0).expect("is sampled"));
+        assert!(one.parent == 0 && one.id != other.id && one.span != other.span);
+        let sampled = (0..1_000).filter(|_| of(&[], 0.5).is_some()).count();
+        assert!((300..700).contains(&sampled), "{sampled} of 1000");
     }
 
     #[test]

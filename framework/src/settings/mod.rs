@@ -81,6 +81,8 @@ table! {
         pub http: HttpSettings,
         /// Where it listens for those who look after it.
         pub admin: AdminSettings,
+        /// Where traces go, and which.
+        pub trace: TraceSettings,
         /// Where each ingress reads, by its name; a generator needs none.
         pub ingress: BTreeMap<String, IngressSettings>,
         /// Where each egress writes, by its name.
@@ -133,6 +135,31 @@ table! {
         pub listen: Option<SocketAddr> = "none",
         /// What every request to it has to show. Without it `listen` must be a loopback address.
         pub token: Option<Secret> = "none",
+    }
+}
+
+table! {
+    /// Where traces go, and which requests begin one.
+    ///
+    /// ```
+    /// use statefn::Settings;
+    /// let settings = Settings::from_toml("[trace]\nendpoint = \"http://127.0.0.1:4318/v1/traces\"\nsample = 0.01").unwrap();
+    /// assert_eq!(settings.trace.sample, Some(0.01));
+    /// ```
+    pub struct TraceSettings {
+        /// Where spans are posted to, as OTLP has them in protobuf. Without it none are.
+        pub endpoint: Option<Url> = "none",
+        /// The share of HTTP requests without a `traceparent` that begin a trace, 0 to 1; with one, it decides.
+        pub sample: Option<f64> = "`0`",
+        /// Headers for the receiver, such as `x-api-key=abc,x-team=shop`.
+        pub headers: Option<Secret> = "none",
+    }
+}
+
+impl TraceSettings {
+    /// What holds, what nobody has said included.
+    pub(crate) fn filled(&self) -> Self {
+        Self { sample: self.sample.or(Some(0.0)), ..self.clone() }
     }
 }
 
@@ -345,6 +372,7 @@ impl Settings {
             egress_backlog_bytes_max: Some(self.egress_backlog_bytes_max()),
             parked: self.parked.filled(),
             http: self.http.filled(),
+            trace: self.trace.filled(),
             ..self.clone()
         };
         for name in &names.ingresses {

@@ -174,7 +174,9 @@ mod tests {
         let shown = effective(&Settings::new(), &Origins::default(), &names());
         let value = |name: &str| shown.iter().find(|setting| setting.name == name).expect(name).value.as_ref();
         let mut as_written = 0;
-        for row in rows().into_iter().filter(|row| row.name.len() == 1 || matches!(row.name[0], "http" | "parked")) {
+        for row in
+            rows().into_iter().filter(|row| row.name.len() == 1 || matches!(row.name[0], "http" | "parked" | "trace"))
+        {
             let mut settings = Settings::new();
             let name = name_of(&row);
             if settings.put(&name, &Value::from(row.default.trim_matches('`'))).is_ok() && row.default.starts_with('`')
@@ -185,7 +187,7 @@ mod tests {
                 as_written += 1;
             }
         }
-        assert_eq!(as_written, 17, "6 of one name, 8 of `http`, and 3 of `parked`");
+        assert_eq!(as_written, 18, "6 of one name, 8 of `http`, 3 of `parked`, and 1 of `trace`");
     }
 
     #[test]
@@ -228,6 +230,9 @@ mod tests {
                 "http.event_time_field - the default",
                 "admin.listen - the default",
                 "admin.token - the default",
+                "trace.endpoint - the default",
+                "trace.sample 0.0 the default",
+                "trace.headers - the default",
                 "ingress.sales.path sales.csv.gz the program",
                 "ingress.sales.paths - the default",
                 "ingress.sales.format csv the default",
@@ -264,7 +269,7 @@ mod tests {
                 &json!("the variable `STATEFN_COMMIT_INTERVAL`")
             )
         );
-        assert_eq!(at(24).1, &serde_json::Value::Null);
-        assert_eq!((at(0).2, at(27).2), (&json!("program"), &json!("command line")));
+        assert_eq!(at(27).1, &serde_json::Value::Null);
+        assert_eq!((at(0).2, at(30).2), (&json!("program"), &json!("command line")));
     }
 }

@@ -78,6 +78,7 @@ use statefn_core::{
 };
 pub use statefn_core::{
     context::Resources,
+    envelope::{SpanKind, SpanRecord, Trace},
     harness::{Harness, SetTimer},
 };
 
@@ -143,6 +144,7 @@ pub struct TestApp {
     stand_ins: BTreeMap<&'static str, ErasedActivity>,
     /// Calls of activities that have no result yet, and how often each was tried.
     calls: Vec<(ActivityCall, u32)>,
+    spans: Vec<SpanRecord>,
 }
 
 /// A request that was begun; see [`TestApp::begin`].
@@ -210,6 +212,7 @@ impl TestApp {
             requests: 0,
             stand_ins: BTreeMap::new(),
             calls: Vec::new(),
+            spans: Vec::new(),
             options,
         };
         app.start();
@@ -286,7 +289,8 @@ impl TestApp {
             let stand_in = stand_in.unwrap_or_else(|| {
                 panic!("the activity `{}` has no stand-in in this test: add `.stand_in::<..>(..)`", call.activity)
             });
-            let ctx = ActivityContext::new(format!("{}/{}", call.shard, call.id), 1, None)
+            let trace = call.attempt(1).map(|trace| trace.traceparent());
+            let ctx = ActivityContext::new(format!("{}/{}", call.shard, call.id), 1, trace)
                 .with_resources(self.linked.program.resources.clone());
             let outcome = match stand_in.attempt(&call.call, ctx) {
                 Ok(attempted) => poll_once(attempted),
@@ -322,6 +326,29 @@ impl TestApp {
     /// # Panics
     /// If the app has not registered the function.
     pub fn begin<T: Target, M: MessageTo<T>>(&mut self, to: Address<T>, msg: M, once: Option<&str>) -> Begun<T, M> {
+        self.begin_with(to, msg, |request| Request { once: once.map(|once| once.as_bytes().to_vec()), ..request })
+    }
+
+    /// The same, with a request that has a place in a trace: [`spans`](Self::spans) tells what became of it.
+    ///
+    /// # Panics
+    /// If the app has not registered the function.
+    pub fn begin_traced<T: Target, M: MessageTo<T>>(&mut self, to: Address<T>, msg: M, trace: Trace) -> Begun<T, M> {
+        self.begin_with(to, msg, |request| Request { trace: Some(trace), ..request })
+    }
+
+    /// What committed calls did in traces so far.
+    #[must_use]
+    pub fn spans(&self) -> &[SpanRecord] {
+        &self.spans
+    }
+
+    fn begin_with<T: Target, M: MessageTo<T>>(
+        &mut self,
+        to: Address<T>,
+        msg: M,
+        change: impl FnOnce(Request) -> Request,
+    ) -> Begun<T, M> {
         let target = TargetDeclaration::of::<T>();
         let route = self.linked.program.route(&target);
         let route = route.unwrap_or_else(|| panic!("`{}` is not registered: add `.function::<..>()`", T::NAME));
@@ -332,8 +359,7 @@ impl TestApp {
         let mut calls = Calls::default();
         calls.push(Call::message(route.function, handler, hash, EventTime(now.0)), to.key(), &payload);
         self.requests += 1;
-        let once = once.map(|once| once.as_bytes().to_vec());
-        let request = Request { once, ..Request::for_answer(self.requests, calls) };
+        let request = change(Request::for_answer(self.requests, calls));
         self.pipeline.request(shard_of(hash, self.options.shards), &request, now);
         self.run();
         Begun { id: request.id, answer: PhantomData }
@@ -492,6 +518,7 @@ impl TestApp {
                     _ = self.replies.insert(answer.request, answer.reply);
                 }
                 Action::Call(call) => self.calls.push((call, 0)),
+                Action::Trace(spans) => self.spans.extend(spans),
                 Action::Store(snapshot) => {
                     let stored = self.snapshots.put(&snapshot.mark.name, &snapshot.bytes);
                     self.pipeline.snapshot_stored(snapshot.shard, stored.ok().map(|()| snapshot.mark));
@@ -510,7 +537,6 @@ impl TestApp {
                 Action::Answer(_)
                 | Action::Publish(_)
                 | Action::Progress(_)
-                | Action::Trace(_)
                 | Action::TakeOver(_)
                 | Action::AskEnd { .. }
                 | Action::TrimMailbox { .. } => {}

@@ -6,3 +6,4 @@ mod client;
 mod hostile;
 mod metrics;
 mod service;
+mod traces;

@@ -26,6 +26,8 @@ mod reads;
 mod service_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trace_tests;
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -461,6 +463,10 @@ impl Pipeline {
 
     fn answer(&mut self) {
         for owned in self.shards.iter_mut().flatten() {
+            let spans = owned.shard.take_spans();
+            if !spans.is_empty() {
+                self.actions.push_back(Action::Trace(spans));
+            }
             let answers = owned.shard.take_answers();
             if !self.is_log_shared || !self.rules.holds(Rule::ReadsAskTheEnd) {
                 self.actions.extend(answers.into_iter().map(Action::Answer));

@@ -19,7 +19,7 @@ use crate::{
     codec::Reader,
     decoded::Decoded,
     effect::{Call, Calls},
-    envelope::{self, Caller, Ticket, Trace},
+    envelope::{self, Caller, SpanKind, SpanRecord, Ticket, Trace},
     error::{Failed, Reject},
     host::Rejection,
     message::Wire,
@@ -57,26 +57,32 @@ impl Shard {
         }
     }
 
-    /// Sends the message of a request that is delayed or part of a trace.
-    pub(super) fn send_in(&mut self, request: &Request, call: &Call, bytes: &[u8]) {
-        let function = &self.program.functions[usize::from(call.function)];
-        let messages = function.spec.messages.len() as u16;
-        let handler = if request.trace.is_some() { call.handler + messages } else { call.handler };
+    /// A message from outside, which brings no envelope, in that of its trace.
+    pub(super) fn traced(&self, trace: Option<Trace>, call: &Call, bytes: &[u8]) -> Calls {
+        let messages = self.program.functions[usize::from(call.function)].spec.messages.len() as u16;
+        let handler = if trace.is_some() { call.handler + messages } else { call.handler };
         let mut payload = Vec::new();
-        if let Some(trace) = &request.trace {
-            envelope::put(None, Some(trace), &mut payload);
+        if trace.is_some() {
+            envelope::put(None, trace.as_ref(), &mut payload);
         }
         payload.extend_from_slice(call.payload.of(bytes));
-        let key = call.key.of(bytes);
+        let mut calls = Calls::default();
+        calls.push(Call { handler, ..*call }, call.key.of(bytes), &payload);
+        calls
+    }
+
+    /// Sends the message of a request that is delayed or part of a trace.
+    pub(super) fn send_in(&mut self, request: &Request, call: &Call, bytes: &[u8]) {
+        let Calls { calls, bytes, .. } = &self.traced(request.trace, call, bytes);
         if request.delay_ms == 0 {
-            let mut calls = Calls::default();
-            calls.push(Call { handler, ..*call }, key, &payload);
-            return self.deliver(&calls.calls, &calls.bytes, &mut Decoded::default());
+            return self.deliver(calls, bytes, &mut Decoded::default());
         }
-        let names = [function.name, function.message_name(handler)];
+        let (call, function) = (&calls[0], &self.program.functions[usize::from(call.function)]);
+        let names = [function.name, function.message_name(call.handler)];
         let name = function.spec.name;
         let due = ProcessingTime(self.now.0.saturating_add_unsigned(request.delay_ms));
-        self.effects.delay(due, names, key, call.time, name, |out| out.extend_from_slice(&payload));
+        let (key, payload) = (call.key.of(bytes), call.payload.of(bytes));
+        self.effects.delay(due, names, key, call.time, name, |out| out.extend_from_slice(payload));
         // The sizes of what comes from outside were checked at the edge.
         self.effects.take_fault();
         self.take_timers();
@@ -107,6 +113,31 @@ impl Shard {
         self.effects.reply(&to, call.time, outcome);
         self.effects.close();
         true
+    }
+
+    /// Notes in its trace that a call is not made, now or ever; what the one who has asked is told is a part of that.
+    pub(super) fn tell_not_made(&mut self, call: &Call, bytes: &[u8], error: &str) {
+        let (function, name) = self.program.names_of(call);
+        let (function, name) = (self.program.name(function), self.program.name(name));
+        if !envelope::is_made(name) {
+            return;
+        }
+        let kind = match name.strip_suffix('=') {
+            _ if call.is_timer => SpanKind::Timer,
+            Some(_) => SpanKind::Reply,
+            None => SpanKind::Message,
+        };
+        let Ok((_, Some(trace))) = envelope::read(&mut Reader::new(call.payload.of(bytes))) else { return };
+        self.effects.spans.push(SpanRecord {
+            trace,
+            kind,
+            function: function.to_owned(),
+            name: name.trim_end_matches('+').to_owned(),
+            key: call.key.of(bytes).to_vec(),
+            event_time: call.time.0,
+            now: self.now.0,
+            error: Some(error.to_owned()),
+        });
     }
 
     /// Whether the calls of a run are answers that were given later.
@@ -151,7 +182,8 @@ impl Shard {
         let Some(pending) = self.pending.activity(id) else { return };
         let Some(called) = Called::of(&pending) else { return };
         let mut payload = Vec::new();
-        envelope::put(None, called.trace.map(|trace| trace.child(0)).as_ref(), &mut payload);
+        // The result is what the call has asked for; attempts are parts of the call beside it.
+        envelope::put(None, called.trace.as_ref(), &mut payload);
         ask::put_head(&[], called.token, &mut payload);
         payload.extend_from_slice(&outcome.0);
         let Some((function, handler)) = self.handler_of(false, &pending.message) else { return };

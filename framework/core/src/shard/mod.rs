@@ -753,7 +753,9 @@ impl Shard {
             Some((_, Failure::Unreadable(error))) => Reply::Failed(Trouble::Unreadable(error)),
             Some((place, Failure::Fault(reason))) => {
                 self.counters.faults += 1;
-                self.park(&calls[place], bytes, &reason);
+                // It stays a part of its trace when it is made again.
+                let parked = self.traced(self.effects.trace, &calls[place], bytes);
+                self.park(&parked.calls[0], &parked.bytes, &reason);
                 Reply::Failed(Trouble::Faulted(reason))
             }
         };

@@ -194,6 +194,7 @@ impl Shard {
         if !self.parked.has_place(&id, &limits) {
             self.counters.parked_refused += 1;
             let error = "the key is parked, and no more calls may wait for it or for its shard";
+            self.tell_not_made(call, bytes, error);
             self.tell_asker(call, bytes, |out| ask::put_failure(error, out));
             return self.dead_call(Reason::ParkedQueueFull, error, call, bytes);
         }
@@ -233,7 +234,9 @@ impl Shard {
         let mut calls = self.calls_of(call, &parked, (wants == Wants::EditMessage).then_some(edit));
         if wants == Wants::Skip {
             let first = calls.calls.remove(0);
-            self.tell_asker(&first, &calls.bytes, |out| ask::put_failure("an operator has skipped the message", out));
+            let error = "an operator has skipped the message";
+            self.tell_not_made(&first, &calls.bytes, error);
+            self.tell_asker(&first, &calls.bytes, |out| ask::put_failure(error, out));
             self.dead_call(Reason::Skipped, &parked.reason, &first, &calls.bytes);
         }
         if !self.options.rules.holds(Rule::RetriesKeepTheOrder) {

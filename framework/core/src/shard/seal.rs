@@ -98,6 +98,14 @@ pub struct ActivityCall {
     pub trace: Option<Trace>,
 }
 
+impl ActivityCall {
+    /// The place in its trace of one of its attempts, beside its result; each number is another attempt.
+    #[must_use]
+    pub fn attempt(&self, number: u32) -> Option<Trace> {
+        self.trace.map(|trace| Trace { parent: trace.parent, ..trace.child(number) })
+    }
+}
+
 /// The whole state of a shard at an epoch.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -396,6 +404,12 @@ impl Shard {
             return std::mem::take(&mut self.answers);
         }
         Vec::new()
+    }
+
+    /// Hands out what calls did in traces that make no frame: reads.
+    pub(crate) fn take_spans(&mut self) -> Vec<SpanRecord> {
+        let are_reads = !self.effects.spans.is_empty() && self.in_flight.is_none() && !self.has_epoch();
+        if are_reads { std::mem::take(&mut self.effects.spans) } else { Vec::new() }
     }
 
     fn do_answers_wait(&self) -> bool {

@@ -19,7 +19,6 @@ use std::{
 use statefn_core::{
     activity::{ActivityContext, CallOutcome, ErasedActivity, TryAgain},
     context::Resources,
-    envelope::Trace,
     ports::clock::Clock,
     program::Program,
     shard::ActivityCall,
@@ -34,9 +33,10 @@ use tokio::{
 };
 
 use super::{
-    RunError, Status,
+    Plan, RunError, SpanSink, Status,
     coordinator::spawn,
     shard_host::{Event, Switchboard},
+    spans::{self, Begun},
 };
 use crate::clock::MachineClock;
 
@@ -54,10 +54,10 @@ pub(super) struct Activities {
 impl Activities {
     /// Starts them; returns where committed calls go. A program without activities has none.
     pub(super) fn start(
-        program: &Arc<Program>,
+        plan: &Plan,
         switchboard: &Arc<Switchboard>,
     ) -> Result<Option<(Self, UnboundedSender<ActivityCall>)>, RunError> {
-        if program.activities.is_empty() {
+        if plan.program.activities.is_empty() {
             return Ok(None);
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -68,7 +68,7 @@ impl Activities {
             .map_err(|error| RunError::Broken(format!("cannot start the threads of activities: {error}")))?;
         let (sender, receiver) = unbounded_channel();
         let (stop, stopped) = oneshot::channel();
-        let desk = Desk::new(program, switchboard);
+        let desk = Desk::new(&plan.program, plan.spans.clone(), switchboard);
         let thread = spawn("activities", move || {
             runtime.block_on(async {
                 tokio::select! {
@@ -94,11 +94,12 @@ struct Desk {
     app: String,
     resources: Resources,
     activities: BTreeMap<&'static str, (ErasedActivity, Arc<Semaphore>)>,
+    spans: Option<SpanSink>,
     switchboard: Arc<Switchboard>,
 }
 
 impl Desk {
-    fn new(program: &Program, switchboard: &Arc<Switchboard>) -> Self {
+    fn new(program: &Program, spans: Option<SpanSink>, switchboard: &Arc<Switchboard>) -> Self {
         let activities = program.activities.iter().map(|activity| {
             let places = Arc::new(Semaphore::new(activity.policy.concurrency_max.clamp(1, Semaphore::MAX_PERMITS)));
             (activity.name, (activity.clone(), places))
@@ -108,6 +109,7 @@ impl Desk {
             app: program.app.clone(),
             resources: program.resources.clone(),
             activities,
+            spans,
             switchboard: Arc::clone(switchboard),
         }
     }
@@ -139,10 +141,17 @@ async fn outcome(desk: &Desk, call: &ActivityCall) -> CallOutcome {
         if MachineClock.now() >= call.give_up_at {
             return CallOutcome::given_up("it was tried for as long as it may be");
         }
-        let ctx = ActivityContext::new(id.clone(), attempt, call.trace.map(|trace| traceparent(&trace.child(1))));
+        let trace = spans::next_attempt(call);
+        let ctx = ActivityContext::new(id.clone(), attempt, trace.map(|trace| trace.traceparent()));
         let ctx = ctx.with_resources(desk.resources.clone());
         status.activity_attempts.fetch_add(1, Ordering::Relaxed);
-        let again = match attempted(activity, call, ctx).await {
+        let begun = Begun::begin();
+        let made = attempted(activity, call, ctx).await;
+        if let Some(trace) = trace {
+            let end = || begun.end(trace, activity.name, &id, attempt, made.as_ref().err());
+            spans::tell(desk.spans.as_ref(), end);
+        }
+        let again = match made {
             Ok(outcome) => return outcome,
             Err(again) => again,
         };
@@ -182,12 +191,6 @@ async fn attempted(
 /// Between a half and the whole of a wait, so that calls that failed together do not come back together.
 fn jittered(wait_ms: u64) -> Duration {
     Duration::from_millis(fastrand::u64(wait_ms / 2..=wait_ms))
-}
-
-/// The header of W3C Trace Context.
-fn traceparent(trace: &Trace) -> String {
-    let id: String = trace.id.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("00-{id}-{:016x}-01", trace.span)
 }
 
 impl Status {

@@ -282,7 +282,7 @@ impl Running {
         };
         let egress = egress_writer::start(egress, places, Arc::clone(switchboard), halt.clone())?;
         let snapshots = snapshot_writer::start(snapshots, snapshot_writer::kept(&shards), Arc::clone(switchboard))?;
-        let activities = Activities::start(&plan.program, switchboard)?;
+        let activities = Activities::start(plan, switchboard)?;
         let commit_interval_ms = i64::try_from(plan.commit_interval.as_millis()).unwrap_or(i64::MAX);
         let hosts = switchboard.states.len();
         let new = || Pipeline::new(Arc::clone(&plan.program), &options, commit_interval_ms);

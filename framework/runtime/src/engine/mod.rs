@@ -35,6 +35,7 @@ mod reader;
 mod requests;
 mod shard_host;
 mod snapshot_writer;
+mod spans;
 mod status;
 mod take_over;
 mod watchdog;
@@ -49,7 +50,6 @@ use std::{
 };
 
 use statefn_core::{
-    envelope::SpanRecord,
     error::Corrupt,
     ingress::ErasedIngress,
     program::Program,
@@ -60,6 +60,7 @@ use thiserror::Error;
 pub use self::{
     offline::{Asked, Offline},
     requests::Intake,
+    spans::{AttemptRecord, SpanSink, Spans},
     status::{Latency, Status, Totals},
 };
 use crate::{
@@ -93,7 +94,7 @@ pub struct Plan {
     pub segment_bytes: u64,
     /// How long answers are remembered for idempotency keys, at least.
     pub answers_kept: Duration,
-    /// Who is told what committed calls did in traces, if anybody.
+    /// Who is told what was done in traces, if anybody.
     pub spans: Option<SpanSink>,
     /// How long a call of a handler may take before the process is ended.
     pub handler_time_limit: Duration,
@@ -102,9 +103,6 @@ pub struct Plan {
     /// How many bytes egresses may be behind before input waits for them.
     pub egress_backlog_bytes_max: usize,
 }
-
-/// Takes what committed calls did in traces; it must not wait.
-pub type SpanSink = Arc<dyn Fn(Vec<SpanRecord>) + Send + Sync>;
 
 impl Plan {
     /// How many hosts share the shards.

@@ -7,7 +7,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
@@ -24,7 +24,7 @@ use statefn_core::{
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    SpanSink, Status,
+    SpanSink, Spans, Status,
     coordinator::Notice,
     egress_writer::EgressRequest,
     log_writer::LogRequest,
@@ -32,6 +32,7 @@ use super::{
     reader::{Attempt, Permit, Readers},
     requests::Desk,
     snapshot_writer::SnapshotRequest,
+    spans,
     status::Held,
 };
 use crate::{clock::MachineClock, failpoint::failpoint};
@@ -356,7 +357,10 @@ impl ShardHost {
                     // They are gone only when the run is over; the next one begins the call.
                     self.ends.calls.iter().for_each(|calls| _ = calls.send(call.clone()));
                 }
-                Action::Trace(spans) => self.ends.spans.iter().for_each(|tell| tell(spans.clone())),
+                Action::Trace(records) => {
+                    let spans = || Spans::Calls { records, committed_at: SystemTime::now() };
+                    spans::tell(self.ends.spans.as_ref(), spans);
+                }
                 // Its log is not shared.
                 Action::AskEnd { .. } | Action::TrimMailbox { .. } => {}
                 Action::Store(snapshot) => _ = self.ends.snapshots.send(SnapshotRequest::Store(snapshot)),
