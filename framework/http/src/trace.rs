@@ -46,6 +46,8 @@ fn parse(header: &str) -> Option<([u8; 16], u64, bool)> {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::http::header::HeaderName;
+
     use super::*;
 
     #[test]
@@ -60,7 +62,7 @@ mod tests {
     fn who_has_decided_about_a_trace_is_heeded_and_else_a_share_is_sampled() {
         let of = |headers: &[&str], share| {
             let mut map = HeaderMap::new();
-            let name = || actix_web::http::header::HeaderName::from_static("traceparent");
+            let name = || HeaderName::from_static("traceparent");
             headers.iter().for_each(|header| map.append(name(), header.parse().expect("a header")));
             super::of(&map, share)
         };
