@@ -147,7 +147,8 @@ fn with_layers(mut app: App, given: &Given, matches: &ArgMatches) -> Result<App,
 /// Answers what is asked of an app: one that runs at a URL, or the data of this one.
 fn answer(app: App, ask: Ask, given: &Given) -> Result<(), Error> {
     if let Some(url) = &given.connection.url {
-        let token = app.peek_settings().admin.token.as_ref().map(|token| token.reveal().to_owned());
+        let of_settings = || app.peek_settings().admin.token.as_ref().map(|token| token.reveal().to_owned());
+        let token = std::env::var("STATEFN_ADMIN_TOKEN").ok().or_else(of_settings);
         let mut client = Client::new(&given.connection, url, token)?;
         return print(statefn_cli::execute(&ask, &mut client, given.output)?);
     }

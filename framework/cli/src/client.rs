@@ -20,7 +20,7 @@ pub struct Connection {
     /// Ask the app that runs with its admin interface here, such as http://127.0.0.1:9090
     #[arg(long, global = true, value_name = "URL")]
     pub url: Option<String>,
-    /// The file with the token of the admin interface [default: the variable STATEFN_ADMIN_TOKEN]
+    /// The file with the token of the admin interface [default: the variable STATEFN_ADMIN_TOKEN; the app's own binary then takes its setting admin.token]
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 }

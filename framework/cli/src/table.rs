@@ -5,8 +5,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use comfy_table::{Table, presets::NOTHING};
 use serde_json::Value;
 
-/// A table with these columns: a heading, and how its cell is made of an entry.
-fn rows(entries: &Value, columns: &[(&str, &dyn Fn(&Value) -> String)]) -> Vec<String> {
+/// A column: its heading, and how its cell is made of an entry.
+type Column<'a> = (&'a str, &'a dyn Fn(&Value) -> String);
+
+fn rows(entries: &Value, columns: &[Column<'_>]) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(columns.iter().map(|(heading, _)| *heading));
     for entry in entries.as_array().into_iter().flatten() {

@@ -17,7 +17,10 @@ use statefn_core::{
     function::{Accepts, Access, Function, Handles, Incoming, Target, TargetDeclaration},
     host::Handlers,
     message::{decode_json, encode_json},
-    ports::requests::{Condition, Demand, Requests, Unanswered, conformance},
+    ports::{
+        inspect::{self, Inspect, Pausable, Question},
+        requests::{Condition, Demand, Requests, Unanswered, conformance},
+    },
     program::{FunctionSpec, Program, ProgramSpec},
     shard::{ParkedLimits, Reply, Trouble, Wants},
     state::{self, Field},
@@ -249,4 +252,38 @@ fn too_many_at_once_are_refused_at_once() {
     let (teller, told) = channel();
     intake.demand(demand("a", Wants::Answer, "{}"), Box::new(move |outcome| teller.send(outcome).expect("waits")));
     assert_eq!(told.recv(), Ok(Err(Unanswered::NotRunning)));
+}
+
+#[test]
+fn the_intake_conforms_to_inspection_too() {
+    let data = tempfile::tempdir().expect("a directory");
+    let service = Service::start(data.path(), 1_000);
+    let told: Vec<_> = (0..100).map(|number| service.add(&format!("key-{number}"), 1)).collect();
+    told.into_iter().for_each(|told| assert_eq!(told.recv(), Ok(answered(1))));
+    inspect::conformance(&service.intake, |shard, question| {
+        let (teller, told) = channel();
+        service.intake.ask(shard, question, Box::new(move |found| teller.send(found).expect("the test waits")));
+        told.recv().expect("a question is answered")
+    });
+    let intake = service.stop();
+    let (teller, told) = channel();
+    intake.ask(0, Question::Status, Box::new(move |found| teller.send(found).expect("the test waits")));
+    assert_eq!(told.recv(), Ok(Err(Unanswered::NotRunning)));
+}
+
+#[test]
+fn a_function_that_is_paused_refuses_new_work_until_it_goes_on() {
+    let data = tempfile::tempdir().expect("a directory");
+    let service = Service::start(data.path(), 1_000);
+    assert_eq!(service.add("a", 1).recv(), Ok(answered(1)));
+    service.intake.set_pause(Pausable::Function(0), true).expect("is stored");
+    assert_eq!(service.add("a", 1).recv(), Ok(Err(Unanswered::Paused)));
+    let state = service.demand(demand("a", Wants::State, "")).recv();
+    assert!(matches!(state, Ok(Ok(Reply::State(Some(_))))), "states can be read: {state:?}");
+    service.stop();
+    let service = Service::start(data.path(), 1_000);
+    assert_eq!(service.add("a", 1).recv(), Ok(Err(Unanswered::Paused)), "it is paused after a restart");
+    service.intake.set_pause(Pausable::Function(0), false).expect("is stored");
+    assert_eq!(service.add("a", 1).recv(), Ok(answered(2)));
+    service.stop();
 }

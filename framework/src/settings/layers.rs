@@ -27,9 +27,10 @@ use crate::Error;
 /// What the variables of settings begin with.
 pub(crate) const PREFIX: &str = "STATEFN_";
 
-/// The variables that begin like those of settings and are none: the tests and tools of statefn read
-/// them.
-pub const OTHER_VARIABLES: [&str; 12] = [
+/// The variables that begin like those of settings and are none: commands that ask a running app, and the
+/// tests and tools of statefn, read them.
+pub const OTHER_VARIABLES: [&str; 13] = [
+    "STATEFN_ADMIN_TOKEN",
     "STATEFN_BENCH_BEGUN_US",
     "STATEFN_DISK_FLIPS",
     "STATEFN_DISK_IMAGES",

@@ -410,7 +410,8 @@ fn parked_keys_go_on_in_order_and_dead_letters_are_replayed_once() {
     for _ in 0..2 {
         let replayed = ask(&mut admin, "POST", &format!("/admin/v1/dead-letters/{}/replay", letter["at"]));
         assert_eq!((replayed.status, &replayed.json()["outcome"]), (200, &json!("replayed")), "{}", replayed.text());
-        assert_eq!(get(&mut admin, "state/test/counter/poor")["state"]["sum"], 2, "it is taken once");
+        let sum = &get(&mut admin, "state/test/counter/poor")["state"]["sum"];
+        assert_eq!(sum, 2, "it is taken once: {}: {letter}", replayed.text());
     }
     for at in ["1", "x", "0", "99999999"] {
         assert_eq!(ask(&mut admin, "POST", &format!("/admin/v1/dead-letters/{at}/replay")).code(), "not-found");

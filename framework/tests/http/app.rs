@@ -102,7 +102,7 @@ impl Counter {
     }
     #[on]
     fn take(&mut self, take: &Take) -> Result<u64, TooLittle> {
-        self.sum = self.sum.checked_sub(take.amount).ok_or(TooLittle { missing: take.amount - self.sum })?;
+        self.sum = self.sum.checked_sub(take.amount).ok_or_else(|| TooLittle { missing: take.amount - self.sum })?;
         Ok(self.sum)
     }
     #[on]

@@ -92,15 +92,9 @@ fn a_scrape_says_what_the_docs_say_and_what_happened() {
     assert!(missing.is_empty(), "`docs/METRICS.md` lacks:\n{}", missing.join("\n"));
     assert!(too_many.is_empty(), "`docs/METRICS.md` has what no scrape has:\n{}", too_many.join("\n"));
 
-    let value = |sample: &str| {
-        let name = families.keys().rfind(|name| sample.starts_with(*name)).expect("a metric");
-        let family = families.iter().filter(|(name, _)| sample.starts_with(*name));
-        family
-            .filter_map(|(_, family)| family.samples.get(sample))
-            .next()
-            .copied()
-            .unwrap_or_else(|| panic!("{name}: no {sample}"))
-    };
+    let samples: BTreeMap<&str, f64> =
+        families.values().flat_map(|family| &family.samples).map(|(sample, value)| (sample.as_str(), *value)).collect();
+    let value = |sample: &str| *samples.get(sample).unwrap_or_else(|| panic!("no {sample}: {samples:?}"));
     assert_eq!(value("statefn_state_keys{function=\"test/counter\"}"), 3.0);
     assert!(value("statefn_state_bytes{function=\"test/counter\"}") > 0.0);
     assert_eq!((value("statefn_parked_keys"), value("statefn_faults_total")), (1.0, 1.0));

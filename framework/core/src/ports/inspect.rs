@@ -15,7 +15,7 @@ use std::{fmt, path::PathBuf};
 
 use thiserror::Error;
 
-use super::requests::{Condition, Unanswered};
+use super::requests::Unanswered;
 use crate::{
     address::ShardId,
     ports::log::Offset,
@@ -329,13 +329,46 @@ pub struct Pause {
 #[error("the pauses cannot be stored: {0}")]
 pub struct PauseError(pub String);
 
+/// The suite that every implementation of [`Inspect`] passes, for an app whose function 0 has keys that are
+/// not parked and no timers; `ask` asks, and waits until it was told.
+///
+/// # Panics
+/// If an implementation breaks its contract.
+pub fn conformance(inspect: &dyn Inspect, ask: impl Fn(ShardId, Question) -> Result<Finding, Unanswered>) {
+    let mut keys = 0;
+    for shard in 0..inspect.shards() {
+        let Ok(Finding::Status(status)) = ask(shard, Question::Status) else { panic!("a shard says how far it is") };
+        assert_eq!(status.shard, shard, "the shard that was asked answers");
+        let wanted = KeysWanted { function: 0, prefix: Vec::new(), after: None, limit: FOUND_MAX };
+        let Ok(Finding::Keys(all)) = ask(shard, Question::Keys(wanted.clone())) else { panic!("keys are found") };
+        assert_eq!(all.len(), status.functions[0].count.min(FOUND_MAX), "every key that has a state is found");
+        assert!(all.is_sorted(), "keys come in their order");
+        keys += all.len();
+        for pair in all.windows(2) {
+            let next = KeysWanted { after: Some(pair[0].clone()), limit: 1, ..wanted.clone() };
+            assert_eq!(ask(shard, Question::Keys(next)), Ok(Finding::Keys(vec![pair[1].clone()])), "the next one");
+            let one = KeysWanted { prefix: pair[1].clone(), limit: 1, ..wanted.clone() };
+            assert_eq!(ask(shard, Question::Keys(one)), Ok(Finding::Keys(vec![pair[1].clone()])), "by its beginning");
+            let timers = Question::Timers { function: 0, key: pair[0].clone(), limit: FOUND_MAX };
+            assert_eq!(ask(shard, timers), Ok(Finding::Timers(Vec::new())), "nothing waits");
+            let parked = Question::ParkedKey { function: 0, key: pair[0].clone() };
+            assert_eq!(ask(shard, parked), Ok(Finding::Parked(Vec::new())), "nothing is parked");
+        }
+        let parked = Question::Parked { after: None, limit: FOUND_MAX };
+        assert_eq!(ask(shard, parked), Ok(Finding::Parked(Vec::new())), "nothing is parked");
+    }
+    assert!(keys > 0, "the app has keys");
+    let function = Pausable::Function(0);
+    for is_paused in [true, true, false, false] {
+        assert_eq!(inspect.set_pause(function, is_paused), Ok(()));
+        assert_eq!(inspect.pause(function), Pause { is_paused, is_held: is_paused }, "a pause is told");
+    }
+}
+
 /// Answers what is asked of a running app; see the module for the contract.
 pub trait Inspect: Send + Sync {
     /// Asks a shard.
     fn ask(&self, shard: ShardId, question: Question, tell: Tell);
-
-    /// What the app can do at the moment.
-    fn condition(&self) -> Condition;
 
     /// How many shards it has.
     fn shards(&self) -> u32;

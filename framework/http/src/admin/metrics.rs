@@ -82,16 +82,23 @@ impl Metric {
         let name = format!("statefn_{}", self.name);
         let mut encoder = encoder.encode_descriptor(&name, self.meaning, self.unit.as_ref(), kind)?;
         match &self.values {
-            Values::Counter(values) => {
-                for (labels, value) in values {
-                    ConstCounter::new(*value).encode(encoder.encode_family(labels)?)?;
+            // What has no labels is not one of several.
+            Values::Counter(values) => match &values[..] {
+                [(labels, value)] if labels.is_empty() => ConstCounter::new(*value).encode(encoder)?,
+                values => {
+                    for (labels, value) in values {
+                        ConstCounter::new(*value).encode(encoder.encode_family(labels)?)?;
+                    }
                 }
-            }
-            Values::Gauge(values) => {
-                for (labels, value) in values {
-                    ConstGauge::new(*value).encode(encoder.encode_family(labels)?)?;
+            },
+            Values::Gauge(values) => match &values[..] {
+                [(labels, value)] if labels.is_empty() => ConstGauge::new(*value).encode(encoder)?,
+                values => {
+                    for (labels, value) in values {
+                        ConstGauge::new(*value).encode(encoder.encode_family(labels)?)?;
+                    }
                 }
-            }
+            },
             Values::Histogram(Distribution { upto, count, sum_seconds }) => {
                 let mut before = 0;
                 let each = |(seconds, upto): &(f64, u64)| (*seconds, upto - std::mem::replace(&mut before, *upto));

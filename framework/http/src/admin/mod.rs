@@ -186,14 +186,13 @@ impl Admin {
         let parts: Vec<Vec<u8>> = parts.map(decode).collect::<Result<_, _>>()?;
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         match parts[..] {
-            [b"health"] => Err(Problem::method("GET")),
             [b"metrics"] if is_get => self.metrics(request).await,
             [b"errors", code] if is_get => page(text(code)?),
             [b"admin", b"v1", ref rest @ ..] => match *request.method() {
                 Method::GET | Method::HEAD => self.read(request, rest).await,
                 _ => self.change(request, payload, rest).await,
             },
-            [b"metrics"] | [b"errors", _] => Err(Problem::method("GET")),
+            [b"health" | b"metrics"] | [b"errors", _] => Err(Problem::method("GET")),
             _ => Err(nothing_there()),
         }
     }
@@ -300,7 +299,7 @@ impl Admin {
     }
 
     async fn status(&self) -> HttpResponse {
-        let Subject { program, inspect, .. } = &self.subject;
+        let Subject { program, inspect, requests, .. } = &self.subject;
         let shards = self.asker.statuses().await;
         let (counters, numbers) = (view::counted(&shards), inspect.numbers());
         let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner).at(Instant::now(), counters);
@@ -309,7 +308,7 @@ impl Admin {
             "app": program.app,
             "version": self.options.version,
             "uptime_seconds": self.started_at.elapsed().as_secs(),
-            "condition": inspect.condition().to_string(),
+            "condition": requests.condition().to_string(),
             "rates_per_second": rates,
             "totals": {
                 "records": numbers.records,
@@ -436,7 +435,7 @@ impl Admin {
 
     async fn metrics(&self, request: &HttpRequest) -> Answered {
         Query::of(request.query_string(), &[])?;
-        let Subject { program, inspect, meter, .. } = &self.subject;
+        let Subject { program, inspect, requests, meter } = &self.subject;
         let shards = self.asker.statuses().await;
         let written = metrics::written(&metrics::Sources {
             program,
@@ -445,7 +444,7 @@ impl Admin {
             meter,
             version: &self.options.version,
             uptime: self.started_at.elapsed(),
-            is_ready: inspect.condition() == Condition::Ready,
+            is_ready: requests.condition() == Condition::Ready,
         });
         Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, metrics::CONTENT)).body(written))
     }
@@ -472,7 +471,7 @@ impl Admin {
     ) -> Result<T, Problem> {
         let change_asked = self.audit.begin(request.peer_addr(), self.options.token.is_some(), what).await?;
         let made = change.await;
-        self.audit.end(&change_asked, made.as_ref().map_or_else(|problem| problem.kind(), |_| "done")).await;
+        self.audit.end(&change_asked, made.as_ref().map_or_else(Problem::kind, |_| "done")).await;
         made
     }
 

@@ -102,9 +102,9 @@ impl Pauses {
             }
         };
         if is_paused {
-            _ = names.insert(name.to_owned())
+            names.insert(name.to_owned());
         } else {
-            _ = names.remove(name)
+            names.remove(name);
         }
         if next == *paused {
             return Ok(());

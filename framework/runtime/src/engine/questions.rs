@@ -15,7 +15,7 @@ use statefn_core::{
     pipeline::Pipeline,
     ports::{
         inspect::{Distribution, Finding, Inspect, Numbers, Partition, Pausable, Pause, PauseError, Question, Tell},
-        requests::{Condition, Requests, Unanswered},
+        requests::Unanswered,
     },
     shard::Inquiry,
 };
@@ -133,10 +133,6 @@ impl Inspect for Intake {
         if inside.questions.len() == 1 {
             switchboard.post(switchboard.host_of(shard), vec![Event::Requests]);
         }
-    }
-
-    fn condition(&self) -> Condition {
-        Requests::condition(self)
     }
 
     fn shards(&self) -> u32 {

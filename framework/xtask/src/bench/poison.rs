@@ -35,7 +35,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 100_000)]
     keys: u64,
     /// How many messages each key gets.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 60)]
     rounds: u64,
     /// How many threads run shards.
     #[arg(long, default_value_t = 1)]
