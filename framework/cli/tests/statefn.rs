@@ -70,7 +70,7 @@ fn app() -> App {
         .function::<Till>()
         .egress(&SUMS)
         .ingress(Ingress::<Sale>::new("sales").generate(next).to::<Till>(), |sale, out| {
-            out.send(Till::at(&sale.till), sale)
+            out.send(Till::at(&sale.till), sale);
         })
 }
 
