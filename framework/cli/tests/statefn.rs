@@ -66,12 +66,12 @@ fn app() -> App {
         let sales = sales.lock().expect("nobody panics");
         sales.get(number as usize).map(|sale| Sale { till: sale.till.clone(), cents: sale.cents })
     };
-    App::new("shop")
-        .function::<Till>()
-        .egress(&SUMS)
-        .ingress(Ingress::<Sale>::new("sales").generate(next).to::<Till>(), |sale, out| {
+    App::new("shop").function::<Till>().egress(&SUMS).ingress(
+        Ingress::<Sale>::new("sales").generate(next).to::<Till>(),
+        |sale, out| {
             out.send(Till::at(&sale.till), sale);
-        })
+        },
+    )
 }
 
 /// The app, which has read all sales, and the URL of its admin interface.
