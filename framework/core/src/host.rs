@@ -428,7 +428,7 @@ impl<F: Handles<M>, M: Message> Loop<F> for OnMessage<M> {
             };
             let made = invoke(table, place, links, call, bytes, now, effects, <F as Handles<M>>::ACCESS, handle);
             if is_awaited {
-                told(kind, M::NAME, links, call, bytes, now, &made, effects);
+                told(kind, M::NAME, links, call, bytes, now, made.as_ref().err(), effects);
             }
             made
         });
@@ -468,7 +468,7 @@ impl<F: HandlesTimer<T>, T: Message> Loop<F> for OnTimer<T> {
             };
             let made = invoke(table, place, links, call, bytes, now, effects, Access::Write, fire);
             if is_enveloped {
-                told(kind, T::NAME, links, call, bytes, now, &made, effects);
+                told(kind, T::NAME, links, call, bytes, now, made.as_ref().err(), effects);
             }
             made
         });
@@ -501,7 +501,7 @@ impl<F: HandlesReply<R>, R: AnyReply> Loop<F> for OnReply<R> {
                 state.on_reply(reply, ctx).map_err(|fault| Failure::Fault(fault.to_string()))
             };
             let made = invoke(table, place, links, call, bytes, now, effects, Access::Write, handle);
-            told(kind, &name, links, call, bytes, now, &made, effects);
+            told(kind, &name, links, call, bytes, now, made.as_ref().err(), effects);
             made
         });
     }
@@ -528,9 +528,9 @@ fn given_up(
     now: ProcessingTime,
     effects: &mut Effects,
 ) -> Failure {
-    let made = Err(unreadable(error));
-    told(kind, name, links, call, bytes, now, &made, effects);
-    made.expect_err("it was just made")
+    let failure = unreadable(error);
+    told(kind, name, links, call, bytes, now, Some(&failure), effects);
+    failure
 }
 
 /// Notes what a call did in its trace, and ends it if it came in an envelope; who has asked for it is told of a
@@ -543,7 +543,7 @@ fn told(
     call: &Call,
     bytes: &[u8],
     now: ProcessingTime,
-    made: &Result<(), Failure>,
+    failure: Option<&Failure>,
     effects: &mut Effects,
 ) {
     if let Some(trace) = effects.trace {
@@ -555,7 +555,7 @@ fn told(
             key: call.key.of(bytes).to_vec(),
             event_time: call.time.0,
             now: now.0,
-            error: made.as_ref().err().map(Failure::to_string),
+            error: failure.map(Failure::to_string),
         });
     }
     // A request is ended by the shard.

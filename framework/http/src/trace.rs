@@ -46,6 +46,8 @@ fn parse(header: &str) -> Option<([u8; 16], u64, bool)> {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::http::header::HeaderName;
+
     use super::*;
 
     #[test]
@@ -58,23 +60,26 @@ mod tests {
 
     #[test]
     fn who_has_decided_about_a_trace_is_heeded_and_else_a_share_is_sampled() {
-        let of = |headers: &[&str], share| {
+        let sampled_of = |headers: &[&str], share| {
             let mut map = HeaderMap::new();
-            let name = || actix_web::http::header::HeaderName::from_static("traceparent");
+            let name = || HeaderName::from_static("traceparent");
             headers.iter().for_each(|header| map.append(name(), header.parse().expect("a header")));
-            super::of(&map, share)
+            of(&map, share)
         };
         let (sampled, unsampled) = (
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
         );
-        let given = of(&[sampled], 0.0).expect("is sampled");
+        let given = sampled_of(&[sampled], 0.0).expect("is sampled");
         assert_eq!((u128::from_be_bytes(given.id) >> 96, given.parent), (0x4bf9_2f35, 0x00f0_67aa_0ba9_02b7));
-        assert_eq!(of(&[unsampled], 1.0), None);
-        assert_eq!((of(&[], 0.0), of(&["?"], 0.0), of(&[sampled, sampled], 0.0)), (None, None, None));
-        let (one, other) = (of(&[], 1.0).expect("is sampled"), of(&["?"], 1.0).expect("is sampled"));
+        assert_eq!(sampled_of(&[unsampled], 1.0), None);
+        assert_eq!(
+            (sampled_of(&[], 0.0), sampled_of(&["?"], 0.0), sampled_of(&[sampled, sampled], 0.0)),
+            (None, None, None)
+        );
+        let (one, other) = (sampled_of(&[], 1.0).expect("is sampled"), sampled_of(&["?"], 1.0).expect("is sampled"));
         assert!(one.parent == 0 && one.id != other.id && one.span != other.span);
-        let sampled = (0..1_000).filter(|_| of(&[], 0.5).is_some()).count();
+        let sampled = (0..1_000).filter(|_| sampled_of(&[], 0.5).is_some()).count();
         assert!((300..700).contains(&sampled), "{sampled} of 1000");
     }
 

@@ -128,7 +128,7 @@ impl Order {
     #[on_reply]
     fn charged(&mut self, _: &Done<charge>, ctx: &mut Context<Self>) {
         ctx.send(Stock::at("ink"), Ship {});
-        ctx.send_after(Duration::from_millis(20), Order::at(&-4), LookBack {});
+        ctx.send_after(Duration::from_millis(20), Order::at(-4), LookBack {});
     }
     #[on]
     fn look_back(&mut self, _: &LookBack) {
