@@ -121,7 +121,7 @@ impl Row for Options {
         };
         let ingress = Ingress::<Add>::new("adds").generate(make).to::<Sum>();
         let app = App::new("bench-poison").function::<Sum>().settings(settings);
-        let app = app.ingress(ingress, |add, out| out.send(Sum::at(&add.key), add));
+        let app = app.ingress(ingress, |add, out| out.send(Sum::at(add.key), add));
         let started_at = Instant::now();
         let running = app.start()?;
         pin::threads_of_app(self.threads);
