@@ -187,7 +187,7 @@ pub enum Output {
 /// Does a command; returns what is to be printed, line by line.
 ///
 /// # Errors
-/// See [`Error`].
+/// See [`Error`](enum@Error).
 pub fn execute(command: &Command, source: &mut dyn Source, output: Output) -> Result<Vec<String>, Error> {
     let shown = |document: Value, table: fn(&Value) -> Vec<String>| match output {
         Output::Table => table(&document),

@@ -5,7 +5,7 @@
 //!                        ├──► Command ──►│
 //! `statefn` ─────────────┘               └──► Data: a data directory
 //! ```
-//! Both answer with the same documents (`statefn_core::view`), which [`table`] makes readable and
+//! Both answer with the same documents (`statefn_core::view`), which `table` makes readable and
 //! `--output json` prints as they are.
 //!
 //! Invariants: what only reads changes nothing but a torn tail of the log, which opening it cuts; what
@@ -63,60 +63,60 @@ pub trait Source {
     /// How far everything is.
     ///
     /// # Errors
-    /// See [`Error`]; so for all others.
+    /// See [`Error`](enum@Error); so for all others.
     fn status(&mut self) -> Result<Value, Error>;
 
     /// The functions.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`Error`](enum@Error).
     fn functions(&mut self) -> Result<Value, Error>;
 
     /// The graph, in a notation.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`Error`](enum@Error).
     fn graph(&mut self, notation: &str) -> Result<String, Error>;
 
     /// A page of keys.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`Error`](enum@Error).
     fn keys(&mut self, function: &str, prefix: &str, after: Option<&str>, limit: usize) -> Result<Value, Error>;
 
     /// The state of a key.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`Error`](enum@Error).
     fn state(&mut self, function: &str, key: &str) -> Result<Value, Error>;
 
     /// What waits for its time for a key.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`Error`](enum@Error).
     fn timers(&mut self, function: &str, key: &str) -> Result<Value, Error>;
 
     /// A page of parked keys.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`Error`](enum@Error).
     fn parked(&mut self, after: Option<&str>) -> Result<Value, Error>;
 
     /// A page of dead letters.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`Error`](enum@Error).
     fn dead_letters(&mut self, after: Option<&str>) -> Result<Value, Error>;
 
     /// Verifies everything; a line for each thing that was looked at.
     ///
     /// # Errors
-    /// See [`Error`]; [`Error::Data`] with everything that is wrong.
+    /// See [`Error`](enum@Error); [`Error::Data`] with everything that is wrong.
     fn check(&mut self) -> Result<Vec<String>, Error>;
 
     /// Changes something: a method, a path below `/admin/v1/`, and a body.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`Error`](enum@Error).
     fn change(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Value, Error>;
 }

@@ -242,7 +242,7 @@ impl TestApp {
         self.inputs.iter_mut().for_each(|input| input.is_ended = true);
     }
 
-    /// Lets `stand_in` answer the calls of an activity; one that answers [`TryAgain`](crate::TryAgain)
+    /// Lets `stand_in` answer the calls of an activity; one that answers [`TryAgain`]
     /// is tried again with the next [`Self::run`].
     pub fn stand_in<A: Activity>(
         &mut self,

@@ -589,11 +589,14 @@ impl Pipeline {
         self.shards().any(Shard::is_stopped_by_parked)
     }
 
-    /// Whether everything that was applied is confirmed.
+    /// Whether everything that was applied is confirmed, and all that was asked is answered but for what
+    /// is answered later than its call.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        let is_idle =
-            |owned: &Owned| !owned.shard.is_in_flight() && !owned.shard.has_changes() && owned.reads.is_empty();
+        let is_idle = |owned: &Owned| {
+            let is_told = !owned.shard.has_answers() && owned.reads.is_empty();
+            !owned.shard.is_in_flight() && !owned.shard.has_changes() && is_told
+        };
         self.actions.is_empty() && self.news.is_empty() && self.shards.iter().flatten().all(is_idle)
     }
 

@@ -394,6 +394,12 @@ impl Shard {
         self.outboxes.publish(rules, now, each);
     }
 
+    /// Whether answers wait to be handed out.
+    #[must_use]
+    pub fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
     /// Hands out the answers that wait for nothing: all that they saw is confirmed.
     pub fn take_answers(&mut self) -> Vec<Answer> {
         if self.answers.is_empty() {

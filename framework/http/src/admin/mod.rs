@@ -23,8 +23,8 @@
 //!
 //! Errors are problems as those of the edge are. A page says by `next` what `after` the next one needs.
 //!
-//! Invariants: who may ask is decided before anything else ([`guard`]); each change stands in the audit
-//! log ([`audit`]) before it is begun; a page is bounded.
+//! Invariants: who may ask is decided before anything else (`guard.rs`); each change stands in the audit
+//! log (`audit.rs`) before it is begun; a page is bounded.
 //!
 //! Deliberately absent: TLS, and users of several kinds, which are a proxy's.
 
