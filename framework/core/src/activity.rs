@@ -270,6 +270,7 @@ pub trait AttemptError {
     fn split(self) -> NotDone<Self::Rejection>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<E: Reject> AttemptError for E {
     type Rejection = E;
 
