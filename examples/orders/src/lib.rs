@@ -17,7 +17,7 @@ pub mod stock;
 
 use statefn::prelude::*;
 
-/// The shop, which pays at `payments`.
+/// The shop, which pays at `payments`; its data are in `data/orders` if nobody says otherwise.
 #[must_use]
 pub fn app(payments: payments::Client) -> App {
     App::new("shop")
@@ -27,4 +27,5 @@ pub fn app(payments: payments::Client) -> App {
         .activity::<payments::refund>()
         .resource(payments)
         .egress(&api::SHIPMENTS)
+        .settings(Settings::new().data("data/orders"))
 }

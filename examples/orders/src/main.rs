@@ -4,7 +4,7 @@
 //! the shop against one that runs elsewhere.
 
 use std::{
-    env,
+    env, fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -17,7 +17,7 @@ use orders::payments;
 /// Where the payment server runs, if it runs elsewhere.
 const ELSEWHERE: &str = "ORDERS_PAYMENTS";
 /// Where the server that the shop starts keeps its ledger.
-const LEDGER: &str = "payments.jsonl";
+const LEDGER: &str = "data/payments.jsonl";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -52,6 +52,7 @@ fn shop() -> Outcome {
 
 /// Starts the payment server on a thread of its own; returns its address.
 fn start_payments(ledger: PathBuf) -> Result<SocketAddr, Box<dyn std::error::Error>> {
+    ledger.parent().map_or(Ok(()), fs::create_dir_all)?;
     let (teller, told) = mpsc::channel();
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     thread::spawn(move || {
