@@ -232,7 +232,8 @@ pub struct Effects {
     traced: u32,
     /// What calls of this epoch did in traces.
     pub(crate) spans: Vec<SpanRecord>,
-    /// Answers to those whom nothing here can find, in a test of one function.
+    /// Answers to those whom nothing here can find: in a test of one function, and of an asker that the
+    /// program no longer has.
     pub(crate) unresolved: Vec<(Caller, Vec<u8>)>,
     /// Where replies find the one who has asked.
     pub(crate) program: Option<Arc<Program>>,
@@ -456,8 +457,12 @@ impl Effects {
         match &to.caller {
             Caller::Nobody => {}
             Caller::Asker(asker) => {
-                // One who is gone, or no longer takes the reply, is not told.
-                let Some(destination) = program.destination(&asker.function, &asker.reply) else { return };
+                let Some(destination) = program.destination(&asker.function, &asker.reply) else {
+                    // Nobody of this program takes it.
+                    let mut bytes = Vec::new();
+                    outcome(&mut bytes);
+                    return self.unresolved.push((to.caller.clone(), bytes));
+                };
                 let trace = self.next_trace();
                 self.post(destination, &asker.function, &asker.key, time, |out| {
                     envelope::put(None, trace.as_ref(), out);

@@ -8,7 +8,8 @@
 //! `Cargo.toml` bans them, a tidy test reads the sources); the invariants I1, I2, I5 and I6 of
 //! `ARCHITECTURE.md` are asserted always.
 //!
-//! Deliberately absent: async, and any knowledge of Kafka, files or HTTP.
+//! Deliberately absent: anything that runs async code (activities are named here, not run), and any
+//! knowledge of Kafka, files or HTTP.
 
 #![forbid(unsafe_code)]
 

@@ -274,6 +274,10 @@ pub struct Numbers {
     pub egress_failures: u64,
     /// How often egresses came to be far behind.
     pub egress_alarms: u64,
+    /// Attempts of activities that were begun.
+    pub activity_attempts: u64,
+    /// Those of them that failed, and are repeated or given up.
+    pub activity_failures: u64,
     /// Requests whose answer is not told yet.
     pub requests_pending: u64,
     /// Their bytes.

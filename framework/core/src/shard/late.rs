@@ -17,9 +17,10 @@ use crate::{
     activity::CallOutcome,
     ask::{self, Waiting},
     codec::Reader,
+    dead_letter::{DeadLetter, Reason},
     decoded::Decoded,
     effect::{Call, Calls},
-    envelope::{self, Caller, SpanKind, SpanRecord, Ticket, Trace},
+    envelope::{self, Asker, Caller, SpanKind, SpanRecord, Ticket, Trace},
     error::{Failed, Reject},
     host::Rejection,
     message::Wire,
@@ -112,7 +113,21 @@ impl Shard {
         let to = Waiting { caller: Caller::Asker(asker), function: String::new(), key: call.key.of(bytes).to_vec() };
         self.effects.reply(&to, call.time, outcome);
         self.effects.close();
+        self.bury_replies();
         true
+    }
+
+    /// Makes dead letters of replies whose asker this program does not have, or that it no longer takes.
+    #[inline]
+    pub(super) fn bury_replies(&mut self) {
+        if self.effects.unresolved.is_empty() {
+            return;
+        }
+        for (caller, reply) in std::mem::take(&mut self.effects.unresolved) {
+            let Caller::Asker(Asker { function, reply: name, key, .. }) = caller else { continue };
+            let error = "nobody takes this reply: give the function its `#[on_reply]` handler again";
+            self.dead_letter(DeadLetter::of_message(Reason::UnreadableMessage, error, &function, &key, &name, &reply));
+        }
     }
 
     /// Notes in its trace that a call is not made, now or ever; what the one who has asked is told is a part of that.
@@ -234,5 +249,52 @@ impl<'a> Called<'a> {
         let (_, trace) = envelope::read(&mut reader).ok()?;
         let token = reader.varint().ok()?;
         Some(Self { trace, token, call: &payload[reader.at()..] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        EventTime,
+        pipeline::Action,
+        shard::outbox::Mail,
+        trial::{Add, Worker, key_of, program},
+    };
+
+    /// An ask of a function that the program no longer has, as it comes from another shard.
+    fn orphaned(key: &str) -> Mail {
+        let program = program();
+        let asker =
+            Asker { function: "test/gone".into(), reply: "test/counter/add=".into(), key: b"k".into(), token: 1 };
+        let mut payload = Vec::new();
+        envelope::put(Some(&asker), None, &mut payload);
+        Add(5).encode(&mut payload);
+        let messages = program.functions[0].spec.messages.len() as u16;
+        let mut calls = Calls::default();
+        let hash = crate::address::murmur2(key.as_bytes());
+        calls.push(Call::message(0, messages, hash, EventTime(0)), key.as_bytes(), &payload);
+        Mail::new(1, 0, 1, calls)
+    }
+
+    #[test]
+    fn a_reply_that_nobody_takes_is_a_dead_letter() {
+        let mut worker = Worker::new(false);
+        worker.own(0);
+        worker.pipeline.mail(orphaned(&key_of(0)));
+        let emitted = worker.run().into_iter().filter_map(|action| match action {
+            Action::Emit(emission) => Some(emission),
+            _ => None,
+        });
+        let letters: Vec<DeadLetter> = emitted
+            .flat_map(|emission| {
+                let read = |bytes: &[u8]| serde_json::from_slice(bytes).expect("a dead letter");
+                emission.records.iter().map(|emitted| read(emitted.record.of(&emission.frame))).collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(letters.len(), 1, "{letters:?}");
+        assert_eq!(letters[0].function.as_deref(), Some("test/gone"));
+        assert_eq!(letters[0].bytes(), [&[0][..], b"5"].concat(), "the outcome of the reply");
+        assert!(letters[0].error.contains("`#[on_reply]`") && letters[0].id.is_some());
     }
 }

@@ -846,12 +846,14 @@ impl Shard {
         self.counters.timers += if first.is_timer { calls.len() as u64 } else { 0 };
         self.effects.firing = first.is_timer.then_some((first.function, first.handler));
         if self.guard.is_some() {
-            return self.call_guarded(calls, bytes, decoded);
+            self.call_guarded(calls, bytes, decoded);
+            return self.bury_replies();
         }
         self.effects.watch.enter(first.function, first.handler, first.is_timer);
         let run = Run { calls, bytes, decoded, now: self.now };
         self.hosts[usize::from(first.function)].run(run, &mut self.effects, &mut self.failures);
         self.effects.watch.leave();
+        self.bury_replies();
     }
 
     /// Delivers what handlers sent to this shard, in rounds, up to the limit of the epoch.

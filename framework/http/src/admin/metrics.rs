@@ -269,6 +269,12 @@ fn of_queues(sources: &Sources<'_>) -> Vec<Metric> {
             Some(Unit::Bytes),
             unacknowledged,
         ),
+        counter("activity_attempts", "Attempts of activities that were begun", numbers.activity_attempts),
+        counter(
+            "activity_failures",
+            "Attempts of activities that failed, and are repeated or given up",
+            numbers.activity_failures,
+        ),
         counter("egress_failures", "How often an egress could not be written", numbers.egress_failures),
         counter("egress_alarms", "How often egresses came to be far behind", numbers.egress_alarms),
         gauge(

@@ -156,7 +156,7 @@ async fn outcome(desk: &Desk, call: &ActivityCall) -> CallOutcome {
             Err(again) => again,
         };
         drop(place);
-        status.activity_retries.fetch_add(1, Ordering::Relaxed);
+        status.activity_failures.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(activity = activity.name, id, attempt, "an attempt failed: {again}");
         if policy.attempts_max == attempt {
             return CallOutcome::given_up(&format!("{attempt} attempts failed, the last one because: {again}"));
@@ -194,9 +194,9 @@ fn jittered(wait_ms: u64) -> Duration {
 }
 
 impl Status {
-    /// How many attempts of activities were begun, and how many of them have to be repeated.
+    /// How many attempts of activities were begun, and how many of them failed.
     #[must_use]
     pub fn activity_attempts(&self) -> (u64, u64) {
-        (self.activity_attempts.load(Ordering::Relaxed), self.activity_retries.load(Ordering::Relaxed))
+        (self.activity_attempts.load(Ordering::Relaxed), self.activity_failures.load(Ordering::Relaxed))
     }
 }

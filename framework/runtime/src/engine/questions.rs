@@ -168,7 +168,10 @@ impl Inspect for Intake {
 
 fn numbers_of(status: &Status) -> Numbers {
     let totals = status.totals();
+    let (activity_attempts, activity_failures) = status.activity_attempts();
     Numbers {
+        activity_attempts,
+        activity_failures,
         records: totals.records,
         unreadable: totals.unreadable,
         egress_backlog_bytes: status.egress_backlog_bytes() as u64,

@@ -32,9 +32,9 @@ pub struct Status {
     pub(crate) trims: AtomicU64,
     /// Snapshots that were stored.
     pub(crate) snapshots: AtomicU64,
-    /// Attempts of activities, and those of them that failed and are repeated.
+    /// Attempts of activities, and those of them that failed.
     pub(crate) activity_attempts: AtomicU64,
-    pub(crate) activity_retries: AtomicU64,
+    pub(crate) activity_failures: AtomicU64,
     /// Whether a disk takes nothing at the moment.
     pub(crate) is_blocked: AtomicBool,
     /// By host: what its shards did, and what they have.
@@ -61,7 +61,7 @@ impl Status {
             trims: AtomicU64::new(0),
             snapshots: AtomicU64::new(0),
             activity_attempts: AtomicU64::new(0),
-            activity_retries: AtomicU64::new(0),
+            activity_failures: AtomicU64::new(0),
             is_blocked: AtomicBool::new(false),
             hosts: Mutex::default(),
             commits: Mutex::new((Histogram::new_with_bounds(1, COMMIT_US_MAX, 3).expect("the bounds are valid"), 0)),
