@@ -8,19 +8,34 @@ use crate::{
 };
 
 /// What a package may depend on of ours; `macros` has more for its tests.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("statefn-macros", &[]),
     ("statefn-core", &[]),
     ("statefn-runtime", &["statefn-core"]),
     ("statefn-http", &["statefn-core"]),
+    ("statefn-kafka", &["statefn-core", "services"]),
+    ("statefn-snapshots", &["statefn-core", "services"]),
+    ("services", &[]),
     ("statefn-cli", &["statefn-core", "statefn-runtime"]),
     ("statefn-sim", &["statefn-core"]),
-    ("statefn", &["statefn-cli", "statefn-core", "statefn-http", "statefn-macros", "statefn-runtime", "statefn-sim"]),
-    ("xtask", &["statefn", "statefn-sim"]),
+    (
+        "statefn",
+        &[
+            "statefn-cli",
+            "statefn-core",
+            "statefn-http",
+            "statefn-kafka",
+            "statefn-macros",
+            "statefn-runtime",
+            "statefn-sim",
+            "statefn-snapshots",
+        ],
+    ),
+    ("xtask", &["services", "statefn", "statefn-sim"]),
     ("statefn-fuzz", &["statefn"]),
 ];
 /// What a package that is not among [`ARROWS`] may depend on: one that uses statefn.
-const ARROWS_OF_USERS: &[&str] = &["statefn"];
+const ARROWS_OF_USERS: &[&str] = &["services", "statefn"];
 /// The directories of such packages.
 const USERS: [&str; 2] = ["examples/", "integration-tests/"];
 

@@ -14,3 +14,4 @@ pub mod ingress;
 pub mod inspect;
 pub mod membership;
 pub mod requests;
+pub mod shared;
