@@ -17,7 +17,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::log::{AppendError, Offset, Partition};
+use super::log::{AppendError, Log, Offset, Partition};
+
+/// A log of which `start` and `end` are as of the last look, since others write and trim it too.
+pub trait SharedLog: Log {
+    /// Looks where partitions begin and end.
+    ///
+    /// # Errors
+    /// A text that names the log and the cause; what was known before stays.
+    fn refresh(&mut self, partitions: &[Partition]) -> Result<(), String>;
+
+    /// Asks where partitions end, from now on: behind each append that anybody was told of before.
+    ///
+    /// # Errors
+    /// A text that names the log and the cause.
+    fn ends(&mut self, partitions: &[Partition]) -> Result<Vec<Offset>, String>;
+}
 
 /// Who is told what came of an append: the offset of its first record.
 pub type Told = Box<dyn FnOnce(Result<Offset, AppendError>) + Send>;
