@@ -2,3 +2,12 @@
 //!
 //! Deliberately absent: any decision about state. What an append, a claim or a position means is
 //! decided in the core.
+
+mod connection;
+mod error;
+mod report;
+
+pub use self::{
+    connection::Connection,
+    error::{Difference, Error},
+};
