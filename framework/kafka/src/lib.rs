@@ -3,11 +3,14 @@
 //! Deliberately absent: any decision about state. What an append, a claim or a position means is
 //! decided in the core.
 
+mod block;
 mod connection;
+pub mod egress;
 mod error;
 mod report;
 
 pub use self::{
     connection::Connection,
+    egress::{EgressError, GroupEgress},
     error::{Difference, Error},
 };
