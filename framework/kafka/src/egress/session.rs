@@ -62,6 +62,19 @@ pub(super) struct Failure {
     pub(super) remedy: Remedy,
     pub(super) doing: String,
     pub(super) cause: String,
+    /// Whether the client only cleared away what a failure before this one had left.
+    is_purge: bool,
+}
+
+impl Failure {
+    /// A failure that leaves open what stands.
+    fn unknown(doing: &str, cause: impl ToString) -> Self {
+        Self { remedy: Remedy::Renew, doing: doing.to_owned(), cause: cause.to_string(), is_purge: false }
+    }
+
+    fn of(doing: &str, error: &KafkaError) -> Self {
+        Self { remedy: remedy(error), is_purge: is_purge(error), ..Self::unknown(doing, error) }
+    }
 }
 
 /// A producer of a group.
@@ -87,9 +100,9 @@ impl Session {
         }
         config.set("debug", "broker").set_log_level(RDKafkaLogLevel::Debug);
         let watch = Watch::new(connection.reporter("egress"));
-        let failed = |cause: String| Failure { remedy: Remedy::Renew, doing: "make a producer".to_owned(), cause };
-        let producer: BaseProducer<Watch> =
-            connection.client("write egresses", &config, watch).map_err(|error| failed(error.to_string()))?;
+        let producer: BaseProducer<Watch> = connection
+            .client("write egresses", &config, watch)
+            .map_err(|error| Failure::unknown("make a producer", error))?;
         let session = Self { producer, is_transactional, patience };
         if is_transactional {
             session.until("take over the transactions of the group", |left| {
@@ -115,7 +128,7 @@ impl Session {
         match found.error().map(RDKafkaErrorCode::from) {
             None => Ok(Some(found.partitions().len() as u32).filter(|count| *count > 0)),
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
-            Some(code) => Err(Failure { remedy: Remedy::Renew, doing, cause: code.to_string() }),
+            Some(code) => Err(Failure::unknown(&doing, code)),
         }
     }
 
@@ -132,11 +145,11 @@ impl Session {
             let written = self.write_plainly(records, position);
             return written.map_err(|failure| Failure { remedy: Remedy::Renew, ..failure });
         }
-        self.producer.begin_transaction().map_err(|error| failure("begin a transaction", &error))?;
+        self.producer.begin_transaction().map_err(|error| Failure::of("begin a transaction", &error))?;
         let sent = self.send_all(records.chain(position.map(Outgoing::again))).and_then(|sent| self.drain(sent));
-        match sent.and_then(|()| self.commit()) {
-            Ok(()) => Ok(self.watch().position()),
-            Err(failure) => Err(self.give_up(failure)),
+        match sent {
+            Ok(()) => self.commit().map(|()| self.watch().position()),
+            Err(failure) => Err(self.give_up(self.explain(failure))),
         }
     }
 
@@ -171,7 +184,7 @@ impl Session {
             };
             let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
             if !is_full || begun.elapsed() > self.patience {
-                return Err(failure(&format!("write to the topic `{}`", record.topic), &error));
+                return Err(Failure::of(&format!("write to the topic `{}`", record.topic), &error));
             }
             self.producer.poll(LOOK);
         }
@@ -183,7 +196,7 @@ impl Session {
         while self.producer.in_flight_count() > 0 {
             if begun.elapsed() > self.patience {
                 let cause = format!("there was no answer for {} ms", self.patience.as_millis());
-                return Err(Failure { remedy: Remedy::Renew, doing: "write records".to_owned(), cause });
+                return Err(Failure::unknown("write records", cause));
             }
             self.producer.poll(LOOK);
         }
@@ -203,8 +216,24 @@ impl Session {
             match call(left) {
                 Ok(done) => return Ok(done),
                 Err(error) if begun.elapsed() < self.patience && is_retriable(&error) => {}
-                Err(error) => return Err(failure(doing, &error)),
+                Err(error) => return Err(Failure::of(doing, &error)),
             }
+        }
+    }
+
+    /// Finds the cause of a transaction whose records were refused only because it had failed before.
+    fn explain(&self, failure: Failure) -> Failure {
+        if let Some((code, text)) = self.producer.client().fatal_error() {
+            let error = KafkaError::Global(code);
+            return Failure { remedy: remedy(&error), cause: text, ..failure };
+        }
+        if !failure.is_purge {
+            return failure;
+        }
+        // It cannot be committed any more; the refusal has the cause.
+        match self.producer.commit_transaction(LOOK) {
+            Ok(()) => Failure { remedy: Remedy::Renew, ..failure },
+            Err(error) => Failure { remedy: remedy(&error), cause: error.to_string(), ..failure },
         }
     }
 
@@ -274,8 +303,8 @@ fn is_retriable(error: &KafkaError) -> bool {
     }
 }
 
-fn failure(doing: &str, error: &KafkaError) -> Failure {
-    Failure { remedy: remedy(error), doing: doing.to_owned(), cause: error.to_string() }
+fn is_purge(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
 }
 
 /// What a client says of its records and its connections.
@@ -285,7 +314,7 @@ struct Watch {
     acknowledged: AtomicU64,
     /// The offset of the position and one, 0 if there is none.
     position: AtomicU64,
-    /// The first record that was not acknowledged, and why.
+    /// The first record that was refused, and why; one that was only cleared away gives way.
     refused: Mutex<Option<(String, KafkaError)>>,
 }
 
@@ -310,18 +339,18 @@ impl Watch {
     fn outcome(&self, sent: u64) -> Result<(), Failure> {
         if let Some((doing, error)) = lock(&self.refused).take() {
             // A record that was not acknowledged leaves a transaction to be aborted.
-            let remedy = match remedy(&error) {
+            let failure = Failure::of(&doing, &error);
+            let remedy = match failure.remedy {
                 Remedy::AskWhoOwns => Remedy::AskWhoOwns,
                 _ => Remedy::WriteAgain,
             };
-            return Err(Failure { remedy, doing, cause: error.to_string() });
+            return Err(Failure { remedy, ..failure });
         }
         let acknowledged = self.acknowledged.load(Ordering::Acquire);
         if acknowledged == sent {
             return Ok(());
         }
-        let cause = format!("of {sent} records {acknowledged} were acknowledged");
-        Err(Failure { remedy: Remedy::Renew, doing: "write records".to_owned(), cause })
+        Err(Failure::unknown("write records", format!("of {sent} records {acknowledged} were acknowledged")))
     }
 
     fn position(&self) -> Option<u64> {
@@ -370,7 +399,10 @@ impl ProducerContext for Watch {
             }
             Err((error, message)) => {
                 let doing = || format!("write {} to the topic `{}`", name_of(message), message.topic());
-                lock(&self.refused).get_or_insert_with(|| (doing(), error.clone()));
+                let mut refused = lock(&self.refused);
+                if refused.as_ref().is_none_or(|(_, known)| is_purge(known) && !is_purge(error)) {
+                    *refused = Some((doing(), error.clone()));
+                }
             }
         }
     }
