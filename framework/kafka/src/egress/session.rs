@@ -11,6 +11,7 @@
 //! out what is like the one before.
 
 use std::{
+    cell::Cell,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -35,6 +36,10 @@ use crate::{
 pub const ID_HEADER: &str = "statefn-id";
 /// How long one look for news of the client lasts.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// How long after a commit the next transaction begins at the soonest. Until the broker has written
+/// the marks of the last one it refuses the next, and the client tries that again after 20 ms only.
+const MARKS_INTERVAL: Duration = Duration::from_millis(3);
 
 /// A record on its way to a topic.
 pub(super) struct Outgoing<'a> {
@@ -82,6 +87,7 @@ pub(super) struct Session {
     producer: BaseProducer<Watch>,
     is_transactional: bool,
     patience: Duration,
+    committed_at: Cell<Option<Instant>>,
 }
 
 impl Session {
@@ -103,7 +109,7 @@ impl Session {
         let producer: BaseProducer<Watch> = connection
             .client("write egresses", &config, watch)
             .map_err(|error| Failure::unknown("make a producer", error))?;
-        let session = Self { producer, is_transactional, patience };
+        let session = Self { producer, is_transactional, patience, committed_at: Cell::new(None) };
         if is_transactional {
             session.until("take over the transactions of the group", |left| {
                 session.producer.init_transactions(left)
@@ -144,6 +150,9 @@ impl Session {
         if !self.is_transactional {
             let written = self.write_plainly(records, position);
             return written.map_err(|failure| Failure { remedy: Remedy::Renew, ..failure });
+        }
+        if let Some(committed_at) = self.committed_at.get() {
+            std::thread::sleep(MARKS_INTERVAL.saturating_sub(committed_at.elapsed()));
         }
         self.producer.begin_transaction().map_err(|error| Failure::of("begin a transaction", &error))?;
         let sent = self.send_all(records.chain(position.map(Outgoing::again))).and_then(|sent| self.drain(sent));
@@ -205,7 +214,9 @@ impl Session {
 
     /// Commits; once that was tried nobody may abort, whatever comes.
     fn commit(&self) -> Result<(), Failure> {
-        self.until("commit a transaction", |left| self.producer.commit_transaction(left))
+        self.until("commit a transaction", |left| self.producer.commit_transaction(left))?;
+        self.committed_at.set(Some(Instant::now()));
+        Ok(())
     }
 
     /// Calls until it is done, for as long as the error says that the same call may go on.
