@@ -7,10 +7,12 @@ mod block;
 mod connection;
 pub mod egress;
 mod error;
+pub mod ingress;
 mod report;
 
 pub use self::{
     connection::Connection,
     egress::{EgressError, GroupEgress},
     error::{Difference, Error},
+    ingress::{InputError, KafkaFeed, KafkaSource},
 };

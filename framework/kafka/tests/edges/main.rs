@@ -2,4 +2,5 @@
 
 mod egress;
 mod faults;
+mod ingress;
 mod support;

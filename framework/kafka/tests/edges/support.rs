@@ -7,7 +7,7 @@ use std::{
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
@@ -47,6 +47,14 @@ fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
+}
+
+/// Adds partitions to a topic, so that it has so many.
+pub(crate) fn grow_topic(bootstrap: &str, topic: &str, partitions: usize) {
+    let grown = NewPartitions::new(topic, partitions);
+    let options = AdminOptions::new().operation_timeout(Some(LIMIT));
+    let made = block_on(admin(bootstrap).create_partitions([&grown], &options)).expect("the broker answers");
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
 }
 
 pub(crate) fn make_topic(bootstrap: &str, topic: &str, partitions: i32) {
@@ -195,6 +203,19 @@ pub(crate) fn transactional(bootstrap: &str, id: &str) -> BaseProducer {
     let producer: BaseProducer = config.create().expect("a client");
     until("a producer has its identity", || producer.init_transactions(LIMIT));
     producer
+}
+
+/// A producer without transactions.
+pub(crate) fn plain(bootstrap: &str) -> BaseProducer {
+    config(bootstrap).create().expect("a client")
+}
+
+/// Writes records in a transaction, which is committed or not.
+pub(crate) fn transact(producer: &BaseProducer, topic: &str, partition: i32, values: &[&str], commits: bool) {
+    producer.begin_transaction().expect("no other one is open");
+    produce(producer, topic, partition, values);
+    let ended = if commits { producer.commit_transaction(LIMIT) } else { producer.abort_transaction(LIMIT) };
+    ended.expect("the broker answers");
 }
 
 /// Sends records to a partition and waits until they are acknowledged.
