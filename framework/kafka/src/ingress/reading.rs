@@ -184,7 +184,9 @@ impl Reading {
                 self.dead_letters += u64::from(routed.is_none());
                 self.at.offset = offset + 1;
                 self.at.records += 1;
-                return Ok(Look::Record(message.payload_len() as u64));
+                let bytes = message.payload_len() + message.key_len();
+                // One without any counts too, so that a stretch has an end.
+                return Ok(Look::Record(bytes.max(1) as u64));
             }
             Some(Err(error)) => error,
         };
