@@ -8,6 +8,7 @@ use std::{
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     admin::AdminOptions,
+    topic_partition_list::TopicPartitionListElem,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
 };
@@ -118,11 +119,7 @@ impl PositionPlace {
         consumer.client().fetch_watermarks(&self.topic, partition, left).map_err(|error| self.waits(&error))
     }
 
-    fn consumer(
-        &self,
-        connection: &Connection,
-        isolation: Isolation,
-    ) -> Result<BaseConsumer<Reporter>, EgressError> {
+    fn consumer(&self, connection: &Connection, isolation: Isolation) -> Result<BaseConsumer<Reporter>, EgressError> {
         let mut config = connection.consumer_config(&self.topic, isolation);
         config.set("enable.partition.eof", "true");
         Ok(connection.client("read positions of egresses", &config, connection.reporter("egress positions"))?)
@@ -136,7 +133,7 @@ impl PositionPlace {
         let options = AdminOptions::new().request_timeout(Some(patience));
         let removed = block_on(connection.admin()?.delete_records(&list, &options));
         let removed = removed.map_err(|error| self.waits(&error))?;
-        removed.elements().iter().try_for_each(|partition| partition.error()).map_err(|error| self.waits(&error))
+        removed.elements().iter().try_for_each(TopicPartitionListElem::error).map_err(|error| self.waits(&error))
     }
 
     fn assign(&self, consumer: &BaseConsumer<Reporter>, start: u64) -> Result<(), KafkaError> {

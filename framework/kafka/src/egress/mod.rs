@@ -44,12 +44,12 @@ use std::{
 
 use statefn_core::{address::ShardId, limits::MESSAGE_BYTES_MAX, ports::egress::Egresses};
 
+pub use self::{error::EgressError, session::ID_HEADER};
 use self::{
     last::{Found, PositionPlace},
     position::{GroupPosition, Owner},
     session::{Failure, Outgoing, Remedy, Session},
 };
-pub use self::{error::EgressError, session::ID_HEADER};
 use crate::connection::{Connection, ProducerOptions};
 
 /// About how many bytes one transaction has at most, and after faults at least; an epoch is never split.
@@ -341,7 +341,8 @@ impl GroupEgress {
         if epochs == self.waiting.len() {
             return self.shards.iter().map(|(shard, reached)| (*shard, reached.ended)).collect();
         }
-        let mut reached: BTreeMap<_, _> = self.shards.iter().map(|(shard, reached)| (*shard, reached.written)).collect();
+        let mut reached: BTreeMap<_, _> =
+            self.shards.iter().map(|(shard, reached)| (*shard, reached.written)).collect();
         reached.extend(self.waiting.range(..epochs).map(|epoch| (epoch.shard, epoch.epoch)));
         reached
     }
@@ -504,7 +505,9 @@ impl Place {
         let Some(last) = &found.last else {
             return match (found.start, options.has_position) {
                 (0, false) => Ok(shards.into_iter().map(|shard| (shard, Reached::at(0))).collect()),
-                (0, true) => damaged("is missing, but the journals of the app say that records were written".to_owned()),
+                (0, true) => {
+                    damaged("is missing, but the journals of the app say that records were written".to_owned())
+                }
                 (start, _) => damaged(format!("is missing: everything before offset {start} was removed")),
             };
         };
@@ -533,10 +536,9 @@ impl Place {
 impl Topic {
     fn find(output: &Output, session: &Session) -> Result<Self, EgressError> {
         let Output { egress, topic } = output;
-        let partitions = session.partitions(topic).map_err(|failure| EgressError::Waits {
-            doing: failure.doing,
-            cause: failure.cause,
-        })?;
+        let partitions = session
+            .partitions(topic)
+            .map_err(|failure| EgressError::Waits { doing: failure.doing, cause: failure.cause })?;
         match partitions {
             Some(partitions) => Ok(Self { name: topic.clone(), partitions, written: Written::default() }),
             None => Err(EgressError::NoTopic { egress: egress.clone(), topic: topic.clone() }),

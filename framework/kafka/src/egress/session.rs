@@ -111,9 +111,8 @@ impl Session {
             .map_err(|error| Failure::unknown("make a producer", error))?;
         let session = Self { producer, is_transactional, patience, committed_at: Cell::new(None) };
         if is_transactional {
-            session.until("take over the transactions of the group", |left| {
-                session.producer.init_transactions(left)
-            })?;
+            session
+                .until("take over the transactions of the group", |left| session.producer.init_transactions(left))?;
         }
         session.look();
         session.watch().is_suspect.store(false, Ordering::Release);

@@ -172,8 +172,7 @@ impl KafkaFeed {
         let (place, format) = (self.place(ingress, partition).clone(), self.inputs[&ingress].format);
         let news = Arc::clone(&self.news);
         let bounds = (from, until);
-        let reading =
-            Reading::begin(&self.consumer, place, format, bounds, self.patience, move || news.put(key))?;
+        let reading = Reading::begin(&self.consumer, place, format, bounds, self.patience, move || news.put(key))?;
         self.followed.insert(key, Followed { reading, is_resting: false });
         // What ends where it begins has no news.
         self.news.put(key);

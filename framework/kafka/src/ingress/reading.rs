@@ -52,10 +52,13 @@ pub(super) fn offsets(
 ) -> Result<(u64, u64), InputError> {
     let TopicPartition { topic, partition } = place;
     let found = consumer.fetch_watermarks(topic, *partition as i32, patience);
-    let (first, end) = found.map_err(|error| InputError::failed(format!("ask where {place} begins and ends"), error))?;
+    let (first, end) =
+        found.map_err(|error| InputError::failed(format!("ask where {place} begins and ends"), error))?;
     match (u64::try_from(first), u64::try_from(end)) {
         (Ok(first), Ok(end)) => Ok((first, end)),
-        _ => Err(InputError::failed(format!("ask where {place} begins and ends"), format!("it said {first} and {end}"))),
+        _ => {
+            Err(InputError::failed(format!("ask where {place} begins and ends"), format!("it said {first} and {end}")))
+        }
     }
 }
 
@@ -100,7 +103,8 @@ impl Reading {
     ) -> Result<Self, InputError> {
         let partition = place.partition as i32;
         let queue = consumer.split_partition_queue(&place.topic, partition);
-        let mut queue = queue.ok_or_else(|| InputError::failed(format!("read {place}"), "the client has no queue for it"))?;
+        let mut queue =
+            queue.ok_or_else(|| InputError::failed(format!("read {place}"), "the client has no queue for it"))?;
         queue.set_nonempty_callback(has_news);
         let reading = Self {
             place,
@@ -220,9 +224,11 @@ impl Reading {
                 self.assign_again()?;
                 Ok(Look::Passed)
             }
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownPartition) => {
-                Err(InputError::NoTopic { topic })
-            }
+            Some(
+                RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition,
+            ) => Err(InputError::NoTopic { topic }),
             // The client goes on by itself.
             Some(
                 RDKafkaErrorCode::AllBrokersDown

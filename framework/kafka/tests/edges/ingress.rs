@@ -26,8 +26,8 @@ use statefn_kafka::{
 };
 
 use crate::support::{
-    LIMIT, LOOK, config, connection, grow_topic, make_topic, offsets, plain, produce, remove_before, transact, transactional,
-    until,
+    LIMIT, LOOK, config, connection, grow_topic, make_topic, offsets, plain, produce, remove_before, transact,
+    transactional, until,
 };
 
 const SHARDS: u32 = 3;
@@ -180,7 +180,10 @@ fn a_source_has_committed_records_and_letters_for_bad_ones() {
     let wanted = ["the record is no UTF-8 text: ", "the record has no value: it is a tombstone of its key"];
     assert_eq!(told.len(), wanted.len(), "{told:?}");
     for ((position, error), wanted) in told.into_iter().zip(wanted) {
-        assert!(position.starts_with("topic `source-mixed`, partition 0, offset ") && error.starts_with(wanted), "{error}");
+        assert!(
+            position.starts_with("topic `source-mixed`, partition 0, offset ") && error.starts_with(wanted),
+            "{error}"
+        );
     }
     let end = source.position();
     assert_eq!((end.records, end.offset), (8, MIXED_END as u64), "the end is behind the last mark");
