@@ -4,10 +4,16 @@
 //! decided in the core.
 
 mod connection;
+mod ensure;
 mod error;
+mod identity;
+mod offsets;
 mod report;
+mod topics;
 
 pub use self::{
     connection::Connection,
+    ensure::TopicOptions,
     error::{Difference, Error},
+    topics::Topics,
 };
