@@ -3,17 +3,23 @@
 //! Deliberately absent: any decision about state. What an append, a claim or a position means is
 //! decided in the core.
 
+mod appender;
 mod connection;
 mod ensure;
 mod error;
+
 mod identity;
+mod ledger;
+mod log;
 mod offsets;
 mod report;
 mod topics;
 
 pub use self::{
+    appender::{AppenderOptions, KafkaAppender},
     connection::Connection,
     ensure::TopicOptions,
     error::{Difference, Error},
+    log::KafkaLog,
     topics::Topics,
 };
