@@ -17,6 +17,14 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// Topics cannot have the name of the app: name it otherwise.
+    #[error(
+        "topics cannot be named after the app `{app}`: on Kafka an app has a name of at most 236 letters a-z, A-Z, digits, `.`, `-` and `_`"
+    )]
+    Name {
+        /// The app.
+        app: String,
+    },
     /// A property of the client cannot be set: change or remove it.
     #[error("the Kafka property `{name}` {why}")]
     Property {

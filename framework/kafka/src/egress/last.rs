@@ -5,12 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_executor::block_on;
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     admin::AdminOptions,
-    topic_partition_list::TopicPartitionListElem,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
+    topic_partition_list::TopicPartitionListElem,
 };
 
 use statefn_core::address::ShardId;
@@ -20,7 +21,6 @@ use super::{
     position::{GroupPosition, Owner},
 };
 use crate::{
-    block::block_on,
     connection::{Connection, Isolation},
     report::Reporter,
 };

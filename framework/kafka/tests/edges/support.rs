@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_executor::block_on;
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
@@ -43,10 +44,6 @@ pub(crate) fn connection(bootstrap: &str) -> Connection {
 
 fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
     config(bootstrap).create().expect("a client")
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
 }
 
 /// Adds partitions to a topic, so that it has so many.
