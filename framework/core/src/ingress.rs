@@ -519,3 +519,45 @@ impl<M: Message, L: 'static, R: Fn(M, &mut Router<'_, L>) + Send + Sync> ErasedI
         self.generator.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        program::{FunctionSpec, ProgramSpec},
+        trial::{Add, Counter, SHARDS},
+    };
+
+    /// Routes a record to the counter that its key names; returns its event time, and the key and the
+    /// time of the message.
+    fn route(ingress: Ingress<Add>, record: RawRecord<'_>) -> (EventTime, String, EventTime) {
+        let ingress = ingress.to::<Counter>();
+        let functions = vec![FunctionSpec::of::<Counter>()];
+        let spec = ProgramSpec { app: "test".into(), functions, ingresses: vec![ingress.spec()], ..Default::default() };
+        let program = Program::link(spec).expect("links");
+        let bound = bind(ingress, |add: Add, out: &mut Router<'_, (Counter, ())>| {
+            let key = out.record_key().map_or("none".into(), |key| String::from_utf8_lossy(key).into_owned());
+            out.forward_unchanged(Address::<Counter>::new(key), add);
+        });
+        let mut batches = Batches::new(SHARDS);
+        let time = bound(&program).route(0, record, &mut batches).expect("it can be read");
+        let sent = batches.shards.iter().flat_map(|shard| shard.calls.calls.iter().map(move |call| (shard, call)));
+        let sent: Vec<_> = sent.collect();
+        let [(shard, call)] = sent[..] else { panic!("one message is sent: {sent:?}") };
+        assert_eq!(call.payload.of(&shard.calls.bytes), b"7");
+        (time, String::from_utf8_lossy(call.key.of(&shard.calls.bytes)).into_owned(), call.time)
+    }
+
+    #[test]
+    fn a_record_of_a_log_has_its_time_and_its_key_from_there() {
+        let sums = || Ingress::<Add>::new("sums");
+        let logged = |time| RawRecord::Logged(Logged { value: b"7", key: Some(b"alice"), time });
+        let of = |time| (EventTime(time), "alice".to_owned(), EventTime(time));
+        assert_eq!(route(sums(), logged(Some(EventTime(1_234)))), of(1_234));
+        assert_eq!(route(sums(), logged(None)), of(0));
+        // What the ingress says goes before it.
+        let said = sums().event_time(|add| EventTime(add.0 as i64));
+        assert_eq!(route(said, logged(Some(EventTime(1_234)))), of(7));
+        assert_eq!(route(sums(), RawRecord::Bytes(b"7")), (EventTime(0), "none".to_owned(), EventTime(0)));
+    }
+}

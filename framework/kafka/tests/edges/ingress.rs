@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Instant,
 };
 
@@ -35,7 +35,16 @@ const ALL: ReadLimit = ReadLimit { records: u64::MAX, bytes: u64::MAX };
 
 /// Takes values that are JSON texts, and remembers the key and the time of each.
 #[derive(Debug, Default)]
-struct Texts(Mutex<Vec<(String, Option<Vec<u8>>, Option<EventTime>)>>);
+struct Texts(Mutex<Vec<Taken>>);
+
+/// A text, its key and its time.
+type Taken = (String, Option<Vec<u8>>, Option<EventTime>);
+
+impl Texts {
+    fn lock(&self) -> MutexGuard<'_, Vec<Taken>> {
+        self.0.lock().expect("no panic")
+    }
+}
 
 impl ErasedIngress for Texts {
     fn name(&self) -> &'static str {
@@ -49,7 +58,7 @@ impl ErasedIngress for Texts {
         let batch = &mut batches.shards[text.len() % SHARDS as usize];
         batch.calls.push(Call::message(0, 0, 0, time), logged.key.unwrap_or_default(), logged.value);
         batch.offsets.push(offset);
-        self.0.lock().unwrap().push((text, logged.key.map(<[u8]>::to_vec), logged.time));
+        self.lock().push((text, logged.key.map(<[u8]>::to_vec), logged.time));
         Ok(time)
     }
 
@@ -114,11 +123,11 @@ impl Reader {
     /// Reads until so many records were read, and returns their texts in the order in which they came.
     fn read_records(&mut self, count: usize) -> Vec<String> {
         let begun = Instant::now();
-        while self.texts.0.lock().unwrap().len() < count {
+        while self.texts.lock().len() < count {
             assert!(begun.elapsed() < LIMIT, "only {:?} came", self.texts);
             self.read(ALL).expect("it can be read");
         }
-        self.texts.0.lock().unwrap().drain(..).map(|(text, ..)| text).collect()
+        self.texts.lock().drain(..).map(|(text, ..)| text).collect()
     }
 
     fn read_error(&mut self) -> InputError {
@@ -171,7 +180,7 @@ fn a_source_has_committed_records_and_letters_for_bad_ones() {
     let (texts, mut batches) = (Texts::default(), Batches::new(SHARDS));
     let mut source = open_source(broker.bootstrap(), place("source-mixed", 0), Position::default(), None);
     while !source.read(&texts, &mut batches, ALL).expect("it can be read").to.is_ended {}
-    let found: Vec<_> = texts.0.lock().unwrap().iter().map(|(text, ..)| text.clone()).collect();
+    let found: Vec<_> = texts.lock().iter().map(|(text, ..)| text.clone()).collect();
     assert_eq!(found, ["one", "two", "three", "four", "five", "six"]);
     let mut letters: Vec<_> = batches.shards.iter().flat_map(|shard| &shard.dead_letters).collect();
     letters.sort_by_key(|(offset, _)| *offset);
@@ -225,7 +234,7 @@ fn a_record_brings_its_key_and_its_time() {
     let mut reader = Reader::open(bootstrap, topic, vec![named(0, &[topic])]).expect("opens");
     reader.follow(0, 0, Position::default(), None);
     until("the record is there", || reader.read(ALL).expect("it can be read").ok_or("not yet"));
-    let found = reader.texts.0.lock().unwrap().clone();
+    let found = reader.texts.lock().clone();
     assert_eq!(found, [("hello".to_owned(), Some(b"alice".to_vec()), Some(EventTime(1_234)))]);
     assert_eq!(reader.at[&(0, 0)].event_time_max, Some(EventTime(1_234)));
 }
@@ -389,7 +398,7 @@ fn partitions_take_turns_rest_and_are_left() {
         if reader.at[&(0, 0)].records == 50 { Ok(()) } else { Err("not yet") }
     });
 
-    reader.texts.0.lock().unwrap().clear();
+    reader.texts.lock().clear();
     let from = Position { offset: 45, records: 45, ..Position::default() };
     reader.follow(0, 1, from, None);
     assert_eq!(reader.read_records(5), ["45", "46", "47", "48", "49"], "it is followed again from there");
