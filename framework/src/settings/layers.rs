@@ -29,7 +29,7 @@ pub(crate) const PREFIX: &str = "STATEFN_";
 
 /// The variables that begin like those of settings and are none: commands that ask a running app, and the
 /// tests and tools of statefn, read them.
-pub const OTHER_VARIABLES: [&str; 13] = [
+pub const OTHER_VARIABLES: [&str; 14] = [
     "STATEFN_ADMIN_TOKEN",
     "STATEFN_BENCH_BEGUN_US",
     "STATEFN_DISK_FLIPS",
@@ -40,6 +40,7 @@ pub const OTHER_VARIABLES: [&str; 13] = [
     "STATEFN_PLAN",
     "STATEFN_SEED",
     "STATEFN_SEEDS",
+    "STATEFN_SERVICES",
     "STATEFN_WORKLOAD",
     "STATEFN_WRITE_DOCS",
     "STATEFN_WRITE_FIXTURES",

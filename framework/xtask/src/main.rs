@@ -52,6 +52,8 @@ enum Task {
     Nightly,
     /// Measures the start of an app and the memory it takes.
     StartTime,
+    /// Installs the real servers that tests use, or names what is missing.
+    Setup,
 }
 
 fn main() -> ExitCode {
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Task::Ci => ci::run_bounded(),
         Task::Nightly => ci::run_in_full(),
         Task::StartTime => start_time::run(),
+        Task::Setup => setup(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -74,6 +77,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Installs the servers of tests; the steps are told by the installer as they begin.
+fn setup() -> Outcome {
+    if services::install()?.is_empty() {
+        return say("all servers are there");
+    }
+    say("all servers are installed")
 }
 
 /// Prints one fact on a line of its own.
