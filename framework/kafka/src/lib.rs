@@ -8,9 +8,11 @@ mod connection;
 mod ensure;
 mod error;
 
+mod follower;
 mod identity;
 mod ledger;
 mod log;
+mod membership;
 mod offsets;
 mod report;
 mod topics;
@@ -20,6 +22,8 @@ pub use self::{
     connection::Connection,
     ensure::TopicOptions,
     error::{Difference, Error},
+    follower::KafkaFollower,
     log::KafkaLog,
+    membership::{KafkaMembership, MembershipOptions, Moved},
     topics::Topics,
 };

@@ -7,9 +7,7 @@ use std::{
 };
 
 use services::kafka::Broker;
-use statefn_core::ports::{
-    log::{AppendError, Log, Offset},
-};
+use statefn_core::ports::log::{AppendError, Log, Offset};
 use statefn_kafka::KafkaLog;
 
 use crate::world::{LIMIT, Outcome, World, append, begin, until};
