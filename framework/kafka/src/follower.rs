@@ -208,15 +208,14 @@ impl Follower for KafkaFollower {
                     records += usize::from(taken > 0);
                 }
                 Ok(None) if left.is_zero() => break,
-                Ok(None) => {}
                 Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => {
                     self.is_out_of_range = true;
                     self.find_starts()?;
                     self.assign()?;
                 }
                 Err(error) if is_final(&error) => return Err(self.failed(&error)),
-                // The client goes on by itself once it can.
-                Err(_) => {}
+                // After an error the client goes on by itself once it can.
+                Ok(None) | Err(_) => {}
             }
         }
         Ok(())

@@ -164,7 +164,7 @@ mod tests {
 
     fn begin(ledger: &Arc<Mutex<Ledger>>, generation: Generation, records: usize) -> (Arc<Flight>, Receiver<Outcome>) {
         let (told, outcome) = channel();
-        let records = vec![Arc::new(vec![7_u8; 10]); records];
+        let records: Vec<Arc<Vec<u8>>> = (0..records).map(|_| Arc::new(vec![7; 10])).collect();
         let told: Told = Box::new(move |outcome| told.send(outcome).expect("the test listens"));
         (Flight::begin(ledger, 3, generation, &records, told), outcome)
     }

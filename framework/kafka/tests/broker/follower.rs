@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 type Seen = BTreeMap<Partition, Vec<(Offset, Vec<u8>)>>;
 
 fn follower(world: &World) -> KafkaFollower {
-    KafkaFollower::new(&world.connection, &world.topics).unwrap()
+    KafkaFollower::new(&world.connection, &world.topics).expect("a consumer can be made")
 }
 
 /// Takes what the follower has until `is_enough`.
@@ -26,7 +26,7 @@ fn take(follower: &mut KafkaFollower, seen: &mut Seen, is_enough: impl Fn(&Seen)
             .next(PATIENCE, &mut |partition, offset, bytes| {
                 seen.entry(partition).or_default().push((offset, bytes.to_vec()));
             })
-            .unwrap();
+            .expect("nothing is lost");
         is_enough(seen).then_some(())
     });
 }

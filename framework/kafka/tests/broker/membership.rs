@@ -24,7 +24,8 @@ fn options() -> MembershipOptions {
 }
 
 fn join(world: &World) -> KafkaMembership {
-    KafkaMembership::join(&world.connection, &world.topics, &options(), Box::new(|| {})).unwrap()
+    KafkaMembership::join(&world.connection, &world.topics, &options(), Box::new(|| {}))
+        .expect("a consumer can be made")
 }
 
 /// A worker that joins some time.
