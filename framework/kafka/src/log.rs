@@ -21,7 +21,7 @@ use rdkafka::{
     Message, Offset as Place, TopicPartitionList,
     admin::{AdminClient, AdminOptions},
     consumer::{BaseConsumer, Consumer},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
 };
 use statefn_core::ports::{
     log::{AppendError, Log, Offset, Partition, ReadError, Record},
@@ -196,21 +196,38 @@ impl KafkaLog {
         )
     }
 
+    /// Deletes records, and returns the first offset kept.
     fn delete_before(&mut self, partition: Partition, before: Offset) -> Result<Offset, Error> {
-        let (topic, number) = self.topics.place(partition);
-        let doing = format!("delete the records before {before} of {}", self.topics.place_text(partition));
-        let failed = |error: KafkaError| self.connection.failed(&doing, &error);
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, number, Place::Offset(before as i64)).map_err(failed)?;
-        let options = AdminOptions::new().request_timeout(Some(self.patience)).operation_timeout(Some(self.patience));
-        let admin = match &mut self.admin {
+        let admin = match self.admin.take() {
             Some(admin) => admin,
-            none => none.insert(self.connection.admin()?),
+            None => self.connection.admin()?,
         };
-        let failed = |error: KafkaError| self.connection.failed(&doing, &error);
-        let answer = block_on(admin.delete_records(&list, &options)).map_err(failed)?;
-        let found = answer.find_partition(topic, number).ok_or(KafkaError::NoMessageReceived).map_err(failed)?;
-        found.error().map_err(failed)?;
+        let (topic, _) = self.topics.place(partition);
+        let refresh = |left| drop(admin.inner().fetch_metadata(Some(topic), left));
+        let deleted =
+            offsets::again(self.patience, refresh, |left| self.delete_before_once(&admin, partition, before, left));
+        let deleted = deleted.map_err(|error| {
+            let doing = format!("delete the records before {before} of {}", self.topics.place_text(partition));
+            self.connection.failed(&doing, &error)
+        });
+        self.admin = Some(admin);
+        deleted
+    }
+
+    fn delete_before_once(
+        &self,
+        admin: &AdminClient<Reporter>,
+        partition: Partition,
+        before: Offset,
+        limit: Duration,
+    ) -> KafkaResult<Offset> {
+        let (topic, number) = self.topics.place(partition);
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, number, Place::Offset(before as i64))?;
+        let options = AdminOptions::new().request_timeout(Some(limit)).operation_timeout(Some(limit));
+        let answer = block_on(admin.delete_records(&list, &options))?;
+        let found = answer.find_partition(topic, number).ok_or(KafkaError::NoMessageReceived)?;
+        found.error()?;
         Ok(match found.offset() {
             Place::Offset(start) if start >= 0 => start as Offset,
             _ => before,

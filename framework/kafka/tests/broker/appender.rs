@@ -19,7 +19,7 @@ fn whole(log: &mut KafkaLog, partition: u32) -> BTreeMap<Offset, Vec<u8>> {
     log.read(partition, 0, &mut |offset, bytes| {
         records.insert(offset, bytes.to_vec());
     })
-    .unwrap();
+    .expect("the partition can be read");
     records
 }
 
