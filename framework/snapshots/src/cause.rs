@@ -3,6 +3,7 @@
 //! The library keeps the answer of a server only as text, and its kinds do not tell an object that
 //! is not there from a key that nobody knows. So the codes of S3 are read from the text.
 
+#[cfg(feature = "s3")]
 use std::error::Error as _;
 
 use object_store::Error;
@@ -35,7 +36,8 @@ pub(crate) fn is_missing_object(error: &Error) -> bool {
 pub(crate) fn of(error: &Error) -> Cause {
     let text = error.to_string();
     if let Some(code) = code_of(&text) {
-        return of_code(code, element(&text, "Message").unwrap_or("no message"));
+        let message = element(&text, "Message").unwrap_or("no message");
+        return of_code(code, &message.replace("&#34;", "`").replace("&quot;", "`"));
     }
     let root = root_of(error);
     if let Some(cause) = status_of(&text).map(of_status) {
@@ -147,9 +149,9 @@ mod tests {
     #[test]
     fn causes_say_what_to_do() {
         let generic = |text: &str| Error::Generic { store: "S3", source: text.into() };
-        let message = "<Error><Code>SignatureDoesNotMatch</Code><Message>not this one</Message></Error>";
+        let message = "<Error><Code>SignatureDoesNotMatch</Code><Message>not &#34;this&quot; one</Message></Error>";
         for (error, kind, said) in [
-            (generic(message), Kind::Refused, "SignatureDoesNotMatch (not this one): the secret does not belong"),
+            (generic(message), Kind::Refused, "SignatureDoesNotMatch (not `this` one): the secret does not belong"),
             (not_found("<Code>NoSuchBucket</Code>"), Kind::Refused, "create the bucket"),
             (generic("<Code>SlowDown</Code>"), Kind::Unreachable, "try again later"),
             (generic("<Code>Novelty</Code>"), Kind::Refused, "the server says Novelty (no message): see"),

@@ -45,6 +45,10 @@
 //!   that is not answered is given up after that time.
 //! - A secret is in no text.
 //!
+//! A call that failed has an unknown outcome: a server that was only slow may still do it. As the
+//! bytes of a name never change, a late `put` does no harm, and a late `remove` is only sent for
+//! what nobody needs.
+//!
 //! Deliberately absent: a cache, compression and encryption (the server has them); conditional
 //! writes (names are not reused, and marks in the journal say which snapshot counts); creation of
 //! buckets.

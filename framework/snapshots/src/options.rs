@@ -6,8 +6,9 @@ use std::{fmt, time::Duration};
 /// [crate](crate) lists. A directory needs none of it.
 #[derive(Clone)]
 pub struct Options {
-    /// How long a request that fails is tried again; how long one answer is waited for. 30 s
-    /// unless said otherwise. One call to the place may take several requests.
+    /// How long a request that fails is tried again, and how long the answer to one is waited for,
+    /// so a part of 8 MiB must come through in this time; 30 s unless said otherwise. A call takes
+    /// several requests, and fails with the first that does.
     pub retry_time: Duration,
     /// Where the S3 server is, such as `http://127.0.0.1:9000`; none means AWS.
     pub endpoint: Option<String>,

@@ -12,7 +12,6 @@ use std::{
     sync::LazyLock,
 };
 
-use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::{Error, cache, install, ports::Reserved, process::Process, shared};
@@ -138,12 +137,12 @@ impl Broker {
         Ok(())
     }
 
-    /// Freezes it by SIGSTOP: connections stay open, nothing is answered.
+    /// Freezes it by SIGSTOP; returns when it is frozen. Connections stay open, nothing is answered.
     ///
     /// # Errors
     /// [`Error::Stopped`] if it is down.
     pub fn pause(&mut self) -> Result<(), Error> {
-        self.running()?.signal(Signal::STOP)
+        self.running()?.pause()
     }
 
     /// Lets it go on after [`pause`](Self::pause).
@@ -151,7 +150,7 @@ impl Broker {
     /// # Errors
     /// [`Error::Stopped`] if it is down.
     pub fn resume(&mut self) -> Result<(), Error> {
-        self.running()?.signal(Signal::CONT)
+        self.running()?.resume()
     }
 
     fn running(&self) -> Result<&Process, Error> {

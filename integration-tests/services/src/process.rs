@@ -92,7 +92,33 @@ impl Process {
         self.server.as_raw_nonzero().get().unsigned_abs()
     }
 
-    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
+    /// Sends SIGSTOP and waits until every thread has stopped, which takes a moment.
+    pub(crate) fn pause(&self) -> Result<(), Error> {
+        self.signal(Signal::STOP)?;
+        let paused_at = Instant::now();
+        while !self.is_frozen() {
+            if paused_at.elapsed() > STOP_TIME_MAX {
+                return Err(self.error(format!("did not stop within {} s of SIGSTOP", STOP_TIME_MAX.as_secs())));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Sends SIGCONT.
+    pub(crate) fn resume(&self) -> Result<(), Error> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Whether all its threads are stopped; where the system does not tell, that is assumed.
+    fn is_frozen(&self) -> bool {
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.id())) else { return true };
+        let stats = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+        // The state comes behind the name, which may hold anything: `7 (name) T ..`.
+        stats.into_iter().all(|stat| stat.rsplit(") ").next().is_some_and(|state| state.starts_with('T')))
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), Error> {
         kill_process(self.server, signal).map_err(Error::system(format!("send {signal:?} to {}", self.name)))
     }
 

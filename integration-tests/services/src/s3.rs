@@ -10,7 +10,6 @@ use std::{
     sync::LazyLock,
 };
 
-use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::{Error, cache, ports::Reserved, process::Process, shared};
@@ -145,12 +144,12 @@ impl Server {
         Ok(())
     }
 
-    /// Freezes it by SIGSTOP: connections stay open, nothing is answered.
+    /// Freezes it by SIGSTOP; returns when it is frozen. Connections stay open, nothing is answered.
     ///
     /// # Errors
     /// [`Error::Stopped`] if it is down.
     pub fn pause(&mut self) -> Result<(), Error> {
-        self.running()?.signal(Signal::STOP)
+        self.running()?.pause()
     }
 
     /// Lets it go on after [`pause`](Self::pause).
@@ -158,7 +157,7 @@ impl Server {
     /// # Errors
     /// [`Error::Stopped`] if it is down.
     pub fn resume(&mut self) -> Result<(), Error> {
-        self.running()?.signal(Signal::CONT)
+        self.running()?.resume()
     }
 
     fn running(&self) -> Result<&Process, Error> {
