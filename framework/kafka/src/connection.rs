@@ -17,10 +17,10 @@ use std::{
 use rdkafka::{
     ClientConfig, ClientContext,
     admin::AdminClient,
+    bindings::RD_KAFKA_VERSION,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    util::get_rdkafka_version,
 };
 
 use crate::{
@@ -157,7 +157,7 @@ impl Connection {
     pub fn check(&self, limit: Duration) -> Result<(), Error> {
         /// How long one look lasts, so that what the client says is heard in between.
         const LOOK: Duration = Duration::from_millis(50);
-        check_library()?;
+        check_library(RD_KAFKA_VERSION)?;
         let started = Instant::now();
         let reporter = self.reporter("check");
         let consumer: BaseConsumer<Reporter> = self.client("ask for the cluster", &self.config(), reporter.clone())?;
@@ -296,10 +296,14 @@ pub(crate) fn is_denied(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-fn check_library() -> Result<(), Error> {
-    let (number, text) = get_rdkafka_version();
+/// The library is linked statically, so its version is that of its header.
+fn check_library(number: i32) -> Result<(), Error> {
     let (min, wanted) = LIBRARY_MIN;
-    if number >> 16 >= min { Ok(()) } else { Err(Error::Library { found: text, wanted }) }
+    if number >> 16 >= min {
+        return Ok(());
+    }
+    let [major, minor, patch, _] = number.to_be_bytes();
+    Err(Error::Library { found: format!("{major}.{minor}.{patch}"), wanted })
 }
 
 fn parse_brokers(address: &str) -> Result<String, String> {
@@ -424,8 +428,10 @@ mod tests {
     }
 
     #[test]
-    fn the_library_is_new_enough() {
-        check_library().unwrap();
+    fn a_library_that_is_too_old_is_refused() {
+        check_library(RD_KAFKA_VERSION).unwrap();
+        let error = check_library(0x020b_01ff).unwrap_err().to_string();
+        assert!(error.starts_with("this program has librdkafka 2.11.1, but older ones than 2.12"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The port of a log that other processes write to as well: appends that are under way side by
-//! side, and partitions that are followed as they grow. A [`Log`](super::log::Log) of the same
+//! side, and partitions that are followed as they grow. A [`Log`] of the same
 //! partitions is there for what is read once.
 //!
 //! Invariants an implementation MUST keep:
@@ -15,15 +15,16 @@
 //!
 //! Deliberately absent: groups, and an order between partitions: none waits for another.
 
-#[expect(clippy::disallowed_types, reason = "threads share what is told and the memory implementation")]
-use std::sync::Mutex;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use super::log::{AppendError, Log, MemoryLog, Offset, Partition, ReadError, Record};
+use super::log::{AppendError, Log, Offset, Partition, ReadError, Record};
 
 /// Who is told what came of an append: the offset of its first record.
 pub type Told = Box<dyn FnOnce(Result<Offset, AppendError>) + Send>;
@@ -59,7 +60,8 @@ impl<A: Appender + ?Sized> Appender for Arc<A> {
     }
 }
 
-/// A log in memory that appenders and followers share; durable as long as one of its clones lives.
+/// A log in memory that appenders and followers share, for tests: it finds its end by walking there.
+/// Durable as long as one of its clones lives.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -71,15 +73,74 @@ impl<A: Appender + ?Sized> Appender for Arc<A> {
 /// follower.next(Duration::ZERO, &mut |_, offset, bytes| assert_eq!((offset, bytes), (0, &b"a"[..]))).unwrap();
 /// ```
 #[derive(Debug, Clone)]
-#[expect(clippy::disallowed_types, reason = "threads share it")]
-pub struct MemoryShared(Arc<Mutex<MemoryLog>>);
+pub struct MemoryShared {
+    partitions: Arc<Vec<MemoryPartition>>,
+}
+
+#[derive(Debug, Default)]
+struct MemoryPartition {
+    start: AtomicU64,
+    first: Link,
+}
+
+/// Where the next record comes, or is: set once, so that nobody has to wait for anybody.
+type Link = OnceLock<Box<Node>>;
+
+#[derive(Debug)]
+struct Node {
+    bytes: Arc<Vec<u8>>,
+    next: Link,
+}
+
+impl MemoryPartition {
+    /// Appends records in a row, and returns the offset of the first.
+    fn put(&self, records: Vec<Arc<Vec<u8>>>) -> Offset {
+        let chain =
+            records.into_iter().rev().fold(Link::new(), |next, bytes| Link::from(Box::new(Node { bytes, next })));
+        let Some(mut chain) = chain.into_inner() else { return self.end() };
+        let (mut link, mut offset) = (&self.first, 0);
+        loop {
+            match link.get() {
+                Some(node) => (link, offset) = (&node.next, offset + 1),
+                None => match link.set(chain) {
+                    Ok(()) => return offset,
+                    // Somebody else was quicker.
+                    Err(again) => chain = again,
+                },
+            }
+        }
+    }
+
+    fn records(&self) -> impl Iterator<Item = (Offset, &[u8])> {
+        let nodes = std::iter::successors(self.first.get(), |node| node.next.get());
+        (0..).zip(nodes.map(|node| node.bytes.as_slice()))
+    }
+
+    fn start(&self) -> Offset {
+        self.start.load(Ordering::SeqCst)
+    }
+
+    fn end(&self) -> Offset {
+        self.records().count() as Offset
+    }
+}
+
+impl Drop for MemoryPartition {
+    /// One node after the other: a long chain would drop itself too deep.
+    fn drop(&mut self) {
+        let mut next = self.first.take();
+        while let Some(mut node) = next {
+            next = node.next.take();
+        }
+    }
+}
 
 impl MemoryShared {
     /// An empty log of `partitions` partitions.
     #[must_use]
-    #[expect(clippy::disallowed_types, reason = "threads share it")]
     pub fn new(partitions: u32) -> Self {
-        Self(Arc::new(Mutex::new(MemoryLog::new(partitions))))
+        let partitions = std::iter::repeat_with(MemoryPartition::default).take(partitions as usize).collect();
+        Self { partitions: Arc::new(partitions) }
     }
 
     /// A follower of nothing yet.
@@ -88,25 +149,24 @@ impl MemoryShared {
         MemoryFollower { log: self.clone(), followed: BTreeMap::new() }
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut MemoryLog) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn partition(&self, partition: Partition) -> &MemoryPartition {
+        &self.partitions[partition as usize]
     }
 }
 
 impl Appender for MemoryShared {
     fn append(&self, partition: Partition, records: Vec<Arc<Vec<u8>>>, told: Told) {
-        let group: Vec<Record<'_>> = records.iter().map(|bytes| Record { partition, bytes }).collect();
-        let outcome = self.with(|log| log.append(&group));
-        let first = outcome.and_then(|offsets| {
-            offsets.first().copied().ok_or_else(|| AppendError::Refused("an append has no record".into()))
+        told(match records.is_empty() {
+            true => Err(AppendError::Refused("an append has no record".into())),
+            false => Ok(self.partition(partition).put(records)),
         });
-        told(first);
     }
 }
 
 impl Log for MemoryShared {
     fn append(&mut self, group: &[Record<'_>]) -> Result<Vec<Offset>, AppendError> {
-        self.with(|log| log.append(group))
+        let put = |record: &Record<'_>| self.partition(record.partition).put(vec![Arc::new(record.bytes.to_vec())]);
+        Ok(group.iter().map(put).collect())
     }
 
     fn read(
@@ -115,19 +175,27 @@ impl Log for MemoryShared {
         from: Offset,
         each: &mut dyn FnMut(Offset, &[u8]),
     ) -> Result<(), ReadError> {
-        self.with(|log| log.read(partition, from, each))
+        let start = self.start(partition);
+        if from < start {
+            return Err(ReadError::Trimmed { partition, wanted: from, start });
+        }
+        let records = self.partition(partition).records().skip_while(|(offset, _)| *offset < from);
+        records.for_each(|(offset, bytes)| each(offset, bytes));
+        Ok(())
     }
 
     fn start(&self, partition: Partition) -> Offset {
-        self.with(|log| log.start(partition))
+        self.partition(partition).start()
     }
 
     fn end(&self, partition: Partition) -> Offset {
-        self.with(|log| log.end(partition))
+        self.partition(partition).end()
     }
 
     fn trim(&mut self, partition: Partition, before: Offset) -> Result<(), String> {
-        self.with(|log| log.trim(partition, before))
+        let partition = self.partition(partition);
+        partition.start.fetch_max(before.min(partition.end()), Ordering::SeqCst);
+        Ok(())
     }
 }
 
@@ -159,13 +227,11 @@ impl Follower for MemoryFollower {
             if *is_resting {
                 continue;
             }
-            let mut records = Vec::new();
-            let from = (*next).max(self.log.start(*partition));
-            let read = self.log.read(*partition, from, &mut |offset, bytes| records.push((offset, bytes.to_vec())));
-            read.map_err(|error| error.to_string())?;
-            for (offset, bytes) in records {
+            let of = self.log.partition(*partition);
+            let from = (*next).max(of.start());
+            for (offset, bytes) in of.records().skip_while(|(offset, _)| *offset < from) {
                 *next = offset + 1;
-                each(*partition, offset, &bytes);
+                each(*partition, offset, bytes);
             }
         }
         Ok(())
@@ -199,8 +265,8 @@ pub fn conformance(ports: Ports) {
 const PATIENCE: Duration = Duration::from_millis(10);
 const WAITS_MAX: u32 = 6_000;
 
-#[expect(clippy::disallowed_types, reason = "another thread tells")]
-type Slot = Arc<Mutex<Vec<Result<Offset, AppendError>>>>;
+/// What came of an append, once it was told.
+type Slot = Arc<OnceLock<Result<Offset, AppendError>>>;
 type Records = Vec<(Offset, Vec<u8>)>;
 
 struct Suite {
@@ -215,8 +281,8 @@ impl Suite {
             [(0, 0, &["a", "b"][..], 0), (1, 0, &["c"], 2), (0, 1, &["d"], 0), (0, 0, &["e", "f", "g"], 3)]
         {
             let slot = self.begin(appender, partition, records);
-            let told = self.told(&slot).expect("a usable log takes an append");
-            assert_eq!(told, wanted, "the first offset of {records:?} is told");
+            let told = self.told(&slot);
+            assert_eq!(told, Some(wanted), "the first offset of {records:?} is told");
         }
         assert_eq!(text(&self.read(0)), ["a", "b", "c", "e", "f", "g"]);
         assert_eq!(text(&self.read(1)), ["d"]);
@@ -234,12 +300,12 @@ impl Suite {
                 self.begin(*appender, 2, &records)
             })
             .collect();
-        let told: Vec<Result<Offset, AppendError>> = slots.iter().map(|slot| self.told(slot)).collect();
+        let told: Vec<Option<Offset>> = slots.iter().map(|slot| self.told(slot)).collect();
         let stands: BTreeMap<Offset, Vec<u8>> = self.read(2).into_iter().collect();
         let mut last = [None, None];
         for ((appender, records), first) in appends.iter().zip(told) {
             // Where another writer came between, the outcome is unknown.
-            let Ok(first) = first else { continue };
+            let Some(first) = first else { continue };
             for (offset, record) in (first..).zip(records) {
                 assert_eq!(stands.get(&offset).map(Vec::as_slice), Some(record.as_bytes()), "offset {offset}");
             }
@@ -247,7 +313,6 @@ impl Suite {
             last[*appender] = Some(first);
         }
         assert!(last.iter().all(Option::is_some), "a usable log takes appends of both");
-        assert!(slots.iter().all(|slot| taken(slot).is_none()), "each append is told once");
     }
 
     fn records_are_followed_once_and_in_order(&mut self) {
@@ -262,7 +327,7 @@ impl Suite {
         self.ports.follower.leave(2);
         for (partition, record) in [(0, "h"), (2, "left"), (1, "i")] {
             let slot = self.begin(0, partition, &[record]);
-            self.told(&slot).expect("a usable log takes an append");
+            assert!(self.told(&slot).is_some(), "a usable log takes an append");
         }
         self.ports.follower.follow(1, 1);
         self.wait("a partition that grows is followed", |seen| count(seen, 1) >= 1);
@@ -292,21 +357,18 @@ impl Suite {
         let slot = Slot::default();
         let told = Arc::clone(&slot);
         let records = records.iter().map(|record| Arc::new(record.as_bytes().to_vec())).collect();
-        let told = Box::new(move |outcome| told.lock().unwrap_or_else(PoisonError::into_inner).push(outcome));
+        let told = Box::new(move |outcome| assert!(told.set(outcome).is_ok(), "an append is told once"));
         self.ports.appenders[appender].append(partition, records, told);
         slot
     }
 
-    fn told(&mut self, slot: &Slot) -> Result<Offset, AppendError> {
-        let mut outcome = None;
-        self.wait("an append is told", |_| {
-            outcome = outcome.take().or_else(|| taken(slot));
-            outcome.is_some()
-        });
-        outcome.expect("it was waited for")
+    /// Waits for what is told; none if an append came to nothing.
+    fn told(&mut self, slot: &Slot) -> Option<Offset> {
+        self.wait("an append is told", |_| slot.get().is_some());
+        slot.get().and_then(|outcome| outcome.as_ref().ok()).copied()
     }
 
-    fn wait(&mut self, what: &str, mut is_there: impl FnMut(&BTreeMap<Partition, Records>) -> bool) {
+    fn wait(&mut self, what: &str, is_there: impl Fn(&BTreeMap<Partition, Records>) -> bool) {
         for _ in 0..WAITS_MAX {
             if is_there(&self.seen) {
                 return;
@@ -326,10 +388,6 @@ impl Suite {
         read.expect("readable");
         records
     }
-}
-
-fn taken(slot: &Slot) -> Option<Result<Offset, AppendError>> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).pop()
 }
 
 fn count(seen: &BTreeMap<Partition, Records>, partition: Partition) -> usize {
@@ -353,6 +411,15 @@ mod tests {
     fn memory_conforms() {
         let log = MemoryShared::new(3);
         conformance(ports(&log, log.follower()));
+        crate::ports::log::conformance(|| Box::new(MemoryShared::new(3)));
+    }
+
+    #[test]
+    fn a_long_log_is_dropped() {
+        let log = MemoryShared::new(1);
+        let records = (0..300_000).map(|_| Arc::new(vec![1])).collect();
+        Appender::append(&log, 0, records, Box::new(|told| assert_eq!(told.expect("memory"), 0)));
+        assert_eq!(log.end(0), 300_000);
     }
 
     /// Forgets where it was when it goes on after a rest.
