@@ -7,7 +7,7 @@
 //!   it reports as failed has left the process, so each such report means unknown.
 //! - Refused means that no record was given to the client: because the append does not fit, too much
 //!   is under way already, or there is no producer that would take it. So the queue of the client is
-//!   never full, and no caller waits.
+//!   never full, and no caller waits. It is told within the call; everything else by other threads.
 //! - An unknown outcome or a fatal error replaces the producer: what failed may hold up everything
 //!   behind it. The new one is connected on a thread of its own, and takes over as soon as it is. A
 //!   partition of which something is still under way through the old one stays with that, so that
@@ -198,9 +198,10 @@ impl Shared {
     fn choose(self: &Arc<Self>, producers: &mut Producers, partition: Partition) -> Option<Arc<Producer>> {
         let active = Arc::clone(producers.active.as_ref()?);
         if active.is_spent() && !producers.is_replacing {
-            producers.is_replacing = true;
             let (shared, generation) = (Arc::downgrade(self), active.generation + 1);
-            thread::spawn(move || replace(&shared, generation));
+            let thread = thread::Builder::new().name("appender".to_owned());
+            // Without a thread the next append tries again.
+            producers.is_replacing = thread.spawn(move || replace(&shared, generation)).is_ok();
         }
         let generation = lock(&self.ledger).generation_of(partition);
         let of_partition = producers.retired.iter().find(|producer| Some(producer.generation) == generation);
@@ -295,11 +296,15 @@ fn replace(shared: &Weak<Shared>, generation: Generation) {
 
 impl Producer {
     /// Connects to the brokers: the first record of a producer that is not connected waits for half a
-    /// second.
+    /// second. Each answer makes the client ask for its identity if it has none, which comes to nothing
+    /// at the first one where the connection is not fully up by then.
     fn connect(&self, topics: &Topics, limit: Duration) {
-        if let Err(error) = self.client.client().fetch_metadata(Some(topics.journal()), limit) {
-            // What is appended will say so too.
-            self.reporter.warn("metadata", &format!("no answer about topic `{}`: {error}", topics.journal()));
+        for _ in 0..2 {
+            if let Err(error) = self.client.client().fetch_metadata(Some(topics.journal()), limit) {
+                // What is appended will say so too.
+                self.reporter.warn("metadata", &format!("no answer about topic `{}`: {error}", topics.journal()));
+                return;
+            }
         }
     }
 

@@ -35,6 +35,8 @@ const PORT: u16 = 9092;
 const LIBRARY_MIN: (i32, &str) = (0x020c, "2.12");
 /// How many bytes a fetch takes of one partition.
 const FETCH_BYTES: usize = 4 << 20;
+/// How long a broker holds a request for records that are not there yet.
+const FETCH_WAIT_MS: u32 = 50;
 /// How much more than the bytes of its value a record of the log has on its way, at most.
 pub(crate) const RECORD_OVERHEAD_BYTES: usize = 64 << 10;
 
@@ -233,6 +235,12 @@ impl Connection {
             .set("auto.offset.reset", "error")
             .set("check.crcs", "true")
             .set("fetch.message.max.bytes", FETCH_BYTES.to_string())
+            // A partition that is new to the client has to wait until the request that is under way has
+            // been answered, which takes this long where nothing comes.
+            .set("fetch.wait.max.ms", FETCH_WAIT_MS.to_string())
+            // What was read ahead is soon taken, and an error soon gone; shipped are a second and a half.
+            .set("fetch.queue.backoff.ms", "2")
+            .set("fetch.error.backoff.ms", "50")
             .set(
                 "isolation.level",
                 match isolation {

@@ -77,7 +77,9 @@ impl KafkaLog {
     /// [`Error::Property`] or [`Error::Failed`] if there can be no consumer.
     pub fn new(connection: &Connection, appender: &Arc<KafkaAppender>, patience: Duration) -> Result<Self, Error> {
         let topics = Arc::clone(appender.topics());
-        let config = connection.consumer_config(&format!("{}-reader", topics.app()), Isolation::Uncommitted);
+        let mut config = connection.consumer_config(&format!("{}-reader", topics.app()), Isolation::Uncommitted);
+        // Between reads there is nothing to wait for, and the next one waits for what is under way.
+        config.set("fetch.wait.max.ms", "1");
         let consumer = connection.client("read the log", &config, connection.reporter("log"))?;
         Ok(Self {
             connection: connection.clone(),
@@ -341,11 +343,7 @@ pub(crate) fn is_final(error: &KafkaError) -> bool {
     let is_known = |code| {
         matches!(
             code,
-            RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownPartition
-                | RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::Fatal
-                | RDKafkaErrorCode::BadMessage
+            RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::Fatal | RDKafkaErrorCode::BadMessage
         )
     };
     matches!(error, KafkaError::MessageConsumptionFatal(_)) || error.rdkafka_error_code().is_some_and(is_known)
