@@ -45,7 +45,7 @@ use crate::{
     topics::Topics,
 };
 
-/// How many bytes may be under way before appends are refused.
+/// How many bytes may be under way before appends are refused, if options do not say.
 const BYTES_MAX: usize = 512 << 20;
 /// How many records may be under way before appends are refused.
 const RECORDS_MAX: usize = 500_000;
@@ -61,13 +61,23 @@ pub struct AppenderOptions {
     pub record_bytes_max: usize,
     /// After how long an append that nobody acknowledged is told as unknown.
     pub message_timeout: Duration,
+    /// How many bytes may be under way before appends are refused.
+    pub under_way_bytes_max: usize,
 }
 
 impl AppenderOptions {
-    /// Records of at most `record_bytes_max` bytes, told as unknown after 10 seconds.
+    /// Records of at most `record_bytes_max` bytes, told as unknown after 10 seconds, 512 MiB of them
+    /// under way.
     #[must_use]
     pub fn new(record_bytes_max: usize) -> Self {
-        Self { record_bytes_max, message_timeout: Duration::from_secs(10) }
+        Self { record_bytes_max, message_timeout: Duration::from_secs(10), under_way_bytes_max: BYTES_MAX }
+    }
+
+    /// Sets how many bytes may be under way before appends are refused.
+    #[must_use]
+    pub fn under_way_bytes_max(mut self, bytes: usize) -> Self {
+        self.under_way_bytes_max = bytes;
+        self
     }
 
     /// Sets after how long an append that nobody acknowledged is told as unknown.
@@ -186,7 +196,9 @@ impl Shared {
         let (flying_bytes, flying_records) = lock(&self.ledger).load();
         let bytes = flying_bytes + records.iter().map(|record| record.len()).sum::<usize>();
         // One that is alone is taken whatever its size.
-        if flying_records > 0 && (bytes > BYTES_MAX || flying_records + records.len() > RECORDS_MAX) {
+        if flying_records > 0
+            && (bytes > self.options.under_way_bytes_max || flying_records + records.len() > RECORDS_MAX)
+        {
             return Err(format!(
                 "{flying_records} records of {flying_bytes} bytes are under way, see whether the broker is slow or down; append again later"
             ));
@@ -239,7 +251,7 @@ impl Shared {
     }
 
     fn make(&self, generation: Generation) -> Result<Producer, Error> {
-        let AppenderOptions { record_bytes_max, message_timeout } = self.options;
+        let AppenderOptions { record_bytes_max, message_timeout, .. } = self.options;
         let options = ProducerOptions { message_timeout, record_bytes_max, transactional_id: None };
         let mut config = self.connection.producer_config(&options);
         // Above what this lets be under way, so that a queue is never full.

@@ -11,7 +11,7 @@ use statefn_core::ports::{
     log::{AppendError, Log, Offset},
     shared,
 };
-use statefn_kafka::{KafkaFollower, KafkaLog};
+use statefn_kafka::{AppenderOptions, Connection, KafkaAppender, KafkaFollower, KafkaLog, Topics};
 
 use crate::world::{LIMIT, Outcome, World, append, begin, until};
 
@@ -73,6 +73,25 @@ fn what_does_not_fit_is_refused_and_stands_nowhere() {
     assert!(matches!(append(&*appender, 0, &[b"small", &large]), Err(AppendError::Refused(_))));
     assert!(matches!(append(&*appender, 0, &[]), Err(AppendError::Refused(_))));
     assert_eq!(append(&*appender, 0, &[b"next"]).unwrap(), 0);
+}
+
+#[test]
+fn what_is_too_much_to_be_under_way_is_refused_at_once() {
+    let nobody = Connection::parse("log", "kafka://127.0.0.1:1").unwrap();
+    let topics = Arc::new(Topics::new("appender-full", 2).unwrap());
+    let options = AppenderOptions::new(100).message_timeout(Duration::from_secs(1)).under_way_bytes_max(150);
+    let appender = KafkaAppender::new(&nobody, &topics, &options).unwrap();
+    let under_way = begin(&appender, 0, vec![Arc::new(vec![1; 100]), Arc::new(vec![2; 100])]);
+    let refused = begin(&appender, 1, vec![Arc::new(vec![3; 10])]);
+    let refused = refused.try_recv().expect("a refusal is told within the call");
+    assert!(
+        matches!(&refused, Err(AppendError::Refused(why)) if why.contains("2 records of 200 bytes")),
+        "{refused:?}"
+    );
+    let outcome = under_way.recv_timeout(LIMIT).expect("each append is told");
+    assert!(matches!(outcome, Err(AppendError::Unknown(_))), "one that is alone is taken, whatever its size");
+    let next = begin(&appender, 1, vec![Arc::new(vec![4; 10])]);
+    assert!(next.try_recv().is_err(), "there is room again");
 }
 
 #[test]
