@@ -7,7 +7,7 @@
 //!   it reports as failed has left the process, so each such report means unknown.
 //! - Refused means that no record was given to the client: because the append does not fit, too much
 //!   is under way already, or there is no producer that would take it. So the queue of the client is
-//!   never full, and no caller waits.
+//!   never full, and no caller waits. It is told within the call; everything else by other threads.
 //! - An unknown outcome or a fatal error replaces the producer: what failed may hold up everything
 //!   behind it. The new one is connected on a thread of its own, and takes over as soon as it is. A
 //!   partition of which something is still under way through the old one stays with that, so that
@@ -45,7 +45,7 @@ use crate::{
     topics::Topics,
 };
 
-/// How many bytes may be under way before appends are refused.
+/// How many bytes may be under way before appends are refused, if options do not say.
 const BYTES_MAX: usize = 512 << 20;
 /// How many records may be under way before appends are refused.
 const RECORDS_MAX: usize = 500_000;
@@ -61,13 +61,23 @@ pub struct AppenderOptions {
     pub record_bytes_max: usize,
     /// After how long an append that nobody acknowledged is told as unknown.
     pub message_timeout: Duration,
+    /// How many bytes may be under way before appends are refused.
+    pub under_way_bytes_max: usize,
 }
 
 impl AppenderOptions {
-    /// Records of at most `record_bytes_max` bytes, told as unknown after 10 seconds.
+    /// Records of at most `record_bytes_max` bytes, told as unknown after 10 seconds, 512 MiB of them
+    /// under way.
     #[must_use]
     pub fn new(record_bytes_max: usize) -> Self {
-        Self { record_bytes_max, message_timeout: Duration::from_secs(10) }
+        Self { record_bytes_max, message_timeout: Duration::from_secs(10), under_way_bytes_max: BYTES_MAX }
+    }
+
+    /// Sets how many bytes may be under way before appends are refused.
+    #[must_use]
+    pub fn under_way_bytes_max(mut self, bytes: usize) -> Self {
+        self.under_way_bytes_max = bytes;
+        self
     }
 
     /// Sets after how long an append that nobody acknowledged is told as unknown.
@@ -186,7 +196,9 @@ impl Shared {
         let (flying_bytes, flying_records) = lock(&self.ledger).load();
         let bytes = flying_bytes + records.iter().map(|record| record.len()).sum::<usize>();
         // One that is alone is taken whatever its size.
-        if flying_records > 0 && (bytes > BYTES_MAX || flying_records + records.len() > RECORDS_MAX) {
+        if flying_records > 0
+            && (bytes > self.options.under_way_bytes_max || flying_records + records.len() > RECORDS_MAX)
+        {
             return Err(format!(
                 "{flying_records} records of {flying_bytes} bytes are under way, see whether the broker is slow or down; append again later"
             ));
@@ -198,9 +210,10 @@ impl Shared {
     fn choose(self: &Arc<Self>, producers: &mut Producers, partition: Partition) -> Option<Arc<Producer>> {
         let active = Arc::clone(producers.active.as_ref()?);
         if active.is_spent() && !producers.is_replacing {
-            producers.is_replacing = true;
             let (shared, generation) = (Arc::downgrade(self), active.generation + 1);
-            thread::spawn(move || replace(&shared, generation));
+            let thread = thread::Builder::new().name("appender".to_owned());
+            // Without a thread the next append tries again.
+            producers.is_replacing = thread.spawn(move || replace(&shared, generation)).is_ok();
         }
         let generation = lock(&self.ledger).generation_of(partition);
         let of_partition = producers.retired.iter().find(|producer| Some(producer.generation) == generation);
@@ -238,7 +251,7 @@ impl Shared {
     }
 
     fn make(&self, generation: Generation) -> Result<Producer, Error> {
-        let AppenderOptions { record_bytes_max, message_timeout } = self.options;
+        let AppenderOptions { record_bytes_max, message_timeout, .. } = self.options;
         let options = ProducerOptions { message_timeout, record_bytes_max, transactional_id: None };
         let mut config = self.connection.producer_config(&options);
         // Above what this lets be under way, so that a queue is never full.
@@ -295,11 +308,15 @@ fn replace(shared: &Weak<Shared>, generation: Generation) {
 
 impl Producer {
     /// Connects to the brokers: the first record of a producer that is not connected waits for half a
-    /// second.
+    /// second. Each answer makes the client ask for its identity if it has none, which comes to nothing
+    /// at the first one where the connection is not fully up by then.
     fn connect(&self, topics: &Topics, limit: Duration) {
-        if let Err(error) = self.client.client().fetch_metadata(Some(topics.journal()), limit) {
-            // What is appended will say so too.
-            self.reporter.warn("metadata", &format!("no answer about topic `{}`: {error}", topics.journal()));
+        for _ in 0..2 {
+            if let Err(error) = self.client.client().fetch_metadata(Some(topics.journal()), limit) {
+                // What is appended will say so too.
+                self.reporter.warn("metadata", &format!("no answer about topic `{}`: {error}", topics.journal()));
+                return;
+            }
         }
     }
 

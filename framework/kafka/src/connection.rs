@@ -17,10 +17,10 @@ use std::{
 use rdkafka::{
     ClientConfig, ClientContext,
     admin::AdminClient,
+    bindings::RD_KAFKA_VERSION,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    util::get_rdkafka_version,
 };
 
 use crate::{
@@ -35,6 +35,8 @@ const PORT: u16 = 9092;
 const LIBRARY_MIN: (i32, &str) = (0x020c, "2.12");
 /// How many bytes a fetch takes of one partition.
 const FETCH_BYTES: usize = 4 << 20;
+/// How long a broker holds a request for records that are not there yet.
+const FETCH_WAIT_MS: u32 = 50;
 /// How much more than the bytes of its value a record of the log has on its way, at most.
 pub(crate) const RECORD_OVERHEAD_BYTES: usize = 64 << 10;
 
@@ -157,7 +159,7 @@ impl Connection {
     pub fn check(&self, limit: Duration) -> Result<(), Error> {
         /// How long one look lasts, so that what the client says is heard in between.
         const LOOK: Duration = Duration::from_millis(50);
-        check_library()?;
+        check_library(RD_KAFKA_VERSION)?;
         let started = Instant::now();
         let reporter = self.reporter("check");
         let consumer: BaseConsumer<Reporter> = self.client("ask for the cluster", &self.config(), reporter.clone())?;
@@ -233,6 +235,12 @@ impl Connection {
             .set("auto.offset.reset", "error")
             .set("check.crcs", "true")
             .set("fetch.message.max.bytes", FETCH_BYTES.to_string())
+            // A partition that is new to the client has to wait until the request that is under way has
+            // been answered, which takes this long where nothing comes.
+            .set("fetch.wait.max.ms", FETCH_WAIT_MS.to_string())
+            // What was read ahead is soon taken, and an error soon gone; shipped are a second and a half.
+            .set("fetch.queue.backoff.ms", "2")
+            .set("fetch.error.backoff.ms", "50")
             .set(
                 "isolation.level",
                 match isolation {
@@ -296,10 +304,14 @@ pub(crate) fn is_denied(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-fn check_library() -> Result<(), Error> {
-    let (number, text) = get_rdkafka_version();
+/// The library is linked statically, so its version is that of its header.
+fn check_library(number: i32) -> Result<(), Error> {
     let (min, wanted) = LIBRARY_MIN;
-    if number >> 16 >= min { Ok(()) } else { Err(Error::Library { found: text, wanted }) }
+    if number >> 16 >= min {
+        return Ok(());
+    }
+    let [major, minor, patch, _] = number.to_be_bytes();
+    Err(Error::Library { found: format!("{major}.{minor}.{patch}"), wanted })
 }
 
 fn parse_brokers(address: &str) -> Result<String, String> {
@@ -424,8 +436,10 @@ mod tests {
     }
 
     #[test]
-    fn the_library_is_new_enough() {
-        check_library().unwrap();
+    fn a_library_that_is_too_old_is_refused() {
+        check_library(RD_KAFKA_VERSION).unwrap();
+        let error = check_library(0x020b_01ff).unwrap_err().to_string();
+        assert!(error.starts_with("this program has librdkafka 2.11.1, but older ones than 2.12"), "{error}");
     }
 
     #[test]

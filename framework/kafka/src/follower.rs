@@ -213,7 +213,7 @@ impl Follower for KafkaFollower {
                     self.find_starts()?;
                     self.assign()?;
                 }
-                Err(error) if is_final(&error) => return Err(self.failed(&error)),
+                Err(error) if is_final(&error) || is_unknown(&error) => return Err(self.failed(&error)),
                 // After an error the client goes on by itself once it can.
                 Ok(None) | Err(_) => {}
             }
@@ -230,6 +230,11 @@ impl KafkaFollower {
         let count = self.assigned.len();
         format!("one of {count} partitions ({} ..) cannot be followed: {error}", places.join(", "))
     }
+}
+
+/// Whether a topic is not there, be it that a broker that has just started does not know it yet.
+fn is_unknown(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownPartition))
 }
 
 impl std::fmt::Debug for KafkaFollower {

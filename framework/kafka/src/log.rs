@@ -22,6 +22,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions},
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    metadata::MetadataTopic,
 };
 use statefn_core::ports::{
     log::{AppendError, Log, Offset, Partition, ReadError, Record},
@@ -39,6 +40,9 @@ use crate::{
 
 /// How long a read waits for records at a time.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a deletion of records may take at least, whatever the patience.
+const DELETE_LIMIT_MIN: Duration = Duration::from_secs(2);
 
 /// The log of an app; see [`Log`] for the contract. Each thread has a value of its own.
 pub struct KafkaLog {
@@ -73,7 +77,9 @@ impl KafkaLog {
     /// [`Error::Property`] or [`Error::Failed`] if there can be no consumer.
     pub fn new(connection: &Connection, appender: &Arc<KafkaAppender>, patience: Duration) -> Result<Self, Error> {
         let topics = Arc::clone(appender.topics());
-        let config = connection.consumer_config(&format!("{}-reader", topics.app()), Isolation::Uncommitted);
+        let mut config = connection.consumer_config(&format!("{}-reader", topics.app()), Isolation::Uncommitted);
+        // Between reads there is nothing to wait for, and the next one waits for what is under way.
+        config.set("fetch.wait.max.ms", "1");
         let consumer = connection.client("read the log", &config, connection.reporter("log"))?;
         Ok(Self {
             connection: connection.clone(),
@@ -222,6 +228,14 @@ impl KafkaLog {
         limit: Duration,
     ) -> KafkaResult<Offset> {
         let (topic, number) = self.topics.place(partition);
+        // The library (2.12) frees the request too early if it has to wait for the leader, or if the
+        // time limit passes meanwhile: so the leader is made known before, and the limit is not short.
+        let limit = limit.max(DELETE_LIMIT_MIN);
+        let metadata = admin.inner().fetch_metadata(Some(topic), limit)?;
+        let partitions = metadata.topics().first().map_or(&[][..], MetadataTopic::partitions);
+        if !partitions.iter().any(|partition| partition.id() == number && partition.leader() >= 0) {
+            return Err(KafkaError::AdminOp(RDKafkaErrorCode::LeaderNotAvailable));
+        }
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, number, Place::Offset(before as i64))?;
         let options = AdminOptions::new().request_timeout(Some(limit)).operation_timeout(Some(limit));
@@ -329,11 +343,7 @@ pub(crate) fn is_final(error: &KafkaError) -> bool {
     let is_known = |code| {
         matches!(
             code,
-            RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownPartition
-                | RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::Fatal
-                | RDKafkaErrorCode::BadMessage
+            RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::Fatal | RDKafkaErrorCode::BadMessage
         )
     };
     matches!(error, KafkaError::MessageConsumptionFatal(_)) || error.rdkafka_error_code().is_some_and(is_known)

@@ -235,6 +235,19 @@ impl GroupEgress {
         }
     }
 
+    /// Up to where the records of the shards of a group stand, at least; none where nothing was written.
+    /// It fences nobody, so the one who has the egress may be further by the time this is known.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but that nobody is fenced.
+    pub fn positions(
+        connection: &Connection,
+        group: ShardGroup,
+        options: &EgressOptions,
+    ) -> Result<BTreeMap<ShardId, u64>, EgressError> {
+        Ok(Place::new(connection, group).read(options, false)?.highest)
+    }
+
     /// The number of the group.
     #[must_use]
     pub fn group(&self) -> u32 {

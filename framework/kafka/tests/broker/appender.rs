@@ -7,8 +7,11 @@ use std::{
 };
 
 use services::kafka::Broker;
-use statefn_core::ports::log::{AppendError, Log, Offset};
-use statefn_kafka::KafkaLog;
+use statefn_core::ports::{
+    log::{AppendError, Log, Offset},
+    shared,
+};
+use statefn_kafka::{AppenderOptions, Connection, KafkaAppender, KafkaFollower, KafkaLog, Topics};
 
 use crate::world::{LIMIT, Outcome, World, append, begin, until};
 
@@ -73,6 +76,25 @@ fn what_does_not_fit_is_refused_and_stands_nowhere() {
 }
 
 #[test]
+fn what_is_too_much_to_be_under_way_is_refused_at_once() {
+    let nobody = Connection::parse("log", "kafka://127.0.0.1:1").unwrap();
+    let topics = Arc::new(Topics::new("appender-full", 2).unwrap());
+    let options = AppenderOptions::new(100).message_timeout(Duration::from_secs(1)).under_way_bytes_max(150);
+    let appender = KafkaAppender::new(&nobody, &topics, &options).unwrap();
+    let under_way = begin(&appender, 0, vec![Arc::new(vec![1; 100]), Arc::new(vec![2; 100])]);
+    let refused = begin(&appender, 1, vec![Arc::new(vec![3; 10])]);
+    let refused = refused.try_recv().expect("a refusal is told within the call");
+    assert!(
+        matches!(&refused, Err(AppendError::Refused(why)) if why.contains("2 records of 200 bytes")),
+        "{refused:?}"
+    );
+    let outcome = under_way.recv_timeout(LIMIT).expect("each append is told");
+    assert!(matches!(outcome, Err(AppendError::Unknown(_))), "one that is alone is taken, whatever its size");
+    let next = begin(&appender, 1, vec![Arc::new(vec![4; 10])]);
+    assert!(next.try_recv().is_err(), "there is room again");
+}
+
+#[test]
 fn what_is_under_way_when_an_appender_ends_is_told() {
     let Ok(mut broker) = Broker::start() else { return };
     let world = World::on(&broker, "appender-ends", 1);
@@ -134,4 +156,17 @@ fn a_broker_that_pauses_beyond_the_limit_makes_outcomes_unknown_and_later_append
     let stands = whole_after(&flights, &mut world.log());
     assert_eq!(stands[&0], b"before");
     assert!(stands.values().filter(|record| record.starts_with(b"b/")).count() >= 50);
+}
+
+#[test]
+fn appenders_and_followers_conform() {
+    let Some(world) = World::shared("appender-conforms", 3) else { return };
+    let (mine, others) = (world.appender(), world.appender());
+    let follower = KafkaFollower::new(&world.connection, &world.topics).unwrap();
+    let log = world.log_of(&mine, LIMIT);
+    shared::conformance(shared::Ports {
+        appenders: [Box::new(mine), Box::new(others)],
+        follower: Box::new(follower),
+        log: Box::new(log),
+    });
 }

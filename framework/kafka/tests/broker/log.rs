@@ -6,7 +6,7 @@ use services::kafka::Broker;
 use statefn_core::ports::log::{self, AppendError, Log, ReadError, Record};
 use statefn_kafka::KafkaLog;
 
-use crate::world::{LIMIT, RECORD_BYTES_MAX, World, append};
+use crate::world::{LIMIT, RECORD_BYTES_MAX, World, append, until};
 
 fn read(log: &mut KafkaLog, partition: u32, from: u64) -> Result<Vec<(u64, Vec<u8>)>, ReadError> {
     let mut records = Vec::new();
@@ -107,5 +107,5 @@ fn a_broker_that_is_away_ends_no_call_late_and_no_read_silently() {
     let mut log = world.log_of(&appender, LIMIT);
     let first = read(&mut log, 0, 0).unwrap().swap_remove(0);
     assert_eq!(first, (0, b"a".to_vec()));
-    crate::world::until("appends work again", || append(&*appender, 0, &[b"c"]).ok());
+    until("appends work again", || append(&*appender, 0, &[b"c"]).ok());
 }

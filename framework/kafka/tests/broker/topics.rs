@@ -11,7 +11,7 @@ use rdkafka::{
 use services::kafka::Broker;
 use statefn_kafka::{Connection, Difference, Error, TopicOptions, Topics};
 
-use crate::world::{LIMIT, RECORD_BYTES_MAX, connection, topic_options};
+use crate::world::{LIMIT, RECORD_BYTES_MAX, connection, topic_options, until};
 
 fn admin(broker: &Broker) -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().expect("a client can be made")
@@ -95,10 +95,6 @@ fn each_setting_that_is_not_right_is_named_with_its_fix() {
     alter(topics.mailbox(), &[("max.message.bytes", "1000000"), ("retention.bytes", "5")]);
     alter(topics.egress(), &[("unclean.leader.election.enable", "true")]);
     alter(topics.progress(), &[("retention.ms", "1000")]);
-    let found = differences(broker, &topics, &topic_options().replication(1, 2));
-    let mut found: Vec<(&str, &str, &str)> =
-        found.iter().map(|found| (found.topic.as_str(), found.setting, found.found.as_str())).collect();
-    found.retain(|(topic, setting, _)| *setting != "min.insync.replicas" || *topic == topics.journal());
     let wanted = [
         (topics.journal(), "cleanup.policy", "compact"),
         (topics.journal(), "retention.ms", "1000"),
@@ -108,6 +104,14 @@ fn each_setting_that_is_not_right_is_named_with_its_fix() {
         (topics.egress(), "unclean.leader.election.enable", "true"),
         (topics.progress(), "retention.ms", "1000"),
     ];
+    // The broker takes a moment to apply what was altered.
+    let found = until("all is seen", || {
+        let mut found = differences(broker, &topics, &topic_options().replication(1, 2));
+        found.retain(|found| found.setting != "min.insync.replicas" || found.topic == topics.journal());
+        (found.len() >= wanted.len()).then_some(found)
+    });
+    let found: Vec<(&str, &str, &str)> =
+        found.iter().map(|found| (found.topic.as_str(), found.setting, found.found.as_str())).collect();
     assert_eq!(found, wanted);
     let text = topics.ensure(&connection(broker), &topic_options()).unwrap_err().to_string();
     let line = "topic `topics-settings.mailbox`: max.message.bytes is 1000000, but records of 1048576 bytes need 1114112: \
@@ -124,11 +128,10 @@ fn a_topic_with_another_number_of_partitions_is_refused() {
     block_on(admin.create_partitions(&[NewPartitions::new(topics.mailbox(), 3)], &options())).unwrap()[0]
         .as_ref()
         .unwrap();
-    let found =
-        crate::world::until("the partition is seen", || match topics.ensure(&connection(broker), &topic_options()) {
-            Err(Error::Topics(differences)) => Some(differences),
-            _ => None,
-        });
+    let found = until("the partition is seen", || match topics.ensure(&connection(broker), &topic_options()) {
+        Err(Error::Topics(differences)) => Some(differences),
+        _ => None,
+    });
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!((found[0].topic.as_str(), found[0].found.as_str()), (topics.mailbox(), "3"));
 }
@@ -152,11 +155,10 @@ fn a_journal_that_somebody_removed_is_not_made_anew() {
     topics.ensure(&connection(broker), &topic_options()).unwrap();
     let admin = admin(broker);
     block_on(admin.delete_topics(&[topics.journal()], &options())).unwrap()[0].as_ref().unwrap();
-    let found =
-        crate::world::until("the topic is gone", || match topics.ensure(&connection(broker), &topic_options()) {
-            Err(Error::Topics(differences)) => Some(differences),
-            _ => None,
-        });
+    let found = until("the topic is gone", || match topics.ensure(&connection(broker), &topic_options()) {
+        Err(Error::Topics(differences)) => Some(differences),
+        _ => None,
+    });
     assert_eq!((found.len(), found[0].topic.as_str(), found[0].found.as_str()), (1, topics.journal(), "missing"));
 }
 

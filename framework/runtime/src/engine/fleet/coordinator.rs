@@ -69,6 +69,8 @@ const RESTARTS_MAX: u32 = 3;
 enum Outcome {
     Ended(End),
     Broke(String),
+    /// This program cannot be a worker of the app.
+    Refused(RunError),
     /// An ingress has more partitions: shards have to be loaded with room for them.
     Grew,
 }
@@ -105,6 +107,7 @@ async fn live_again(
                 tracing::error!("taking all shards over again: {reason}");
             }
             Outcome::Broke(reason) => return Err(RunError::Broken(reason)),
+            Outcome::Refused(error) => return Err(error),
             Outcome::Grew => tracing::info!("an ingress has more partitions: taking all shards over again"),
         }
     }
@@ -316,6 +319,8 @@ impl Worker {
                 tracing::info!(shard, "a shard was lost");
                 self.lose(shard, Duration::ZERO);
             }
+            // Others have, or get, what it is named for.
+            Notice::TookOver(_, TookOver::Refused(error)) => return Some(Outcome::Refused(error.into())),
             Notice::TookOver(shards, outcome) => {
                 shards.into_iter().for_each(|shard| self.took_over(shard, &outcome));
             }
@@ -389,6 +394,8 @@ impl Worker {
                 }
                 self.lose(shard, random(pause));
             }
+            // That is the end of the worker.
+            TookOver::Refused(_) => {}
             TookOver::Broken(reason) => {
                 if known.tells() {
                     tracing::error!(shard, "a shard cannot be taken over, the others go on: {reason}");

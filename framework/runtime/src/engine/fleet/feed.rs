@@ -77,6 +77,7 @@ pub(super) fn start(
         ingresses: plan.ingresses.clone(),
         pauses: intake.map(|intake| Arc::clone(intake.pauses())),
         partitions: BTreeMap::new(),
+        due: BTreeMap::new(),
         here: BTreeMap::new(),
         switchboard: Arc::clone(switchboard),
         on_their_way: Arc::default(),
@@ -103,6 +104,8 @@ struct Reader {
     pauses: Option<Arc<Pauses>>,
     /// By ingress and partition.
     partitions: BTreeMap<(usize, u32), Followed>,
+    /// Those that are to be read from a position on.
+    due: BTreeMap<(usize, u32), Position>,
     /// By shard that is here, by ingress and partition, where it stood when it came.
     here: BTreeMap<ShardId, Vec<Vec<Position>>>,
     switchboard: Arc<Switchboard>,
@@ -126,6 +129,7 @@ impl Reader {
                     FeedRequest::Stop => return,
                 }
             }
+            self.follow();
             self.heed_pauses();
             if is_open {
                 self.read();
@@ -148,7 +152,8 @@ impl Reader {
                     (position.offset, position.is_ended) < (followed.next.offset, followed.next.is_ended)
                 };
                 if !position.is_ended && followed.is_none_or(is_behind) {
-                    self.feed.follow(ingress, partition, *position);
+                    self.due.insert((ingress, partition), *position);
+                    // Until it is followed, no other shard may come in between.
                     self.partitions.insert((ingress, partition), Followed { next: *position, is_resting: false });
                 }
             }
@@ -156,9 +161,34 @@ impl Reader {
         self.here.insert(shard, positions);
     }
 
+    /// Begins to read the partitions that are due.
+    fn follow(&mut self) {
+        for (place, from) in std::mem::take(&mut self.due) {
+            match self.feed.follow(place.0, place.1, from) {
+                // Shards that have never read it learn where it begins, before its first record.
+                Ok(to) if to.offset > from.offset => {
+                    self.deliver(place.0, place.1, Stretch { from: from.offset, to });
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.complain(&error);
+                    self.due.insert(place, from);
+                }
+            }
+        }
+    }
+
+    fn complain(&mut self, error: &str) {
+        if self.told_at.is_none_or(|at| at.elapsed() >= TROUBLE_INTERVAL) {
+            self.told_at = Some(Instant::now());
+            tracing::error!("an input cannot be read, and is tried again: {error}");
+        }
+    }
+
     fn close(&mut self, shard: ShardId) {
         self.here.remove(&shard);
         if self.here.is_empty() {
+            self.due.clear();
             for (ingress, partition) in std::mem::take(&mut self.partitions).into_keys() {
                 self.feed.leave(ingress, partition);
             }
@@ -182,10 +212,7 @@ impl Reader {
             Ok(Some((ingress, partition, stretch))) => self.deliver(ingress, partition, stretch),
             Ok(None) => {}
             Err(error) => {
-                if self.told_at.is_none_or(|at| at.elapsed() >= TROUBLE_INTERVAL) {
-                    self.told_at = Some(Instant::now());
-                    tracing::error!("an input cannot be read, and is tried again: {error}");
-                }
+                self.complain(&error);
                 std::thread::sleep(PATIENCE);
             }
         }

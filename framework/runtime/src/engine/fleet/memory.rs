@@ -310,8 +310,9 @@ impl Feed for MemoryFeed {
         Ok(vec![1])
     }
 
-    fn follow(&mut self, _: usize, _: u32, from: Position) {
+    fn follow(&mut self, _: usize, _: u32, from: Position) -> Result<Position, String> {
         self.at = Some(from);
+        Ok(from)
     }
 
     fn leave(&mut self, _: usize, _: u32) {

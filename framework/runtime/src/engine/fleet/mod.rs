@@ -121,8 +121,11 @@ pub trait Feed: Send {
     fn partitions(&mut self) -> Result<Vec<u32>, String>;
 
     /// Reads a partition of an ingress from a position on, also one that is read already. The default
-    /// position is where settings say that a partition begins.
-    fn follow(&mut self, ingress: usize, partition: u32, from: Position);
+    /// position is where settings say that a partition begins. Returns where it really reads on.
+    ///
+    /// # Errors
+    /// A text that names topic, partition and cause; it is not read then.
+    fn follow(&mut self, ingress: usize, partition: u32, from: Position) -> Result<Position, String>;
 
     /// Reads a partition no more.
     fn leave(&mut self, ingress: usize, partition: u32);

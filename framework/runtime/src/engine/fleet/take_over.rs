@@ -61,6 +61,8 @@ pub(crate) enum TookOver {
     Again(String),
     /// It cannot be loaded: a person has to look at it.
     Broken(String),
+    /// What is stored does not fit this program; nothing was changed.
+    Refused(TakeOverError),
 }
 
 /// What the threads share.
@@ -245,7 +247,10 @@ impl Office {
 }
 
 fn broken(error: impl Into<TakeOverError>) -> TookOver {
-    TookOver::Broken(error.into().to_string())
+    match error.into() {
+        TakeOverError::Corrupt(error) => TookOver::Broken(error.to_string()),
+        refused @ TakeOverError::Incompatible { .. } => TookOver::Refused(refused),
+    }
 }
 
 /// A table of numbers by shard, all zero.
