@@ -278,8 +278,10 @@ impl GroupEgress {
 
     fn write_all(&mut self, is_last: bool) -> Result<(), EgressError> {
         let mut has_asked = false;
-        while let Some((epochs, with_position)) = self.next(is_last) {
+        while self.next(is_last).is_some() {
             self.renew()?;
+            // A new producer may have found that what waited stands.
+            let Some((epochs, with_position)) = self.next(is_last) else { break };
             let Err(failure) = self.write(epochs, with_position) else { continue };
             // If nobody else owns the group, the broker had only given up waiting for this owner.
             if failure.remedy != Remedy::AskWhoOwns || std::mem::replace(&mut has_asked, true) {

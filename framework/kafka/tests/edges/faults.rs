@@ -78,7 +78,8 @@ struct Writing {
 
 impl Writing {
     fn start(mut egress: GroupEgress, mut shards: Shards) -> Self {
-        let (stop, failures) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let failures = Arc::<Mutex<Vec<String>>>::default();
         let (is_over, failed) = (Arc::clone(&stop), Arc::clone(&failures));
         let thread = std::thread::spawn(move || {
             while !is_over.load(Ordering::Acquire) {
