@@ -35,6 +35,8 @@ mod error;
 mod last;
 mod position;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, VecDeque},

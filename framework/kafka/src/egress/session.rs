@@ -213,6 +213,8 @@ impl Session {
 
     /// Commits; once that was tried nobody may abort, whatever comes.
     fn commit(&self) -> Result<(), Failure> {
+        #[cfg(test)]
+        super::tests::reach_commit();
         self.until("commit a transaction", |left| self.producer.commit_transaction(left))?;
         self.committed_at.set(Some(Instant::now()));
         Ok(())

@@ -185,6 +185,30 @@ fn a_broker_that_is_frozen_loses_and_doubles_nothing() {
 }
 
 #[test]
+fn many_short_freezes_lose_and_double_nothing() {
+    let Some(mut broker) = own_broker() else { return };
+    // Each freeze makes a call fail: before records were written, before the commit, or behind it.
+    let app = App::new(&broker, "short-freezes", Delivery::ExactlyOnce).patience(Duration::from_millis(500));
+    let (mut egress, mut shards) = (app.open(), Shards { epochs: [0, 0] });
+    for round in 0..12 {
+        let end = offsets(&app.bootstrap, &app.topic(0), 0).1;
+        let writing = Writing::start(egress, shards);
+        writing.wait_for_more_than(&app, end);
+        broker.pause().expect("it runs");
+        writing.wait_for_a_failure();
+        broker.resume().expect("it is frozen");
+        (egress, shards) = writing.stop();
+        if round % 3 == 2 {
+            drop(egress);
+            egress = app.open();
+            shards.give_again(&mut egress);
+        }
+    }
+    finish(&mut egress);
+    shards.check_exactly_once(&app);
+}
+
+#[test]
 fn at_least_once_loses_nothing_and_keeps_order_when_the_broker_is_killed() {
     let Some(mut broker) = own_broker() else { return };
     let app = App::new(&broker, "killed-again", Delivery::AtLeastOnce).patience(Duration::from_secs(2));
