@@ -133,12 +133,6 @@ impl KafkaAppender {
     pub(crate) fn topics(&self) -> &Arc<Topics> {
         &self.shared.topics
     }
-
-    /// How many producers there have been.
-    #[cfg(test)]
-    pub(crate) fn generation(&self) -> Generation {
-        lock(&self.shared.producers).active.as_ref().map_or(0, |producer| producer.generation)
-    }
 }
 
 impl Appender for KafkaAppender {

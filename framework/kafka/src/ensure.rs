@@ -63,6 +63,9 @@ impl TopicOptions {
     }
 }
 
+/// A setting, which values are good, what is wanted and why, and the value that is right.
+type Rule<'r> = (&'static str, &'r dyn Fn(&str) -> bool, String, String);
+
 /// One topic as the app needs it.
 struct Wanted<'a> {
     name: &'a str,
@@ -89,7 +92,8 @@ impl Topics {
         let is_missing = |name: &str| missing.iter().any(|wanted| wanted.name == name);
         let is_known = !is_missing(self.ownership()) && identity::check(connection, self, work.left())?;
         if is_known {
-            let removed: Vec<Difference> = missing.iter().filter(|wanted| wanted.is_truth).map(removed).collect();
+            let removed: Vec<Difference> =
+                missing.iter().filter(|wanted| wanted.is_truth).map(|wanted| removed(wanted)).collect();
             if !removed.is_empty() {
                 return Err(Error::Topics(removed));
             }
@@ -118,7 +122,7 @@ impl Topics {
     }
 }
 
-fn removed(wanted: &&Wanted<'_>) -> Difference {
+fn removed(wanted: &Wanted<'_>) -> Difference {
     Difference {
         topic: wanted.name.to_owned(),
         setting: "the topic",
@@ -313,7 +317,6 @@ impl Work<'_> {
             milliseconds => value == "-1" || number_at_least(milliseconds.parse().unwrap_or(i64::MAX))(value),
         };
         let is = |wanted: &'static str| move |value: &str| value == wanted;
-        type Rule<'r> = (&'static str, &'r dyn Fn(&str) -> bool, String, String);
         let all = "no record may be forgotten for its size: -1".to_owned();
         let rules: [Rule<'_>; 6] = [
             ("cleanup.policy", &is("delete"), "every record is needed: delete".to_owned(), "delete".to_owned()),

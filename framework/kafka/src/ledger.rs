@@ -164,7 +164,7 @@ mod tests {
 
     fn begin(ledger: &Arc<Mutex<Ledger>>, generation: Generation, records: usize) -> (Arc<Flight>, Receiver<Outcome>) {
         let (told, outcome) = channel();
-        let records = vec![Arc::new(vec![7_u8; 10]); records];
+        let records: Vec<Arc<Vec<u8>>> = (0..records).map(|_| Arc::new(vec![7; 10])).collect();
         let told: Told = Box::new(move |outcome| told.send(outcome).expect("the test listens"));
         (Flight::begin(ledger, 3, generation, &records, told), outcome)
     }
@@ -173,14 +173,18 @@ mod tests {
     fn an_append_is_told_when_all_of_it_was_reported() {
         let ledger = Arc::default();
         let (flight, outcome) = begin(&ledger, 0, 3);
-        assert_eq!((lock(&ledger).load(), lock(&ledger).generation_of(3)), ((30, 3), Some(0)));
+        let known = |ledger: &Mutex<Ledger>| {
+            let ledger = lock(ledger);
+            (ledger.load(), ledger.generation_of(3))
+        };
+        assert_eq!(known(&ledger), ((30, 3), Some(0)));
         flight.report(2, Ok(12));
         flight.report(0, Ok(10));
         flight.given(0, None);
         assert!(outcome.try_recv().is_err(), "a report is missing");
         flight.report(1, Ok(11));
         assert_eq!(outcome.try_recv().unwrap().unwrap(), 10);
-        assert_eq!((lock(&ledger).load(), lock(&ledger).generation_of(3)), ((0, 0), None));
+        assert_eq!(known(&ledger), ((0, 0), None));
         drop(flight);
         assert!(outcome.try_recv().is_err(), "it is told once");
     }

@@ -8,10 +8,12 @@ mod connection;
 pub mod egress;
 mod ensure;
 mod error;
+mod follower;
 mod identity;
 pub mod ingress;
 mod ledger;
 mod log;
+mod membership;
 mod offsets;
 mod report;
 mod topics;
@@ -22,7 +24,9 @@ pub use self::{
     egress::{EgressError, GroupEgress},
     ensure::TopicOptions,
     error::{Difference, Error},
+    follower::KafkaFollower,
     ingress::{InputError, KafkaFeed, KafkaSource},
     log::KafkaLog,
+    membership::{KafkaMembership, MembershipOptions, Moved},
     topics::Topics,
 };

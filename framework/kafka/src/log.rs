@@ -21,7 +21,8 @@ use rdkafka::{
     Message, Offset as Place, TopicPartitionList,
     admin::{AdminClient, AdminOptions},
     consumer::{BaseConsumer, Consumer},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    metadata::MetadataTopic,
 };
 use statefn_core::ports::{
     log::{AppendError, Log, Offset, Partition, ReadError, Record},
@@ -39,6 +40,9 @@ use crate::{
 
 /// How long a read waits for records at a time.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a deletion of records may take at least, whatever the patience.
+const DELETE_LIMIT_MIN: Duration = Duration::from_secs(2);
 
 /// The log of an app; see [`Log`] for the contract. Each thread has a value of its own.
 pub struct KafkaLog {
@@ -196,21 +200,46 @@ impl KafkaLog {
         )
     }
 
+    /// Deletes records, and returns the first offset kept.
     fn delete_before(&mut self, partition: Partition, before: Offset) -> Result<Offset, Error> {
-        let (topic, number) = self.topics.place(partition);
-        let doing = format!("delete the records before {before} of {}", self.topics.place_text(partition));
-        let failed = |error: KafkaError| self.connection.failed(&doing, &error);
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, number, Place::Offset(before as i64)).map_err(failed)?;
-        let options = AdminOptions::new().request_timeout(Some(self.patience)).operation_timeout(Some(self.patience));
-        let admin = match &mut self.admin {
+        let admin = match self.admin.take() {
             Some(admin) => admin,
-            none => none.insert(self.connection.admin()?),
+            None => self.connection.admin()?,
         };
-        let failed = |error: KafkaError| self.connection.failed(&doing, &error);
-        let answer = block_on(admin.delete_records(&list, &options)).map_err(failed)?;
-        let found = answer.find_partition(topic, number).ok_or(KafkaError::NoMessageReceived).map_err(failed)?;
-        found.error().map_err(failed)?;
+        let (topic, _) = self.topics.place(partition);
+        let refresh = |left| drop(admin.inner().fetch_metadata(Some(topic), left));
+        let deleted =
+            offsets::again(self.patience, refresh, |left| self.delete_before_once(&admin, partition, before, left));
+        let deleted = deleted.map_err(|error| {
+            let doing = format!("delete the records before {before} of {}", self.topics.place_text(partition));
+            self.connection.failed(&doing, &error)
+        });
+        self.admin = Some(admin);
+        deleted
+    }
+
+    fn delete_before_once(
+        &self,
+        admin: &AdminClient<Reporter>,
+        partition: Partition,
+        before: Offset,
+        limit: Duration,
+    ) -> KafkaResult<Offset> {
+        let (topic, number) = self.topics.place(partition);
+        // The library (2.12) frees the request too early if it has to wait for the leader, or if the
+        // time limit passes meanwhile: so the leader is made known before, and the limit is not short.
+        let limit = limit.max(DELETE_LIMIT_MIN);
+        let metadata = admin.inner().fetch_metadata(Some(topic), limit)?;
+        let partitions = metadata.topics().first().map_or(&[][..], MetadataTopic::partitions);
+        if !partitions.iter().any(|partition| partition.id() == number && partition.leader() >= 0) {
+            return Err(KafkaError::AdminOp(RDKafkaErrorCode::LeaderNotAvailable));
+        }
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, number, Place::Offset(before as i64))?;
+        let options = AdminOptions::new().request_timeout(Some(limit)).operation_timeout(Some(limit));
+        let answer = block_on(admin.delete_records(&list, &options))?;
+        let found = answer.find_partition(topic, number).ok_or(KafkaError::NoMessageReceived)?;
+        found.error()?;
         Ok(match found.offset() {
             Place::Offset(start) if start >= 0 => start as Offset,
             _ => before,

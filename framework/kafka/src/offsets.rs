@@ -7,6 +7,7 @@
 //! records, committed or not.
 
 use std::{
+    collections::BTreeSet,
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +15,7 @@ use std::{
 use rdkafka::{
     Offset as Place, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::{KafkaError, KafkaResult},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
 };
 use statefn_core::ports::log::{Offset, Partition};
 
@@ -43,16 +44,35 @@ pub(crate) fn ask(
     if partitions.is_empty() {
         return Ok(Vec::new());
     }
+    let refresh = |left| {
+        let names: BTreeSet<&str> = partitions.iter().map(|partition| topics.place(*partition).0).collect();
+        names.into_iter().for_each(|topic| drop(consumer.fetch_metadata(Some(topic), left)));
+    };
+    again(limit, refresh, |left| ask_once(consumer, topics, partitions, end, left))
+}
+
+/// Makes a request until it succeeds, fails for good, or a time limit has passed. After a failure the
+/// client is made to look up leaders again: it keeps it in mind when there was none.
+pub(crate) fn again<T>(
+    limit: Duration,
+    refresh: impl Fn(Duration),
+    mut request: impl FnMut(Duration) -> KafkaResult<T>,
+) -> KafkaResult<T> {
     let started = Instant::now();
     loop {
         let left = limit.saturating_sub(started.elapsed());
-        match ask_once(consumer, topics, partitions, end, left) {
-            Err(error) if left > RETRY_INTERVAL && !error.rdkafka_error_code().is_some_and(is_denied) => {
-                thread::sleep(RETRY_INTERVAL);
-            }
-            answer => return answer,
+        let answer = request(left);
+        let is_final = |error: &KafkaError| error.rdkafka_error_code().is_some_and(is_final);
+        if left <= RETRY_INTERVAL || answer.as_ref().err().is_none_or(is_final) {
+            return answer;
         }
+        thread::sleep(RETRY_INTERVAL);
+        refresh(limit.saturating_sub(started.elapsed()));
     }
+}
+
+fn is_final(code: RDKafkaErrorCode) -> bool {
+    is_denied(code) || matches!(code, RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::PolicyViolation)
 }
 
 fn ask_once(

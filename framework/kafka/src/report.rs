@@ -51,6 +51,7 @@ impl Reporter {
     }
 
     /// The error after which this client is of no more use, if there was one.
+    #[allow(dead_code, reason = "clients that recover by themselves do not ask")]
     pub(crate) fn fatal(&self) -> Option<String> {
         lock(&self.fatal).clone()
     }
@@ -162,6 +163,6 @@ mod tests {
         reporter.error(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "all down");
         assert_eq!((reporter.fatal(), reporter.last().as_deref()), (None, Some("all down")));
         reporter.error(KafkaError::Global(RDKafkaErrorCode::Fatal), "out of order");
-        assert_eq!(reporter.clone().fatal().as_deref(), Some("out of order"));
+        assert_eq!(reporter.fatal().as_deref(), Some("out of order"));
     }
 }

@@ -7,8 +7,11 @@ use std::{
 };
 
 use services::kafka::Broker;
-use statefn_core::ports::log::{AppendError, Log, Offset};
-use statefn_kafka::KafkaLog;
+use statefn_core::ports::{
+    log::{AppendError, Log, Offset},
+    shared,
+};
+use statefn_kafka::{KafkaFollower, KafkaLog};
 
 use crate::world::{LIMIT, Outcome, World, append, begin, until};
 
@@ -19,7 +22,7 @@ fn whole(log: &mut KafkaLog, partition: u32) -> BTreeMap<Offset, Vec<u8>> {
     log.read(partition, 0, &mut |offset, bytes| {
         records.insert(offset, bytes.to_vec());
     })
-    .unwrap();
+    .expect("the partition can be read");
     records
 }
 
@@ -134,4 +137,17 @@ fn a_broker_that_pauses_beyond_the_limit_makes_outcomes_unknown_and_later_append
     let stands = whole_after(&flights, &mut world.log());
     assert_eq!(stands[&0], b"before");
     assert!(stands.values().filter(|record| record.starts_with(b"b/")).count() >= 50);
+}
+
+#[test]
+fn appenders_and_followers_conform() {
+    let Some(world) = World::shared("appender-conforms", 3) else { return };
+    let (mine, others) = (world.appender(), world.appender());
+    let follower = KafkaFollower::new(&world.connection, &world.topics).unwrap();
+    let log = world.log_of(&mine, LIMIT);
+    shared::conformance(shared::Ports {
+        appenders: [Box::new(mine), Box::new(others)],
+        follower: Box::new(follower),
+        log: Box::new(log),
+    });
 }

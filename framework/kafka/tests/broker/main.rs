@@ -2,6 +2,8 @@
 //! an app of its own, named after it.
 
 mod appender;
+mod follower;
 mod log;
+mod membership;
 mod topics;
 mod world;

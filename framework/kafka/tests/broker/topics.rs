@@ -14,7 +14,7 @@ use statefn_kafka::{Connection, Difference, Error, TopicOptions, Topics};
 use crate::world::{LIMIT, RECORD_BYTES_MAX, connection, topic_options};
 
 fn admin(broker: &Broker) -> AdminClient<DefaultClientContext> {
-    ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().unwrap()
+    ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().expect("a client can be made")
 }
 
 fn options() -> AdminOptions {
@@ -86,10 +86,9 @@ fn each_setting_that_is_not_right_is_named_with_its_fix() {
         let mut entries: BTreeMap<&str, &str> = settings.iter().copied().collect();
         entries.entry("retention.ms").or_insert("-1");
         entries.entry("max.message.bytes").or_insert("9000000");
-        let mut config = AlterConfig::new(ResourceSpecifier::Topic(topic));
-        entries.iter().for_each(|(name, value)| {
-            config = std::mem::replace(&mut config, AlterConfig::new(ResourceSpecifier::Topic(topic))).set(name, value)
-        });
+        let config = entries
+            .into_iter()
+            .fold(AlterConfig::new(ResourceSpecifier::Topic(topic)), |config, (name, value)| config.set(name, value));
         block_on(admin.alter_configs(&[config], &options())).unwrap()[0].as_ref().unwrap();
     };
     alter(topics.journal(), &[("cleanup.policy", "compact"), ("retention.ms", "1000")]);

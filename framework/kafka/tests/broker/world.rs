@@ -33,9 +33,9 @@ impl World {
     }
 
     pub(crate) fn on(broker: &Broker, app: &str, shards: u32) -> Self {
-        let topics = Arc::new(Topics::new(app, shards).unwrap());
+        let topics = Arc::new(Topics::new(app, shards).expect("the name is good"));
         let connection = connection(broker);
-        topics.ensure(&connection, &topic_options()).unwrap();
+        topics.ensure(&connection, &topic_options()).expect("topics can be made");
         Self { connection, topics }
     }
 
@@ -45,7 +45,7 @@ impl World {
 
     pub(crate) fn appender_with(&self, message_timeout: Duration) -> Arc<KafkaAppender> {
         let options = AppenderOptions::new(RECORD_BYTES_MAX).message_timeout(message_timeout);
-        Arc::new(KafkaAppender::new(&self.connection, &self.topics, &options).unwrap())
+        Arc::new(KafkaAppender::new(&self.connection, &self.topics, &options).expect("a producer can be made"))
     }
 
     pub(crate) fn log(&self) -> KafkaLog {
@@ -53,12 +53,12 @@ impl World {
     }
 
     pub(crate) fn log_of(&self, appender: &Arc<KafkaAppender>, patience: Duration) -> KafkaLog {
-        KafkaLog::new(&self.connection, appender, patience).unwrap()
+        KafkaLog::new(&self.connection, appender, patience).expect("a consumer can be made")
     }
 }
 
 pub(crate) fn connection(broker: &Broker) -> Connection {
-    Connection::parse("log", &format!("kafka://{}", broker.bootstrap())).unwrap()
+    Connection::parse("log", &format!("kafka://{}", broker.bootstrap())).expect("it is an address")
 }
 
 pub(crate) fn topic_options() -> TopicOptions {
