@@ -261,7 +261,7 @@ impl Session {
     }
 
     /// Hears everything that the client has to say by now.
-    fn look(&self) {
+    pub(super) fn look(&self) {
         while self.producer.in_flight_count() > 0 {
             let before = self.producer.in_flight_count();
             self.producer.poll(Duration::ZERO);
