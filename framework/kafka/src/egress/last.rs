@@ -121,7 +121,8 @@ impl PositionPlace {
 
     fn consumer(&self, connection: &Connection, isolation: Isolation) -> Result<BaseConsumer<Reporter>, EgressError> {
         let mut config = connection.consumer_config(&self.topic, isolation);
-        config.set("enable.partition.eof", "true");
+        // The end is told by an empty answer, which a broker withholds for as long as it may.
+        config.set("enable.partition.eof", "true").set("fetch.wait.max.ms", "1");
         Ok(connection.client("read positions of egresses", &config, connection.reporter("egress positions"))?)
     }
 

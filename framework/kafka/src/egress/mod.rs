@@ -35,6 +35,8 @@ mod error;
 mod last;
 mod position;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -142,6 +144,8 @@ pub struct GroupEgress {
     transaction_bytes: usize,
     /// The producer; none where a new one has to be made before anything is written.
     session: Option<Session>,
+    /// Whether the last write failed.
+    has_failed: bool,
     is_fenced: bool,
     /// When the last position was written.
     position_at: Instant,
@@ -224,6 +228,7 @@ impl GroupEgress {
             waiting_bytes: 0,
             transaction_bytes: TRANSACTION_BYTES.end,
             session: Some(session),
+            has_failed: false,
             is_fenced: false,
             position_at: Instant::now(),
             trim,
@@ -291,8 +296,10 @@ impl GroupEgress {
 
     fn write_all(&mut self, is_last: bool) -> Result<(), EgressError> {
         let mut has_asked = false;
-        while let Some((epochs, with_position)) = self.next(is_last) {
+        while self.next(is_last).is_some() {
             self.renew()?;
+            // A new producer may have found that what waited stands.
+            let Some((epochs, with_position)) = self.next(is_last) else { break };
             let Err(failure) = self.write(epochs, with_position) else { continue };
             // If nobody else owns the group, the broker had only given up waiting for this owner.
             if failure.remedy != Remedy::AskWhoOwns || std::mem::replace(&mut has_asked, true) {
@@ -331,6 +338,7 @@ impl GroupEgress {
         let records = self.waiting.range(..epochs).flat_map(|epoch| epoch.outgoing(&self.outputs));
         match session.write(records, with_position.then_some(&outgoing)) {
             Ok(offset) => {
+                self.has_failed = false;
                 self.written_up_to(&position.epochs, with_position);
                 self.transaction_bytes = (self.transaction_bytes * 2).min(TRANSACTION_BYTES.end);
                 if with_position {
@@ -341,7 +349,8 @@ impl GroupEgress {
             }
             Err(failure) => {
                 self.transaction_bytes = (self.transaction_bytes / 2).max(TRANSACTION_BYTES.start);
-                if failure.remedy != Remedy::WriteAgain {
+                // What fails again with a producer that seems good may go with another.
+                if failure.remedy != Remedy::WriteAgain || std::mem::replace(&mut self.has_failed, true) {
                     self.session = None;
                 }
                 Err(failure)
@@ -455,7 +464,8 @@ impl Egresses for GroupEgress {
     }
 
     /// It blocks for a transaction, or for several where much waits. Epochs without records make
-    /// none of their own before the position interval has passed.
+    /// none of their own before the position interval has passed. Also without news it is to be called
+    /// now and then: what the client of the broker has to say is heard by it.
     ///
     /// # Errors
     /// [`EgressError::Fenced`] if another worker has taken over: this egress is of no more use. Else a
@@ -464,6 +474,7 @@ impl Egresses for GroupEgress {
         if self.is_fenced {
             return Err(self.place.fenced());
         }
+        self.session.iter().for_each(Session::look);
         self.write_all(false)
     }
 

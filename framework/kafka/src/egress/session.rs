@@ -213,6 +213,8 @@ impl Session {
 
     /// Commits; once that was tried nobody may abort, whatever comes.
     fn commit(&self) -> Result<(), Failure> {
+        #[cfg(test)]
+        super::tests::reach_commit();
         self.until("commit a transaction", |left| self.producer.commit_transaction(left))?;
         self.committed_at.set(Some(Instant::now()));
         Ok(())
@@ -259,7 +261,7 @@ impl Session {
     }
 
     /// Hears everything that the client has to say by now.
-    fn look(&self) {
+    pub(super) fn look(&self) {
         while self.producer.in_flight_count() > 0 {
             let before = self.producer.in_flight_count();
             self.producer.poll(Duration::ZERO);

@@ -20,7 +20,7 @@ use statefn_core::{
 use super::{
     Format, Input, Start, TopicPartition, Topics,
     error::InputError,
-    reading::{Reading, Rest, consumer, offsets},
+    reading::{Reading, Rest, consumer, listen, offsets},
     topics::Numbering,
 };
 use crate::{
@@ -217,7 +217,7 @@ impl KafkaFeed {
     ) -> Result<Option<(usize, u32, Stretch)>, InputError> {
         let begun = Instant::now();
         loop {
-            self.listen()?;
+            listen(&self.consumer)?;
             while let Some(key) = self.news.next(self.last) {
                 if let Some(stretch) = self.take(key, ingresses, batches, limit)? {
                     self.last = key;
@@ -249,14 +249,6 @@ impl KafkaFeed {
             list.add_partition_offset(topic, *partition as i32, offset).map_err(failed)?;
         }
         self.consumer.commit(&list, CommitMode::Async).map_err(failed)
-    }
-
-    /// Hears what the client has to say beside records.
-    fn listen(&self) -> Result<(), InputError> {
-        match self.consumer.poll(Duration::ZERO) {
-            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(InputError::failed("read topics", error)),
-            _ => Ok(()),
-        }
     }
 
     fn take(

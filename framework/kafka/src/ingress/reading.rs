@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use rdkafka::{
-    Message, Offset, TopicPartitionList,
+    ClientContext, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, base_consumer::PartitionQueue},
     error::{KafkaError, RDKafkaErrorCode},
 };
@@ -59,6 +59,26 @@ pub(super) fn offsets(
         _ => {
             Err(InputError::failed(format!("ask where {place} begins and ends"), format!("it said {first} and {end}")))
         }
+    }
+}
+
+/// Hears what the client has to say beside records.
+pub(super) fn listen(consumer: &BaseConsumer<Reporter>) -> Result<(), InputError> {
+    match consumer.poll(Duration::ZERO) {
+        Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(InputError::failed("read topics", error)),
+        Some(Ok(message)) => {
+            // Each partition has its queue before it is fetched; without that a record would be passed over.
+            let (topic, partition) = (message.topic().to_owned(), message.partition() as u32);
+            let place = TopicPartition { topic, partition };
+            Err(InputError::failed(format!("read {place}"), "the client gave a record that nobody waits for"))
+        }
+        // The client goes on by itself.
+        Some(Err(error)) => {
+            let text = error.to_string();
+            consumer.context().error(error, &text);
+            Ok(())
+        }
+        None => Ok(()),
     }
 }
 

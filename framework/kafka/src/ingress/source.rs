@@ -15,7 +15,7 @@ use statefn_core::{
 use super::{
     Format, TopicPartition,
     error::InputError,
-    reading::{Reading, consumer, offsets},
+    reading::{Reading, consumer, listen, offsets},
 };
 use crate::{connection::Connection, report::Reporter};
 
@@ -65,8 +65,7 @@ impl KafkaSource {
     ) -> Result<Stretch, InputError> {
         let begun = Instant::now();
         loop {
-            // What the client has to say beside records comes by this.
-            drop(self.consumer.poll(Duration::ZERO));
+            listen(&self.consumer)?;
             let (stretch, _) = self.reading.take(ingress, batches, limit, LOOK)?;
             if stretch.from < stretch.to.offset || stretch.to.is_ended {
                 return Ok(stretch);

@@ -78,7 +78,8 @@ struct Writing {
 
 impl Writing {
     fn start(mut egress: GroupEgress, mut shards: Shards) -> Self {
-        let (stop, failures) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let failures = Arc::<Mutex<Vec<String>>>::default();
         let (is_over, failed) = (Arc::clone(&stop), Arc::clone(&failures));
         let thread = std::thread::spawn(move || {
             while !is_over.load(Ordering::Acquire) {
@@ -180,6 +181,30 @@ fn a_broker_that_is_frozen_loses_and_doubles_nothing() {
         }
         finish(&mut egress);
     }
+    shards.check_exactly_once(&app);
+}
+
+#[test]
+fn many_short_freezes_lose_and_double_nothing() {
+    let Some(mut broker) = own_broker() else { return };
+    // Each freeze makes a call fail: before records were written, before the commit, or behind it.
+    let app = App::new(&broker, "short-freezes", Delivery::ExactlyOnce).patience(Duration::from_millis(500));
+    let (mut egress, mut shards) = (app.open(), Shards { epochs: [0, 0] });
+    for round in 0..12 {
+        let end = offsets(&app.bootstrap, &app.topic(0), 0).1;
+        let writing = Writing::start(egress, shards);
+        writing.wait_for_more_than(&app, end);
+        broker.pause().expect("it runs");
+        writing.wait_for_a_failure();
+        broker.resume().expect("it is frozen");
+        (egress, shards) = writing.stop();
+        if round % 3 == 2 {
+            drop(egress);
+            egress = app.open();
+            shards.give_again(&mut egress);
+        }
+    }
+    finish(&mut egress);
     shards.check_exactly_once(&app);
 }
 
