@@ -30,6 +30,8 @@ use crate::{
 
 /// How long the client may have something to say before it is heard.
 const LOOK: Duration = Duration::from_millis(100);
+/// Followed partitions are quiet for long; records that come are answered at once all the same.
+const IDLE_WAIT: Duration = Duration::from_millis(500);
 
 /// An ingress, by its place, and one of its partitions, by its number.
 type Key = (usize, u32);
@@ -86,7 +88,7 @@ impl KafkaFeed {
         };
         let mut feed = Self {
             followed: BTreeMap::new(),
-            consumer: consumer(connection, group)?,
+            consumer: consumer(connection, group, IDLE_WAIT)?,
             inputs: inputs.into_iter().map(known).collect(),
             news: Arc::default(),
             last: (0, 0),
