@@ -28,8 +28,10 @@ use crate::{
     report::{Reporter, lock},
 };
 
-/// How long the client may have something to say before it is heard.
+/// How long the client, or a partition, may have something before it is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// Followed partitions are quiet for long; records that come are answered at once all the same.
+const IDLE_WAIT: Duration = Duration::from_millis(500);
 
 /// An ingress, by its place, and one of its partitions, by its number.
 type Key = (usize, u32);
@@ -43,6 +45,8 @@ pub struct KafkaFeed {
     news: Arc<News>,
     /// Who was served last: the others come first.
     last: Key,
+    /// When all were looked at.
+    looked_at: Instant,
     patience: Duration,
 }
 
@@ -86,10 +90,11 @@ impl KafkaFeed {
         };
         let mut feed = Self {
             followed: BTreeMap::new(),
-            consumer: consumer(connection, group)?,
+            consumer: consumer(connection, group, IDLE_WAIT)?,
             inputs: inputs.into_iter().map(known).collect(),
             news: Arc::default(),
             last: (0, 0),
+            looked_at: Instant::now(),
             patience,
         };
         feed.discover()?;
@@ -207,7 +212,7 @@ impl KafkaFeed {
     ///
     /// # Errors
     /// If a partition cannot be read on; everything before that place was handed out. The error is
-    /// told once: the others go on, and that one stays where it is until it is followed again.
+    /// told once: that one is not read until it is followed again, and the others go on.
     pub fn next(
         &mut self,
         patience: Duration,
@@ -218,6 +223,7 @@ impl KafkaFeed {
         let begun = Instant::now();
         loop {
             listen(&self.consumer)?;
+            self.look_at_all_sometimes();
             while let Some(key) = self.news.next(self.last) {
                 if let Some(stretch) = self.take(key, ingresses, batches, limit)? {
                     self.last = key;
@@ -251,6 +257,15 @@ impl KafkaFeed {
         self.consumer.commit(&list, CommitMode::Async).map_err(failed)
     }
 
+    /// Looks also where the client has told of no news: a queue that was not empty tells of none, and
+    /// may hold what the client itself has thrown away since.
+    fn look_at_all_sometimes(&mut self) {
+        if self.looked_at.elapsed() >= LOOK {
+            self.looked_at = Instant::now();
+            self.followed.keys().for_each(|key| self.news.put(*key));
+        }
+    }
+
     fn take(
         &mut self,
         key: Key,
@@ -262,7 +277,11 @@ impl KafkaFeed {
             return Ok(None);
         };
         let was_ended = followed.reading.position().is_ended;
-        let (stretch, rest) = followed.reading.take(&*ingresses[key.0], batches, limit, Duration::ZERO)?;
+        let taken = followed.reading.take(&*ingresses[key.0], batches, limit, Duration::ZERO);
+        if taken.is_err() {
+            followed.is_resting = true;
+        }
+        let (stretch, rest) = taken?;
         if rest == Rest::Maybe && !stretch.to.is_ended {
             self.news.put(key);
         }

@@ -31,11 +31,17 @@ const AHEAD_KILOBYTES: &str = "16384";
 /// How long the client waits before it reads on, once it has read ahead enough.
 const AHEAD_INTERVAL_MS: &str = "5";
 
-/// A consumer that reads committed records where it is told to.
-pub(super) fn consumer(connection: &Connection, group: &str) -> Result<Arc<BaseConsumer<Reporter>>, InputError> {
+/// A consumer that reads committed records where it is told to; the broker waits for so long before it
+/// answers that there are none, which is also what tells the end of a partition.
+pub(super) fn consumer(
+    connection: &Connection,
+    group: &str,
+    empty_wait: Duration,
+) -> Result<Arc<BaseConsumer<Reporter>>, InputError> {
     let mut config = connection.consumer_config(group, Isolation::Committed);
     config
         .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", empty_wait.as_millis().to_string())
         .set("queued.max.messages.kbytes", AHEAD_KILOBYTES)
         .set("fetch.queue.backoff.ms", AHEAD_INTERVAL_MS);
     let consumer = connection

@@ -21,6 +21,8 @@ use crate::{connection::Connection, report::Reporter};
 
 /// How long one look lasts.
 const LOOK: Duration = Duration::from_millis(100);
+/// A source has an end, which is to be found soon.
+const END_WAIT: Duration = Duration::from_millis(10);
 
 /// The committed records of one partition up to an end, with a consumer of its own.
 ///
@@ -51,7 +53,7 @@ impl KafkaSource {
         until: Option<u64>,
         patience: Duration,
     ) -> Result<Self, InputError> {
-        let consumer = consumer(connection, group)?;
+        let consumer = consumer(connection, group, END_WAIT)?;
         let until = until.map_or_else(|| offsets(&consumer, &place, patience).map(|(_, end)| end), Ok)?;
         let reading = Reading::begin(&consumer, place, format, (from, Some(until)), patience, || {})?;
         Ok(Self { reading, consumer, from: from.offset, patience, error: None })
