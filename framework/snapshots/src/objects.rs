@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use futures_util::StreamExt;
+use futures::StreamExt;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutPayload, path::Path};
 use tokio::task::JoinSet;
 
