@@ -95,7 +95,7 @@ fn start_edge(plan: &Plan, settings: &Settings, intake: &Intake, meter: &Arc<Met
 fn start_admin(plan: &Plan, settings: &Settings, intake: &Intake, meter: &Arc<Meter>) -> Result<Option<Server>, Error> {
     let Some(listen) = settings.admin.listen else { return Ok(None) };
     let directory = match &plan.storage {
-        Storage::Memory => None,
+        Storage::Memory | Storage::Fleet(_) => None,
         Storage::Directory(directory) => Some(directory.clone()),
     };
     let dead_letters = plan.outputs.iter().find(|output| output.name == statefn_core::egress::DEAD_LETTERS);

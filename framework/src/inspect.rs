@@ -10,7 +10,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use statefn_core::{
     dead_letter::printable_key,
-    ports::log::Log,
+    ports::{log::Log, snapshots::Snapshots},
     program::Program,
     shard::{
         Options, Replica, TakeOver,
@@ -19,9 +19,12 @@ use statefn_core::{
     },
     state::to_value,
 };
-use statefn_runtime::embedded::{EmbeddedLog, FileSnapshots, Options as LogOptions};
+use statefn_runtime::{
+    embedded::{EmbeddedLog, FileSnapshots, Options as LogOptions},
+    engine::fleet::Backend,
+};
 
-use crate::{App, Error, app::Parts, run::PARTITIONS_MAX};
+use crate::{App, Error, app::Parts, fleet, run::PARTITIONS_MAX};
 
 /// The opened data of an app that is not running.
 ///
@@ -50,21 +53,27 @@ use crate::{App, Error, app::Parts, run::PARTITIONS_MAX};
 /// ```
 pub struct Inspection {
     program: Arc<Program>,
-    log: EmbeddedLog,
-    snapshots: FileSnapshots,
+    log: Box<dyn Log>,
+    snapshots: Box<dyn Snapshots>,
     options: Arc<Options>,
-    data: PathBuf,
+    /// None in a fleet.
+    data: Option<PathBuf>,
 }
 
 impl Inspection {
-    /// Opens the data that the app's settings name.
+    /// Opens the data that the app's settings name. Those of a fleet are looked at as they are at that
+    /// moment, also while workers go on.
     ///
     /// # Errors
-    /// [`Error::Settings`] if they name none, [`Error::Open`] if a process uses them or they are
-    /// damaged.
+    /// [`Error::Settings`] if they name none, or a fleet cannot be reached; [`Error::Open`] if a process
+    /// uses them or they are damaged.
     pub fn open(app: App) -> Result<Self, Error> {
-        let Parts { linked, settings, .. } = app.take_parts();
+        let Parts { linked, names, settings, origins, .. } = app.take_parts();
         let program = linked?.program;
+        if let Some(log) = &settings.log {
+            let fleet = fleet::open(&program, &settings.filled(&names), &origins, log)?;
+            return Self::of_fleet(program, settings.shards(), &*fleet.backend);
+        }
         let Some(data) = &settings.data else {
             return Err(Error::Settings(
                 "`data` is not set: say which data directory to look into, such as by `--data data/bank`".into(),
@@ -76,13 +85,20 @@ impl Inspection {
         let (log, _) = EmbeddedLog::open(data.join("log"), &LogOptions::new(&program.app, settings.shards()))
             .map_err(Error::Open)?;
         let snapshots = FileSnapshots::open(data.join("snapshots")).map_err(Error::Open)?;
-        let mut options = Options::new(settings.shards(), &program);
-        options.partitions = vec![PARTITIONS_MAX as u32; program.ingresses.len()];
-        Ok(Self { options: Arc::new(options), program, log, snapshots, data: data.clone() })
+        let options = options(&program, settings.shards());
+        let (log, snapshots) = (Box::new(log), Box::new(snapshots));
+        Ok(Self { options, program, log, snapshots, data: Some(data.clone()) })
+    }
+
+    fn of_fleet(program: Arc<Program>, shards: u32, backend: &dyn Backend) -> Result<Self, Error> {
+        let mut log = backend.log().map_err(Error::Broken)?;
+        let snapshots = backend.snapshots().map_err(Error::Broken)?;
+        log.refresh(&(0..shards).collect::<Vec<_>>()).map_err(Error::Broken)?;
+        Ok(Self { options: options(&program, shards), program, log, snapshots, data: None })
     }
 
     fn image(&mut self, shard: u32) -> Result<Image, Error> {
-        let replica = Replica::recover(shard, &mut self.log, &mut self.snapshots, u64::MAX, &mut |_, _| {});
+        let replica = Replica::recover(shard, &mut *self.log, &mut *self.snapshots, u64::MAX, &mut |_, _| {});
         Ok(replica.map_err(|error| Error::Stored(error.into()))?.image)
     }
 
@@ -161,7 +177,8 @@ impl Inspection {
     pub fn check(&mut self) -> Result<Vec<String>, Error> {
         let mut lines = Vec::new();
         for shard in 0..self.options.shards {
-            let checked = TakeOver::check(&self.program, &self.options, shard, (&mut self.log, &mut self.snapshots));
+            let ports: (&mut dyn Log, &mut dyn Snapshots) = (&mut *self.log, &mut *self.snapshots);
+            let checked = TakeOver::check(&self.program, &self.options, shard, ports);
             let checked = checked.map_err(Error::Stored)?;
             lines.push(format!(
                 "shard {shard}: epoch {}, {} keys, {} pending, {} parked, {} unacknowledged, journal {}..{}",
@@ -174,10 +191,16 @@ impl Inspection {
                 self.log.end(shard)
             ));
         }
-        statefn_cli::check(&self.data, self.options.shards, &mut self.log, &mut self.snapshots)?;
+        statefn_cli::check(self.data.as_deref(), self.options.shards, &mut *self.log, &mut *self.snapshots)?;
         lines.push(format!("{} shards are whole", self.options.shards));
         Ok(lines)
     }
+}
+
+fn options(program: &Program, shards: u32) -> Arc<Options> {
+    let mut options = Options::new(shards, program);
+    options.partitions = vec![PARTITIONS_MAX as u32; program.ingresses.len()];
+    Arc::new(options)
 }
 
 impl std::fmt::Debug for Inspection {

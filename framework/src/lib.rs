@@ -5,6 +5,7 @@
 mod app;
 mod cli;
 mod error;
+mod fleet;
 mod http;
 pub mod inspect;
 pub mod repair;

@@ -8,8 +8,10 @@ use std::{
 };
 
 use statefn_core::{
+    Encoding,
     egress::DEAD_LETTERS,
     limits::{ANSWERS_KEPT_MS, SHARDS_MAX},
+    program::{NameId, Program},
 };
 pub use statefn_runtime::engine::{End, Latency, Status, Stop, Totals};
 use statefn_runtime::{
@@ -20,6 +22,7 @@ use statefn_runtime::{
 use crate::{
     App, Error, Settings,
     app::{Linked, Parts},
+    fleet,
     http::Service,
     settings::{EgressKind, EgressSettings, IngressSettings, Names, Origins, written},
     trace::Exporter,
@@ -165,12 +168,19 @@ pub(crate) fn check_panics(do_abort: bool) -> Result<(), Error> {
 pub(crate) fn plan(parts: Linked, names: &Names, settings: &Settings, origins: &Origins) -> Result<Plan, Error> {
     check(names, settings, origins)?;
     let filled = settings.filled(names);
+    if let Some(log) = &settings.log {
+        let fleet = fleet::open(&parts.program, &filled, origins, log)?;
+        // A fleet has its own inputs and outputs.
+        let plan = plan_with(parts, Vec::new(), filled, Vec::new())?;
+        return Ok(Plan { storage: Storage::Fleet(fleet), ..plan });
+    }
     let mut inputs = Vec::new();
     for ingress in &parts.ingresses {
         let given = filled.ingress.get(ingress.name()).cloned().unwrap_or_default();
         inputs.push(input(ingress.name(), ingress.is_generator(), &given, origins)?);
     }
-    plan_with(parts, inputs, filled, origins)
+    let outputs = outputs(&parts.program, &filled, origins)?;
+    plan_with(parts, inputs, filled, outputs)
 }
 
 /// The same for those who look at what is stored and read no input: of each ingress they take all
@@ -184,17 +194,27 @@ pub(crate) fn plan_of_data(
     check(names, settings, origins)?;
     let input = Input { places: vec![InputPlace::Generator; PARTITIONS_MAX], records_per_second: None };
     let inputs = vec![input; parts.ingresses.len()];
-    plan_with(parts, inputs, settings.filled(names), origins)
+    let settings = settings.filled(names);
+    if let Some(log) = &settings.log {
+        let fix = "this command reads the data directory of an app that is alone; ask a worker of the fleet, by its admin interface";
+        return Err(origins.wrong(&["log"], log, fix));
+    }
+    let outputs = outputs(&parts.program, &settings, origins)?;
+    plan_with(parts, inputs, settings, outputs)
 }
 
-fn plan_with(parts: Linked, inputs: Vec<Input>, settings: Settings, origins: &Origins) -> Result<Plan, Error> {
-    let Linked { program, ingresses } = parts;
-    let outputs = program.egresses.iter().map(|(name, encoding)| {
+/// Where each egress of an app that is alone goes.
+fn outputs(program: &Program, settings: &Settings, origins: &Origins) -> Result<Vec<SinkSpec>, Error> {
+    let output = |(name, encoding): (&NameId, &Encoding)| {
         let name = program.name(*name).to_owned();
-        let place = place(&name, &settings, origins)?;
+        let place = place(&name, settings, origins)?;
         Ok(SinkSpec { name, encoding: *encoding, place })
-    });
-    let outputs = outputs.collect::<Result<_, Error>>()?;
+    };
+    program.egresses.iter().map(output).collect()
+}
+
+fn plan_with(parts: Linked, inputs: Vec<Input>, settings: Settings, outputs: Vec<SinkSpec>) -> Result<Plan, Error> {
+    let Linked { program, ingresses } = parts;
     Ok(Plan {
         storage: settings.data.clone().map_or(Storage::Memory, Storage::Directory),
         shards: settings.shards(),
@@ -250,6 +270,10 @@ fn input(name: &str, is_generator: bool, given: &IngressSettings, origins: &Orig
         })?;
         places.push(InputPlace::File(path.clone(), format));
     }
+    if let Some(topic) = &given.topic {
+        let fix = "only the ingresses of a fleet read topics: remove it, or set `log`";
+        return Err(origins.wrong(&["ingress", name, "topic"], topic, fix));
+    }
     if places.is_empty() && is_generator {
         places.push(InputPlace::Generator);
     }
@@ -276,6 +300,10 @@ fn place(name: &str, settings: &Settings, origins: &Origins) -> Result<Place, Er
         (EgressKind::Console, _) => Ok(Place::Console),
         (EgressKind::Count, _) => Ok(Place::Counter),
         (EgressKind::Webhook, _) => webhook(name, given, origins).map(Place::Webhook),
+        (EgressKind::Kafka, _) => {
+            let fix = "only a fleet writes to Kafka: set `log`, or another kind";
+            Err(origins.wrong(&["egress", name, "to"], "kafka", fix))
+        }
         (EgressKind::File, Some(path)) if settings.data.is_some() => Ok(Place::File(path)),
         (EgressKind::File, path) => {
             let fix = "a file needs the directory that says what stands in it: set `data`, such as by `--data data`";
@@ -293,6 +321,9 @@ fn check_place(name: &str, to: EgressKind, given: &EgressSettings, origins: &Ori
         let fix = format!("this egress {what}: remove it, or set `{to}` to `{kind}`");
         Err(origins.wrong(&["egress", name, setting], value, &fix))
     };
+    if let Some(topic) = given.topic.as_ref().filter(|_| to != EgressKind::Kafka) {
+        return wrong("topic", topic.clone(), "writes to no topic", "kafka");
+    }
     match (to, &given.path, &given.url) {
         (EgressKind::File, _, None) | (_, None, None) | (EgressKind::Webhook, None, _) => Ok(()),
         (EgressKind::File, _, Some(url)) | (_, None, Some(url)) => {

@@ -265,7 +265,7 @@ impl Source for Data {
     }
 
     fn check(&mut self) -> Result<Vec<String>, Error> {
-        let mut lines = check(&self.directory, self.shards, &mut self.log, &mut self.snapshots)?;
+        let mut lines = check(Some(&self.directory), self.shards, &mut self.log, &mut self.snapshots)?;
         lines.push(format!("{} shards are whole", self.shards));
         Ok(lines)
     }

@@ -72,7 +72,8 @@ impl<M: Message> Ingress<M> {
 }
 
 impl<M: Message, L> Ingress<M, L> {
-    /// Where a record's event time comes from; without it every record has time 0.
+    /// Where a record's event time comes from; without it records of a log have the time that the log
+    /// has of them, and all others time 0.
     #[must_use]
     pub fn event_time(self, of: impl Fn(&M) -> EventTime + Send + Sync + 'static) -> Self {
         Self { event_time: Some(Box::new(of)), ..self }
@@ -177,6 +178,7 @@ pub struct Router<'a, L> {
     routes: &'a [Route],
     batches: &'a mut Batches,
     time: EventTime,
+    key: Option<&'a [u8]>,
     /// The record as it was read, and what it was decoded to.
     encoded: Option<(&'a [u8], TypeId)>,
     error: &'a mut Option<String>,
@@ -188,6 +190,12 @@ impl<L> Router<'_, L> {
     #[must_use]
     pub fn event_time(&self) -> EventTime {
         self.time
+    }
+
+    /// The key that the record has beside its value; only records of a log may have one.
+    #[must_use]
+    pub fn record_key(&self) -> Option<&[u8]> {
+        self.key
     }
 
     /// Sends a message to any address of a declared function.
@@ -381,6 +389,26 @@ pub enum RawRecord<'a> {
     Bytes(&'a [u8]),
     /// One row of a table.
     Row(Row<'a>),
+    /// One encoded message in a log, and what stands beside it.
+    Logged(Logged<'a>),
+}
+
+/// A record of a log.
+#[derive(Debug, Clone, Copy)]
+pub struct Logged<'a> {
+    /// The encoded message.
+    pub value: &'a [u8],
+    /// The key, if it has one.
+    pub key: Option<&'a [u8]>,
+    /// The time that the log has of it; what the ingress says goes before it.
+    pub time: Option<EventTime>,
+}
+
+impl<'a> Logged<'a> {
+    /// A record that is nothing but its value.
+    fn of(value: &'a [u8]) -> Self {
+        Self { value, key: None, time: None }
+    }
 }
 
 /// An ingress without its type, linked to a program.
@@ -434,14 +462,22 @@ struct Bound<M, L, R> {
 }
 
 impl<M: Message, L: 'static, R: Fn(M, &mut Router<'_, L>) + Send + Sync> Bound<M, L, R> {
-    fn send(&self, offset: u64, record: M, bytes: Option<&[u8]>, batches: &mut Batches) -> Result<EventTime, String> {
+    fn send(
+        &self,
+        offset: u64,
+        record: M,
+        logged: Option<Logged<'_>>,
+        batches: &mut Batches,
+    ) -> Result<EventTime, String> {
         batches.begin(offset);
         let mut error = None;
-        let encoded = bytes.map(|bytes| (bytes, TypeId::of::<M>()));
+        let encoded = logged.map(|logged| (logged.value, TypeId::of::<M>()));
+        let key = logged.and_then(|logged| logged.key);
         let routed = catch_unwind(AssertUnwindSafe(|| {
-            let time = self.event_time.as_ref().map_or(EventTime::default(), |of| of(&record));
+            let beside = logged.and_then(|logged| logged.time).unwrap_or_default();
+            let time = self.event_time.as_ref().map_or(beside, |of| of(&record));
             let mut router =
-                Router { routes: &self.routes, batches, time, encoded, error: &mut error, list: PhantomData };
+                Router { routes: &self.routes, batches, time, key, encoded, error: &mut error, list: PhantomData };
             (self.router)(record, &mut router);
             time
         }));
@@ -463,11 +499,12 @@ impl<M: Message, L: 'static, R: Fn(M, &mut Router<'_, L>) + Send + Sync> ErasedI
     }
 
     fn route(&self, offset: u64, record: RawRecord<'_>, batches: &mut Batches) -> Result<EventTime, String> {
-        let (record, bytes) = match record {
-            RawRecord::Bytes(bytes) => (batches.decode(bytes), Some(bytes)),
+        let (record, logged) = match record {
+            RawRecord::Bytes(bytes) => (batches.decode(bytes), Some(Logged::of(bytes))),
+            RawRecord::Logged(logged) => (batches.decode(logged.value), Some(logged)),
             RawRecord::Row(row) => (M::decode_row(row), None),
         };
-        self.send(offset, record.map_err(|error| error.to_string())?, bytes, batches)
+        self.send(offset, record.map_err(|error| error.to_string())?, logged, batches)
     }
 
     fn generate(&self, number: u64, batches: &mut Batches) -> Option<Result<EventTime, String>> {
@@ -480,5 +517,47 @@ impl<M: Message, L: 'static, R: Fn(M, &mut Router<'_, L>) + Send + Sync> ErasedI
 
     fn is_generator(&self) -> bool {
         self.generator.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        program::{FunctionSpec, ProgramSpec},
+        trial::{Add, Counter, SHARDS},
+    };
+
+    /// Routes a record to the counter that its key names; returns its event time, and the key and the
+    /// time of the message.
+    fn route(ingress: Ingress<Add>, record: RawRecord<'_>) -> (EventTime, String, EventTime) {
+        let ingress = ingress.to::<Counter>();
+        let functions = vec![FunctionSpec::of::<Counter>()];
+        let spec = ProgramSpec { app: "test".into(), functions, ingresses: vec![ingress.spec()], ..Default::default() };
+        let program = Program::link(spec).expect("links");
+        let bound = bind(ingress, |add: Add, out: &mut Router<'_, (Counter, ())>| {
+            let key = out.record_key().map_or("none".into(), |key| String::from_utf8_lossy(key).into_owned());
+            out.forward_unchanged(Address::<Counter>::new(key), add);
+        });
+        let mut batches = Batches::new(SHARDS);
+        let time = bound(&program).route(0, record, &mut batches).expect("it can be read");
+        let sent = batches.shards.iter().flat_map(|shard| shard.calls.calls.iter().map(move |call| (shard, call)));
+        let sent: Vec<_> = sent.collect();
+        let [(shard, call)] = sent[..] else { panic!("one message is sent: {sent:?}") };
+        assert_eq!(call.payload.of(&shard.calls.bytes), b"7");
+        (time, String::from_utf8_lossy(call.key.of(&shard.calls.bytes)).into_owned(), call.time)
+    }
+
+    #[test]
+    fn a_record_of_a_log_has_its_time_and_its_key_from_there() {
+        let sums = || Ingress::<Add>::new("sums");
+        let logged = |time| RawRecord::Logged(Logged { value: b"7", key: Some(b"alice"), time });
+        let of = |time| (EventTime(time), "alice".to_owned(), EventTime(time));
+        assert_eq!(route(sums(), logged(Some(EventTime(1_234)))), of(1_234));
+        assert_eq!(route(sums(), logged(None)), of(0));
+        // What the ingress says goes before it.
+        let said = sums().event_time(|add| EventTime(add.0 as i64));
+        assert_eq!(route(said, logged(Some(EventTime(1_234)))), of(7));
+        assert_eq!(route(sums(), RawRecord::Bytes(b"7")), (EventTime(0), "none".to_owned(), EventTime(0)));
     }
 }

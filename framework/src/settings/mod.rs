@@ -23,6 +23,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, Serializer};
 use statefn_core::{
+    egress::DEAD_LETTERS,
     limits::{ANSWERS_KEPT_MS, PARKED_KEY_BYTES_MAX, PARKED_SHARD_BYTES_MAX, SNAPSHOT_TAIL_BYTES_MIN},
     shard::{Overflow, ParkedLimits},
 };
@@ -59,8 +60,14 @@ table! {
     /// assert!(error.to_string().contains("there is no setting `shard`, from line 1: the nearest is `shards`"));
     /// ```
     pub struct Settings {
-        /// The directory for journal, snapshots and marks; without it nothing survives a stop.
+        /// The directory for journal, snapshots and marks; without it, or a `log`, nothing survives a stop.
         pub data: Option<PathBuf> = "none",
+        /// The log of a fleet, in place of `data`: any number of processes with the same one share the app's shards. Such as `kafka://a:9092,b:9092`; it needs the feature `fleet`.
+        pub log: Option<String> = "none",
+        /// Where a fleet keeps its snapshots: `s3://bucket/app`, or `file:///directory` that all its processes see.
+        pub snapshots: Option<String> = "none; a fleet needs one",
+        /// The name of this process in its fleet, for people.
+        pub worker: Option<String> = "the host's name and the process's number",
         /// How many shards the app has, 1 to 4,096. Fixed once there are data.
         pub shards: Option<u32> = "`64`",
         /// How many threads run the shards.
@@ -77,6 +84,8 @@ table! {
         pub egress_backlog_bytes_max: Option<u64> = "`256MiB`",
         /// How much parked keys may wait with.
         pub parked: ParkedSettings,
+        /// How a fleet uses Kafka.
+        pub kafka: KafkaSettings,
         /// Where it listens for HTTP, and what it takes.
         pub http: HttpSettings,
         /// Where it listens for those who look after it.
@@ -156,6 +165,78 @@ table! {
     }
 }
 
+table! {
+    /// How a fleet uses Kafka.
+    ///
+    /// ```
+    /// use statefn::Settings;
+    /// let settings = Settings::from_toml("log = \"kafka://a:9092\"\n[kafka]\nsession_timeout = \"6s\"").unwrap();
+    /// assert_eq!(settings.kafka.session_timeout, Some(std::time::Duration::from_secs(6)));
+    /// ```
+    pub struct KafkaSettings {
+        /// How many brokers have each partition of the app's topics, at least.
+        pub replication: Option<u32> = "`3`",
+        /// How many of them must have a record before it counts, at least.
+        pub min_insync_replicas: Option<u32> = "`2`",
+        /// After how long without an answer the outcome of an append is unknown, and its shard is taken over again.
+        pub message_timeout: Option<Duration> = "`10s`",
+        /// After how long without a sign of life other workers get the shards of one.
+        pub session_timeout: Option<Duration> = "`10s`",
+        /// How often a worker gives a sign of life; a third of the session at most.
+        pub heartbeat_interval: Option<Duration> = "`3s`",
+        /// What is promised of records in topics: once for those who read committed ones, or sooner and maybe again.
+        pub delivery: Option<DeliveryKind> = "`exactly-once`",
+        /// More settings of librdkafka, such as `security.protocol=SASL_SSL,sasl.username=bank`; TLS and SASL need the feature `fleet-tls`.
+        pub properties: Option<Secret> = "none",
+    }
+}
+
+/// What is promised of records that go into topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeliveryKind {
+    /// Each stands once for those who read committed records.
+    ExactlyOnce,
+    /// Each stands, and after a fault it may stand again, with the same header `statefn-id`.
+    AtLeastOnce,
+}
+
+/// Where an ingress begins in a topic that it has never read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StartKind {
+    /// With the first record that is kept.
+    Earliest,
+    /// Behind all records that are there.
+    Latest,
+}
+
+/// How far an ingress reads a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UntilKind {
+    /// To what is there when the process starts; then the app ends.
+    Now,
+    /// On and on.
+    Never,
+}
+
+impl KafkaSettings {
+    /// What holds, what nobody has said included.
+    pub(crate) fn filled(&self) -> Self {
+        let seconds = |given: Option<Duration>, default| given.or(Some(Duration::from_secs(default)));
+        Self {
+            replication: self.replication.or(Some(3)),
+            min_insync_replicas: self.min_insync_replicas.or(Some(2)),
+            message_timeout: seconds(self.message_timeout, 10),
+            session_timeout: seconds(self.session_timeout, 10),
+            heartbeat_interval: seconds(self.heartbeat_interval, 3),
+            delivery: self.delivery.or(Some(DeliveryKind::ExactlyOnce)),
+            properties: self.properties.clone(),
+        }
+    }
+}
+
 impl TraceSettings {
     /// What holds, what nobody has said included.
     pub(crate) fn filled(&self) -> Self {
@@ -217,6 +298,12 @@ table! {
         pub paths: Vec<PathBuf> = "none",
         /// How the records are written down.
         pub format: Option<Format> = "what the name of the file says",
+        /// The Kafka topic that the ingress reads, in a fleet; its records are messages in their own encoding.
+        pub topic: Option<String> = "none; in a fleet each ingress needs one",
+        /// Where it begins in a topic that it has never read.
+        pub start: Option<StartKind> = "`earliest`",
+        /// How far it reads a topic: to what is there when the process starts, or on and on.
+        pub until: Option<UntilKind> = "`never`",
         /// The most records a second.
         pub records_per_second: Option<f64> = "as many as possible",
     }
@@ -225,8 +312,10 @@ table! {
 table! {
     /// Where an egress writes.
     pub struct EgressSettings {
-        /// The kind of place: a file, which has each record exactly once, the console, a webhook, or nowhere, where records are counted.
-        pub to: Option<EgressKind> = "`webhook` if there is a `url`, else `file`; `console` if there is neither `data` nor a `path`",
+        /// The kind of place: a file, which has each record exactly once, the console, a webhook, a Kafka topic in a fleet, or nowhere, where records are counted.
+        pub to: Option<EgressKind> = "`webhook` if there is a `url`, `kafka` in a fleet, else `file`; `console` if there is neither `data` nor a `path`",
+        /// The Kafka topic, for that kind.
+        pub topic: Option<String> = "the egress's name; dead letters have `APP.dead-letters`",
         /// The file, for that kind.
         pub path: Option<PathBuf> = "`NAME.jsonl` in `data`",
         /// Where a webhook posts each record, at least once, with an `Idempotency-Key` that repeats have too.
@@ -252,6 +341,8 @@ pub enum EgressKind {
     File,
     /// Standard output: at least once.
     Console,
+    /// A Kafka topic, in a fleet: exactly once, unless `kafka.delivery` says otherwise.
+    Kafka,
     /// A URL: at least once. It needs the feature `webhook`, and `webhook-tls` for `https`.
     Webhook,
     /// Nowhere; records are counted.
@@ -371,6 +462,7 @@ impl Settings {
             handler_time_limit: Some(self.handler_time_limit()),
             egress_backlog_bytes_max: Some(self.egress_backlog_bytes_max()),
             parked: self.parked.filled(),
+            kafka: if self.log.is_some() { self.kafka.filled() } else { self.kafka.clone() },
             http: self.http.filled(),
             trace: self.trace.filled(),
             ..self.clone()
@@ -379,7 +471,7 @@ impl Settings {
             filled.ingress.entry(name.clone()).or_default().fill();
         }
         for name in &names.egresses {
-            filled.egress.entry(name.clone()).or_default().fill(name, self.data.as_deref());
+            filled.egress.entry(name.clone()).or_default().fill(name, self.data.as_deref(), self.log.is_some());
         }
         filled
     }
@@ -443,7 +535,14 @@ impl IngressSettings {
 
 impl EgressSettings {
     /// Fills in what nobody has said.
-    fn fill(&mut self, name: &str, data: Option<&Path>) {
+    fn fill(&mut self, name: &str, data: Option<&Path>, is_fleet: bool) {
+        if is_fleet {
+            let to = *self.to.get_or_insert(if self.url.is_some() { EgressKind::Webhook } else { EgressKind::Kafka });
+            if to == EgressKind::Kafka && name != DEAD_LETTERS {
+                self.topic.get_or_insert_with(|| name.to_owned());
+            }
+            return;
+        }
         // Without data the dead letters are shown, so that they are not lost unseen.
         let is_shown = data.is_none() && self.path.is_none();
         let to = *self.to.get_or_insert(match is_shown {

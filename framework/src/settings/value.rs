@@ -8,7 +8,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 use statefn_runtime::ingress::Format;
 use toml::Value;
 
-use super::{EgressKind, OverflowKind};
+use super::{DeliveryKind, EgressKind, OverflowKind, StartKind, UntilKind};
 
 /// Why a setting cannot be set.
 #[derive(Debug, PartialEq)]
@@ -53,7 +53,7 @@ impl Setting for PathBuf {
 }
 
 impl Setting for String {
-    const KIND: &'static str = "text, such as `at_ms`";
+    const KIND: &'static str = "text";
 
     fn read(value: &Value) -> Result<Self, String> {
         let text = value.as_str().filter(|text| !text.is_empty());
@@ -208,7 +208,14 @@ macro_rules! words {
     )+};
 }
 
-words!(Format: "`csv`, `json-lines` or `protobuf`", EgressKind: "`file`, `console`, `webhook` or `count`", OverflowKind: "`dead-letter` or `stop-ingress`");
+words!(
+    Format: "`csv`, `json-lines` or `protobuf`",
+    EgressKind: "`file`, `console`, `webhook`, `kafka` or `count`",
+    OverflowKind: "`dead-letter` or `stop-ingress`",
+    StartKind: "`earliest` or `latest`",
+    UntilKind: "`now` or `never`",
+    DeliveryKind: "`exactly-once` or `at-least-once`"
+);
 
 /// Where an HTTP request goes.
 ///
@@ -350,7 +357,7 @@ mod tests {
         assert_eq!(number, "it must be a whole number, such as `8`, and at most 4294967295");
         assert_eq!(
             EgressKind::read(&text("printer")).unwrap_err(),
-            "it must be `file`, `console`, `webhook` or `count`"
+            "it must be `file`, `console`, `webhook`, `kafka` or `count`"
         );
         let url = "it must be a URL, such as `https://example.org/hook`";
         assert_eq!([text("example.org"), Value::Integer(1)].map(|value| Url::read(&value).unwrap_err()), [url; 2]);
@@ -363,6 +370,15 @@ mod tests {
     fn every_word_that_is_offered_is_one() {
         for word in Format::KIND.split('`').skip(1).step_by(2) {
             assert_eq!(Format::read(&text(word)).unwrap().shown(), text(word));
+        }
+        for word in StartKind::KIND.split('`').skip(1).step_by(2) {
+            assert_eq!(StartKind::read(&text(word)).unwrap().shown(), text(word));
+        }
+        for word in UntilKind::KIND.split('`').skip(1).step_by(2) {
+            assert_eq!(UntilKind::read(&text(word)).unwrap().shown(), text(word));
+        }
+        for word in DeliveryKind::KIND.split('`').skip(1).step_by(2) {
+            assert_eq!(DeliveryKind::read(&text(word)).unwrap().shown(), text(word));
         }
         for word in OverflowKind::KIND.split('`').skip(1).step_by(2) {
             assert_eq!(OverflowKind::read(&text(word)).unwrap().shown(), text(word));

@@ -453,6 +453,15 @@ impl Shard {
         self.positions[ingress][partition as usize].position.unwrap_or_default()
     }
 
+    /// By ingress and partition, all positions.
+    #[must_use]
+    pub fn positions(&self) -> Vec<Vec<Position>> {
+        let of_ingress = |states: &Vec<PartitionState>| {
+            states.iter().map(|state| state.position.unwrap_or_default()).collect::<Vec<_>>()
+        };
+        self.positions.iter().map(of_ingress).collect()
+    }
+
     /// How many messages of the shard `source` it has accepted.
     #[must_use]
     pub fn seen(&self, source: ShardId) -> u64 {

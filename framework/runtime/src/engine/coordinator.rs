@@ -4,7 +4,10 @@ use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
     path::Path,
-    sync::{Arc, OnceLock, atomic::AtomicU64},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -12,6 +15,7 @@ use std::{
 use actix::{Actor, Arbiter};
 use crossbeam_channel::Sender;
 use statefn_core::{
+    address::ShardId,
     pipeline::Pipeline,
     ports::{
         egress::Egresses,
@@ -30,6 +34,7 @@ use super::{
     activities::Activities,
     deaths::Deaths,
     egress_writer::{self, EgressRequest, Places},
+    fleet::TookOver,
     log_writer::{self, LogRequest},
     reader::Readers,
     requests::Desk,
@@ -60,6 +65,16 @@ pub(crate) enum Notice {
     Lost(String),
     /// A host has broken an invariant.
     HostBroke(String),
+    /// The membership of a fleet has news.
+    Named,
+    /// A shard of a fleet is not here any more.
+    ShardLost(ShardId),
+    /// What came of shards of a fleet that were to be taken over.
+    TookOver(Vec<ShardId>, TookOver),
+    /// Another worker of a fleet has the egresses of a shard group.
+    GroupFenced(u32),
+    /// An ingress of a fleet has more partitions than before.
+    InputGrew,
 }
 
 /// How one life of the engine ended.
@@ -99,11 +114,11 @@ async fn live_again(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, 
 }
 
 async fn live(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: &Stop) -> Result<Outcome, RunError> {
-    let (switchboard, mut notices) = switchboard(plan, status);
+    let (switchboard, mut notices) = switchboard(plan, status, false);
     let mut opened = Opened::open(plan, intake.is_some_and(Intake::is_live))?;
     let readers = Arc::new(Readers::open(plan, &opened.shards, switchboard.states.len(), intake.map(Intake::pauses))?);
     let deaths = match &plan.storage {
-        Storage::Memory => None,
+        Storage::Memory | Storage::Fleet(_) => None,
         Storage::Directory(directory) => Some(Deaths::begin(directory, &mut opened.shards)),
     };
     let watches = watch(&switchboard, &mut opened.shards);
@@ -138,12 +153,18 @@ fn watch(switchboard: &Switchboard, shards: &mut [Shard]) -> Vec<Arc<Watch>> {
     switchboard.states.iter().map(|state| Arc::clone(&state.watch)).collect()
 }
 
-fn switchboard(plan: &Plan, status: &Arc<Status>) -> (Arc<Switchboard>, UnboundedReceiver<Notice>) {
+/// What the threads of a life know; in a fleet no shard is here at first.
+pub(super) fn switchboard(
+    plan: &Plan,
+    status: &Arc<Status>,
+    is_fleet: bool,
+) -> (Arc<Switchboard>, UnboundedReceiver<Notice>) {
     let (notices, receiver) = unbounded_channel();
     let threads = plan.hosts();
     let switchboard = Switchboard {
         hosts: OnceLock::new(),
         states: std::iter::repeat_with(HostState::default).take(threads).collect(),
+        here: (0..plan.shards).map(|_| AtomicBool::new(!is_fleet)).collect(),
         status: Arc::clone(status),
         egress_backlog_bytes_max: plan.egress_backlog_bytes_max,
         notices,
@@ -170,6 +191,7 @@ impl Opened {
     pub(super) fn open(plan: &Plan, is_live: bool) -> Result<Self, RunError> {
         let mut options = Options { is_live, ..options(plan) };
         match &plan.storage {
+            Storage::Fleet(_) => Err(RunError::Broken("an app in a fleet has no log of its own".into())),
             Storage::Memory => {
                 options.snapshot_tail_bytes = u64::MAX;
                 let temporary = tempfile::tempdir()
@@ -244,7 +266,7 @@ fn open_egress(plan: &Plan, directory: &Path) -> Result<FileEgress, RunError> {
 
 /// A number that no other attempt has: from the operating system's randomness, by way of the
 /// random keys of the standard library's maps.
-fn nonce() -> u64 {
+pub(super) fn nonce() -> u64 {
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u32(std::process::id());
     hasher.finish()
@@ -281,7 +303,8 @@ impl Running {
             None => None,
         };
         let egress = egress_writer::start(egress, places, Arc::clone(switchboard), halt.clone())?;
-        let snapshots = snapshot_writer::start(snapshots, snapshot_writer::kept(&shards), Arc::clone(switchboard))?;
+        let snapshots =
+            snapshot_writer::start(snapshots, Some(snapshot_writer::kept(&shards)), Arc::clone(switchboard))?;
         let activities = Activities::start(plan, switchboard)?;
         let commit_interval_ms = i64::try_from(plan.commit_interval.as_millis()).unwrap_or(i64::MAX);
         let hosts = switchboard.states.len();
@@ -293,11 +316,7 @@ impl Running {
             let id = shard.id();
             pipelines[switchboard.host_of(id)].adopt(shard, taken[id as usize]);
         }
-        let tick = Duration::from_millis((commit_interval_ms / 4).clamp(1, 10) as u64);
-        let tick = if commit_interval_ms == 0 { Duration::from_millis(10) } else { tick };
-        let mut arbiters = Vec::new();
-        let mut addresses = Vec::new();
-        for (number, pipeline) in pipelines.into_iter().enumerate() {
+        let hosts = pipelines.into_iter().map(|pipeline| {
             let journal = match &log {
                 Some((sender, _)) => Journal::Log(sender.clone()),
                 None => Journal::Memory(next.clone()),
@@ -308,16 +327,9 @@ impl Running {
                 calls: activities.as_ref().map(|(_, calls)| calls.clone()),
                 spans: plan.spans.clone(),
             };
-            let (switchboard, readers) = (Arc::clone(switchboard), Arc::clone(readers));
-            let desk = Desk::new(intake.map(|intake| intake.door(number)).unwrap_or_default());
-            let host = ShardHost::new(number, pipeline, switchboard, readers, desk, journal, ends, tick);
-            let arbiter = Arbiter::new();
-            addresses.push(ShardHost::start_in_arbiter(&arbiter.handle(), |_| host));
-            arbiters.push(arbiter);
-        }
-        let is_first = switchboard.hosts.set(addresses).is_ok();
-        assert!(is_first, "the hosts of a run are started once");
-        (0..hosts).for_each(|host| switchboard.post(host, Vec::new()));
+            (pipeline, journal, ends)
+        });
+        let arbiters = start_hosts(plan, intake, switchboard, readers, hosts);
         let activities = activities.map(|(activities, _)| activities);
         Ok(Self { arbiters, activities, log, egress, snapshots, _temporary })
     }
@@ -340,6 +352,32 @@ impl Running {
         join(self.snapshots.1);
         is_written
     }
+}
+
+/// Starts the hosts, each on a thread of its own.
+pub(super) fn start_hosts(
+    plan: &Plan,
+    intake: Option<&Intake>,
+    switchboard: &Arc<Switchboard>,
+    readers: &Arc<Readers>,
+    hosts: impl Iterator<Item = (Pipeline, Journal, Ends)>,
+) -> Vec<Arbiter> {
+    let commit_interval_ms = plan.commit_interval.as_millis() as u64;
+    let tick = Duration::from_millis(if commit_interval_ms == 0 { 10 } else { (commit_interval_ms / 4).clamp(1, 10) });
+    let mut arbiters = Vec::new();
+    let mut addresses = Vec::new();
+    for (number, (pipeline, journal, ends)) in hosts.enumerate() {
+        let (switchboard, readers) = (Arc::clone(switchboard), Arc::clone(readers));
+        let desk = Desk::new(intake.map(|intake| intake.door(number)).unwrap_or_default());
+        let host = ShardHost::new(number, pipeline, switchboard, readers, desk, journal, ends, tick);
+        let arbiter = Arbiter::new();
+        addresses.push(ShardHost::start_in_arbiter(&arbiter.handle(), |_| host));
+        arbiters.push(arbiter);
+    }
+    let is_first = switchboard.hosts.set(addresses).is_ok();
+    assert!(is_first, "the hosts of a run are started once");
+    (0..arbiters.len()).for_each(|host| switchboard.post(host, Vec::new()));
+    arbiters
 }
 
 /// Waits for the end of the input, a stop, or trouble.
@@ -368,6 +406,9 @@ async fn wait(
                 }
                 Notice::Lost(reason) => return Ok(Outcome::Again(reason)),
                 Notice::HostBroke(reason) => return Ok(Outcome::Again(format!("a shard host broke: {reason}"))),
+                // Nobody but this process has shards of an embedded app.
+                Notice::Named | Notice::ShardLost(_) | Notice::TookOver(..) | Notice::GroupFenced(_) | Notice::InputGrew => {
+                }
             },
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
         }
@@ -417,6 +458,6 @@ pub(crate) fn spawn<T: Send + 'static>(
 }
 
 /// Waits for a thread; if it panicked, the panic has been printed and the run is over anyway.
-fn join<T>(thread: JoinHandle<T>) {
+pub(super) fn join<T>(thread: JoinHandle<T>) {
     let _ = thread.join();
 }

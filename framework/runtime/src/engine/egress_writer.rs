@@ -306,6 +306,7 @@ mod tests {
         let switchboard = Arc::new(Switchboard {
             hosts: OnceLock::new(),
             states: vec![HostState::default()],
+            here: vec![AtomicBool::new(true)],
             status: Arc::clone(&status),
             egress_backlog_bytes_max: 40,
             notices,

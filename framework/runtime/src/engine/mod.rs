@@ -18,7 +18,9 @@
 //! Invariants: the log has one writer; an emission reaches the egress writer only after its frame
 //! is durable; input is held back, never dropped, while a disk is full.
 //!
-//! Deliberately absent: HTTP itself, other processes, and any decision about state.
+//! An app in a fleet shares its shards with other processes; what differs for it is in [`fleet`].
+//!
+//! Deliberately absent: HTTP itself, and any decision about state.
 
 mod activities;
 mod coordinator;
@@ -26,6 +28,7 @@ mod deaths;
 #[cfg(test)]
 mod disk_tests;
 mod egress_writer;
+pub mod fleet;
 mod log_writer;
 mod offline;
 mod panics;
@@ -57,6 +60,7 @@ use statefn_core::{
 };
 use thiserror::Error;
 
+use self::fleet::Fleet;
 pub use self::{
     offline::{Asked, Offline},
     requests::Intake,
@@ -142,6 +146,8 @@ pub enum Storage {
     Memory,
     /// In a directory.
     Directory(PathBuf),
+    /// In a log and an object store, which other workers use as well.
+    Fleet(Fleet),
 }
 
 /// Why a run has ended.
@@ -206,7 +212,10 @@ impl Stop {
 pub fn run(plan: &Plan, intake: Option<&Intake>, status: &Arc<Status>, stop: &Stop) -> Result<End, RunError> {
     panics::set_hook();
     let system = actix::System::new();
-    let outcome = system.block_on(coordinator::run(plan, intake, status, stop));
+    let outcome = match &plan.storage {
+        Storage::Fleet(fleet) => system.block_on(fleet::run(plan, fleet, intake, status, stop)),
+        Storage::Memory | Storage::Directory(_) => system.block_on(coordinator::run(plan, intake, status, stop)),
+    };
     tell_counts();
     outcome
 }

@@ -54,7 +54,7 @@ impl Pauses {
     pub(crate) fn of(plan: &Plan) -> Self {
         let program = Arc::clone(&plan.program);
         let path = match &plan.storage {
-            Storage::Memory => None,
+            Storage::Memory | Storage::Fleet(_) => None,
             Storage::Directory(directory) => Some(directory.join(FILE_NAME)),
         };
         let held = |count: usize| (0..count).map(|_| AtomicBool::new(false)).collect();

@@ -72,6 +72,13 @@ const GENERATOR_PAUSE: Duration = Duration::from_micros(200);
 /// The right to have one stretch on its way; given back when dropped.
 pub(crate) struct Permit(Arc<AtomicUsize>);
 
+impl Permit {
+    /// One of those that `held` counts, and counts already.
+    pub(super) fn new(held: Arc<AtomicUsize>) -> Self {
+        Self(held)
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
@@ -207,6 +214,12 @@ impl Readers {
         let open = AtomicUsize::new(partitions.len());
         let (stopped, reading) = (AtomicBool::new(false), AtomicUsize::new(0));
         Ok(Self { partitions, open, stopped, reading, pauses: pauses.cloned() })
+    }
+
+    /// Readers of nothing.
+    pub(super) fn none() -> Self {
+        let (stopped, reading) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self { partitions: Vec::new(), open: AtomicUsize::new(0), stopped, reading, pauses: None }
     }
 
     /// Starts the threads of the generators; each ends with its records, or when reading stops.

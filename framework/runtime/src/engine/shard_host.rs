@@ -1,7 +1,7 @@
 //! The shard host: one actor on one thread, which drives the pipeline of its shards in batches.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock,
@@ -17,8 +17,14 @@ use statefn_core::{
     address::ShardId,
     ingress::IngressBatch,
     pipeline::{Action, Append, Pipeline},
-    ports::clock::Clock,
-    shard::{ActivityCall, Counters, Emission, frame::SnapshotMark, outbox::Mail, progress::Progress},
+    ports::{
+        clock::Clock,
+        log::{AppendError, Offset},
+    },
+    shard::{
+        ActivityCall, Counters, Emission, Shard, frame::SnapshotMark, outbox::Mail, progress::Progress,
+        wire::mailbox_partition,
+    },
     watch::Watch,
 };
 use tokio::sync::mpsc::UnboundedSender;
@@ -27,6 +33,7 @@ use super::{
     SpanSink, Spans, Status,
     coordinator::Notice,
     egress_writer::EgressRequest,
+    fleet::{ClerkRequest, SharedJournal},
     log_writer::LogRequest,
     panics,
     reader::{Attempt, Permit, Readers},
@@ -61,6 +68,27 @@ pub(crate) enum Event {
     /// Requests or questions wait at the door.
     Requests,
     Drain,
+    /// In a fleet: a shard was taken over.
+    Adopt(Box<Adopted>),
+    /// In a fleet: a shard is another worker's.
+    Release(ShardId),
+    /// In a fleet: whether another worker is to have a shard, which is worked on until it does.
+    Leaving(ShardId, bool),
+    /// In a fleet: what came of an append of the owner with this nonce.
+    Told(ShardId, u64, Result<Offset, AppendError>),
+    /// In a fleet: records of the mailbox of a shard, for the owner with this nonce.
+    Mailbox(ShardId, u64, Vec<(Offset, Vec<u8>)>),
+    /// In a fleet: records of the partition of progress.
+    ProgressRecords(Arc<Vec<Vec<u8>>>),
+    /// In a fleet: where the journal of a shard ends, and the question that asked for it.
+    JournalEnd(ShardId, u64, Offset),
+}
+
+/// A shard that was taken over, and what its egresses may lack.
+pub(crate) struct Adopted {
+    pub(crate) shard: Box<Shard>,
+    pub(crate) egress_taken: u64,
+    pub(crate) emissions: Vec<Emission>,
 }
 
 /// What one host gets of a stretch of input.
@@ -83,6 +111,8 @@ impl Drop for Share {
 pub(crate) struct Switchboard {
     pub(crate) hosts: OnceLock<Vec<Addr<ShardHost>>>,
     pub(crate) states: Vec<HostState>,
+    /// By shard, whether a host of this process has it.
+    pub(crate) here: Vec<AtomicBool>,
     pub(crate) status: Arc<Status>,
     /// How many bytes egresses may be behind before hosts stop taking input.
     pub(crate) egress_backlog_bytes_max: usize,
@@ -133,7 +163,13 @@ pub(crate) enum Journal {
     Log(Sender<LogRequest>),
     /// Nowhere; by shard, the offset that the next record would have.
     Memory(Vec<u64>),
+    /// To a log that other processes write to as well.
+    Shared(SharedJournal),
 }
+
+/// The number of the question by which a host learns that a shard has another owner; those of
+/// pipelines begin with 1.
+const HAS_ANOTHER_OWNER: u64 = 0;
 
 /// Where a host hands on what is no frame.
 pub(crate) struct Ends {
@@ -163,6 +199,8 @@ pub(crate) struct ShardHost {
     sealed_at: Option<Instant>,
     is_draining: bool,
     is_broken: bool,
+    /// Shards that another worker is to have.
+    leaving: BTreeSet<ShardId>,
     /// When it was last told that parked keys have come to their limits, and how many calls they had refused.
     alarmed_at: Option<Instant>,
     parked_refused: u64,
@@ -199,6 +237,7 @@ impl ShardHost {
             sealed_at: None,
             is_draining: false,
             is_broken: false,
+            leaving: BTreeSet::new(),
             alarmed_at: None,
             parked_refused: 0,
         }
@@ -249,6 +288,80 @@ impl ShardHost {
                 self.is_draining = true;
                 self.pipeline.drain();
             }
+            Event::Adopt(adopted) => self.adopt(*adopted),
+            Event::Release(shard) => {
+                self.pipeline.drop_shard(shard);
+                self.close(shard);
+            }
+            Event::Leaving(shard, true) => _ = self.leaving.insert(shard),
+            Event::Leaving(shard, false) => _ = self.leaving.remove(&shard),
+            Event::Told(shard, nonce, outcome) => self.told(shard, nonce, outcome),
+            Event::Mailbox(shard, nonce, records) => {
+                self.shared().into_iter().for_each(|shared| shared.arrive(shard, nonce, records.clone()));
+            }
+            Event::ProgressRecords(records) => {
+                records.iter().for_each(|record| _ = self.pipeline.progress_record(record));
+            }
+            Event::JournalEnd(shard, HAS_ANOTHER_OWNER, end) => self.look_for_another_owner(shard, end),
+            Event::JournalEnd(shard, question, end) => self.pipeline.journal_end(shard, question, end),
+        }
+    }
+
+    fn shared(&mut self) -> Option<&mut SharedJournal> {
+        match &mut self.journal {
+            Journal::Shared(shared) => Some(shared),
+            Journal::Log(_) | Journal::Memory(_) => None,
+        }
+    }
+
+    fn adopt(&mut self, Adopted { shard, egress_taken, emissions }: Adopted) {
+        let (id, nonce) = (shard.id(), shard.nonce());
+        let kept = shard.snapshots().iter().map(|mark| mark.name.clone()).collect();
+        let _ = self.ends.snapshots.send(SnapshotRequest::Tidy(id, nonce, kept));
+        self.emissions.extend(emissions);
+        let positions = shard.positions();
+        self.pipeline.adopt(*shard, egress_taken);
+        self.shared().into_iter().for_each(|shared| shared.open(id, nonce, &positions));
+        self.switchboard.here[id as usize].store(true, Ordering::Release);
+    }
+
+    /// A shard is not here any more.
+    fn close(&mut self, shard: ShardId) {
+        self.leaving.remove(&shard);
+        self.switchboard.here[shard as usize].store(false, Ordering::Release);
+        self.shared().into_iter().for_each(|shared| shared.close(shard));
+    }
+
+    /// Takes in what came of an append, unless the shard was given up since.
+    fn told(&mut self, shard: ShardId, nonce: u64, outcome: Result<Offset, AppendError>) {
+        if self.pipeline.shard(shard).is_none_or(|owned| owned.nonce() != nonce) {
+            return;
+        }
+        match outcome {
+            Ok(offset) => {
+                self.pipeline.appended(shard, offset);
+                self.note_commit();
+            }
+            Err(error) => {
+                tracing::warn!(shard, "{error}");
+                self.pipeline.lost(shard);
+            }
+        }
+    }
+
+    /// Asks whether shards that another worker is to have are its by now.
+    fn ask_for_other_owners(&mut self) {
+        let Journal::Shared(shared) = &self.journal else { return };
+        for shard in &self.leaving {
+            let _ = shared.clerk.send(ClerkRequest::AskEnd(self.number, *shard, HAS_ANOTHER_OWNER));
+        }
+    }
+
+    /// A journal that goes on behind what its owner wrote has another one.
+    fn look_for_another_owner(&mut self, shard: ShardId, end: Offset) {
+        let is_lost = |owned: &Shard| !owned.is_in_flight() && end > owned.next_offset();
+        if self.pipeline.shard(shard).is_some_and(is_lost) {
+            self.pipeline.lost(shard);
         }
     }
 
@@ -265,7 +378,7 @@ impl ShardHost {
             return;
         }
         loop {
-            let is_input = self.apply_requests() | self.apply_input();
+            let is_input = self.apply_requests() | self.apply_input() | self.apply_mailboxes();
             self.pipeline.pump(MachineClock.now());
             let is_progress = self.execute();
             if !is_input && !is_progress {
@@ -312,8 +425,13 @@ impl ShardHost {
         let Some(mut share) = self.waiting.pop_front() else { return false };
         self.opened_at.get_or_insert_with(Instant::now);
         let now = MachineClock.now();
+        let is_shared = matches!(self.journal, Journal::Shared(_));
         for (shard, batch) in &mut share.batches {
-            self.pipeline.ingress(*shard, batch, now);
+            // What was on its way while a shard came begins behind its position, and comes again.
+            let is_ahead = |owned: &Shard| batch.from > owned.position(batch.ingress, batch.partition).offset;
+            if !is_shared || !self.pipeline.shard(*shard).is_some_and(is_ahead) {
+                self.pipeline.ingress(*shard, batch, now);
+            }
         }
         failpoint("host/share-applied");
         true
@@ -343,6 +461,12 @@ impl ShardHost {
                 Action::Append(append) => self.append(append),
                 Action::Publish(mail) => {
                     failpoint("host/publish");
+                    if let Journal::Shared(shared) = &self.journal
+                        && !self.switchboard.here[mail.target as usize].load(Ordering::Acquire)
+                    {
+                        shared.publish(&mail);
+                        continue;
+                    }
                     let host = self.switchboard.host_of(mail.target);
                     self.outgoing[host].push(Event::Mail(mail));
                 }
@@ -350,6 +474,7 @@ impl ShardHost {
                     for (_, events) in self.outgoing.iter_mut().enumerate().filter(|(host, _)| *host != self.number) {
                         events.push(Event::Progress(news.clone()));
                     }
+                    self.shared().into_iter().for_each(|shared| shared.tell_progress(&news));
                 }
                 Action::Emit(emission) => self.emissions.push(emission),
                 Action::Answer(answer) => self.desk.answer(answer),
@@ -361,13 +486,22 @@ impl ShardHost {
                     let spans = || Spans::Calls { records, committed_at: SystemTime::now() };
                     spans::tell(self.ends.spans.as_ref(), spans);
                 }
-                // Its log is not shared.
-                Action::AskEnd { .. } | Action::TrimMailbox { .. } => {}
+                Action::AskEnd { shard, question } => {
+                    self.ask_clerk(ClerkRequest::AskEnd(self.number, shard, question));
+                }
+                Action::TrimMailbox { shard, before } => {
+                    let mailbox = mailbox_partition(self.switchboard.here.len() as u32, shard);
+                    self.ask_clerk(ClerkRequest::Trim(mailbox, before));
+                }
                 Action::Store(snapshot) => _ = self.ends.snapshots.send(SnapshotRequest::Store(snapshot)),
                 Action::ReadBack { shard, snapshot } => {
                     let _ = self.ends.snapshots.send(SnapshotRequest::ReadBack(shard, snapshot));
                 }
                 Action::Forget { shard, snapshots, before } => self.forget(shard, snapshots, before),
+                Action::TakeOver(shard) if matches!(self.journal, Journal::Shared(_)) => {
+                    self.close(shard);
+                    self.switchboard.notify(Notice::ShardLost(shard));
+                }
                 Action::TakeOver(shard) => {
                     self.switchboard.notify(Notice::Lost(format!("the ownership of shard {shard} was lost")));
                 }
@@ -380,6 +514,12 @@ impl ShardHost {
         failpoint("host/sealed");
         match &mut self.journal {
             Journal::Log(_) => self.appends.push(append),
+            Journal::Shared(shared) => {
+                // What is sealed has an owner.
+                if let Some(owned) = self.pipeline.shard(append.shard) {
+                    shared.append(append, owned.nonce(), self.number, &self.switchboard);
+                }
+            }
             Journal::Memory(next) => {
                 let offset = next[append.shard as usize];
                 next[append.shard as usize] += append.records.len() as u64;
@@ -394,9 +534,25 @@ impl ShardHost {
     fn forget(&self, shard: ShardId, snapshots: Vec<SnapshotMark>, before: Option<u64>) {
         failpoint("trim/forget");
         let _ = self.ends.snapshots.send(SnapshotRequest::Remove(snapshots));
-        if let (Journal::Log(log), Some(before)) = (&self.journal, before) {
-            let _ = log.send(LogRequest::Trim(shard, before));
+        match (&self.journal, before) {
+            (Journal::Log(log), Some(before)) => _ = log.send(LogRequest::Trim(shard, before)),
+            (Journal::Shared(_), Some(before)) => self.ask_clerk(ClerkRequest::Trim(shard, before)),
+            _ => {}
         }
+    }
+
+    /// Asks for something of a log that is shared; of another one nobody asks for that.
+    fn ask_clerk(&self, request: ClerkRequest) {
+        if let Journal::Shared(shared) = &self.journal {
+            // The clerk is gone only when the run is over.
+            let _ = shared.clerk.send(request);
+        }
+    }
+
+    /// Gives shards the mail that came by their mailboxes.
+    fn apply_mailboxes(&mut self) -> bool {
+        let Journal::Shared(shared) = &mut self.journal else { return false };
+        shared.deliver(&mut self.pipeline, MachineClock.now())
     }
 
     /// Sends everything on, in batches; a channel is closed only when the run is over.
@@ -417,6 +573,7 @@ impl ShardHost {
             let _ = self.ends.egress.send(EgressRequest::Emit(std::mem::take(&mut self.emissions), bytes));
             failpoint("host/emitted");
         }
+        self.shared().into_iter().for_each(SharedJournal::flush);
         for host in 0..self.outgoing.len() {
             if !self.outgoing[host].is_empty() {
                 let events = std::mem::take(&mut self.outgoing[host]);
@@ -492,6 +649,7 @@ impl Actor for ShardHost {
                 host.desk.send_away_deferred(host.is_draining);
                 let told = host.tell_counters();
                 host.alarm(told);
+                host.ask_for_other_owners();
             });
         });
     }

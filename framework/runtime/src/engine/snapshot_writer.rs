@@ -3,12 +3,13 @@
 //! It begins with what a crash has left; nobody waits for that.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
+    time::Duration,
 };
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use statefn_core::{
     address::ShardId,
     ports::snapshots::Snapshots,
@@ -22,23 +23,30 @@ use super::{
 };
 use crate::failpoint::failpoint;
 
+/// How long nothing must be asked for before snapshots that nobody needs are looked for.
+const QUIET: Duration = Duration::from_secs(2);
+
 pub(crate) enum SnapshotRequest {
     Store(Snapshot),
     ReadBack(ShardId, SnapshotMark),
     Remove(Vec<SnapshotMark>),
+    /// Of the snapshots of a shard of a fleet, only these are needed, and those of its owner with this nonce.
+    Tidy(ShardId, u64, BTreeSet<String>),
     Stop,
 }
 
 /// Starts the thread; it ends with [`SnapshotRequest::Stop`]. Of the snapshots that are there, only
-/// those that are `kept` stay.
+/// those that are `kept` stay; all of them, if that is not known because other workers have some.
 pub(crate) fn start(
     mut place: Box<dyn Snapshots>,
-    kept: BTreeSet<String>,
+    kept: Option<BTreeSet<String>>,
     switchboard: Arc<Switchboard>,
 ) -> Result<(Sender<SnapshotRequest>, JoinHandle<()>), RunError> {
     let (sender, requests) = unbounded();
     let thread = spawn("snapshots", move || {
-        remove_unmarked(&mut *place, &kept);
+        if let Some(kept) = kept {
+            remove_unmarked(&mut *place, &kept);
+        }
         failpoint("start/unmarked-snapshots-removed");
         run(&mut *place, &switchboard, &requests);
     })?;
@@ -61,9 +69,22 @@ pub(super) fn remove_unmarked(place: &mut dyn Snapshots, kept: &BTreeSet<String>
     }
 }
 
+/// What is needed of the snapshots of shards that were taken over a moment ago.
+type Untidied = BTreeMap<ShardId, (u64, BTreeSet<String>)>;
+
 fn run(place: &mut dyn Snapshots, switchboard: &Switchboard, requests: &Receiver<SnapshotRequest>) {
-    for request in requests {
+    let mut untidied = Untidied::new();
+    loop {
+        let request = match requests.recv_timeout(QUIET) {
+            Ok(request) => request,
+            Err(RecvTimeoutError::Timeout) => {
+                tidy(place, &std::mem::take(&mut untidied));
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         match request {
+            SnapshotRequest::Tidy(shard, nonce, kept) => _ = untidied.insert(shard, (nonce, kept)),
             SnapshotRequest::Store(snapshot) => store(place, switchboard, snapshot),
             SnapshotRequest::ReadBack(shard, mark) => read_back(place, switchboard, shard, mark),
             SnapshotRequest::Remove(marks) => {
@@ -77,6 +98,25 @@ fn run(place: &mut dyn Snapshots, switchboard: &Switchboard, requests: &Receiver
             }
             SnapshotRequest::Stop => return,
         }
+    }
+}
+
+/// Removes what owners of before have stored and not marked. One of them may still bring the mark of
+/// such a snapshot: it is found missing when it is read back, so nothing is trimmed to it.
+fn tidy(place: &mut dyn Snapshots, untidied: &Untidied) {
+    if untidied.is_empty() {
+        return;
+    }
+    let is_needed = |name: &str| {
+        let shard = name.strip_prefix("shard-").and_then(|name| name.split_once('/')?.0.parse().ok());
+        let Some((nonce, kept)) = shard.and_then(|shard: ShardId| untidied.get(&shard)) else { return true };
+        kept.contains(name) || name.ends_with(&format!("-{nonce:016x}"))
+    };
+    let removed = place
+        .list()
+        .and_then(|names| names.iter().filter(|name| !is_needed(name)).try_for_each(|name| place.remove(name)));
+    if let Err(error) = removed {
+        tracing::warn!("snapshots that are not needed stay: {error}");
     }
 }
 

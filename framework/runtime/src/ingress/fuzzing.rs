@@ -7,7 +7,7 @@ use statefn_core::{
     EventTime,
     address::{murmur2, shard_of},
     effect::Call,
-    ingress::{Batches, ErasedIngress, RawRecord},
+    ingress::{Batches, ErasedIngress, Logged, RawRecord},
     message::{decode_json, decode_row},
     ports::ingress,
     shard::frame::Position,
@@ -72,7 +72,7 @@ impl ErasedIngress for Sales {
 
     fn route(&self, offset: u64, record: RawRecord<'_>, batches: &mut Batches) -> Result<EventTime, String> {
         let sale = match record {
-            RawRecord::Bytes(bytes) => decode_json::<Sale>(bytes),
+            RawRecord::Bytes(bytes) | RawRecord::Logged(Logged { value: bytes, .. }) => decode_json::<Sale>(bytes),
             RawRecord::Row(row) => decode_row(row),
         };
         let Sale { store, cents, at_ms } = sale.map_err(|error| error.to_string())?;

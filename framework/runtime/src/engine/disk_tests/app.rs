@@ -3,7 +3,7 @@
 //! Lines of a `line` have one order in every run: those of a counter, of its timer, and of a
 //! counter's share of a total.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use statefn_core::{
@@ -188,13 +188,36 @@ impl Handles<Share> for Total {
     }
 }
 
+/// What each line of the outputs has in the end, if the input has so many records.
+pub(in super::super) fn expected(records: u64) -> BTreeMap<String, Vec<u64>> {
+    let mut lines = BTreeMap::<String, Vec<u64>>::new();
+    for Add { key, amount, .. } in (0..records).map(record) {
+        let mut add_up = |line: String| {
+            let line = lines.entry(line).or_default();
+            line.push(line.last().copied().unwrap_or_default() + amount);
+        };
+        add_up(key.clone());
+        if amount.is_multiple_of(3) {
+            add_up(format!("timers of {key}"));
+        }
+        lines.entry(format!("{key} in total-{}", amount % 5)).or_default().push(amount);
+    }
+    lines
+}
+
+/// The line that a record of an output belongs to, and its amount.
+pub(in super::super) fn read_line(record: &[u8]) -> (String, u64) {
+    let line = Line::decode(record).expect("an output has lines");
+    (line.line, line.amount)
+}
+
 /// Record `number` of the input.
 fn record(number: u64) -> Add {
     Add { key: format!("key-{}", number * 7 % 11), amount: 1 + number * 13 % 17, at: number as i64 * 5 }
 }
 
 /// The app with an input of so many records.
-pub(super) fn plan(records: u64) -> Plan {
+pub(in super::super) fn plan(records: u64) -> Plan {
     let ingress = Ingress::<Add>::new("adds")
         .event_time(|add| EventTime(add.at))
         .generate(move |number| (number < records).then(|| record(number)))

@@ -11,7 +11,7 @@
 //! Deliberately absent: threads (`cargo xtask failpoints` and `kill` have them) and bytes of the
 //! outputs that rot, which are the user's once a mark covers them.
 
-mod app;
+pub(super) mod app;
 mod disk;
 mod flips;
 mod full;

@@ -1,0 +1,453 @@
+//! One producer of a shard group, and what its errors mean.
+//!
+//! Invariants:
+//! - A transaction is committed only when each of its records was acknowledged.
+//! - After a transaction of which a request may still be on its way (it timed out, or its connection
+//!   broke), the session is *suspect* and must not begin another: a late commit would end that one
+//!   half-written (KAFKA-17754). Whoever renews it has the broker raise the epoch of the producer,
+//!   which makes all late requests void.
+//!
+//! Broken connections are taken from the debug lines of the client: its errors and warnings leave
+//! out what is like the one before.
+
+use std::{
+    cell::Cell,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientContext, Message, Statistics,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{DeliveryResult, Header, Headers, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
+};
+
+use crate::{
+    connection::{Connection, ProducerOptions},
+    report::{Reporter, lock},
+};
+
+/// The header with the identity of a record, `shard/epoch/index`.
+pub const ID_HEADER: &str = "statefn-id";
+/// How long one look for news of the client lasts.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// How long after a commit the next transaction begins at the soonest. Until the broker has written
+/// the marks of the last one it refuses the next, and the client tries that again after 20 ms only.
+const MARKS_INTERVAL: Duration = Duration::from_millis(3);
+
+/// A record on its way to a topic.
+pub(super) struct Outgoing<'a> {
+    pub(super) topic: &'a str,
+    pub(super) partition: u32,
+    /// Its identity; a position has none.
+    pub(super) id: Option<String>,
+    pub(super) value: &'a [u8],
+}
+
+/// What has to be done before the next write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// Nothing: what was written does not stand, and the session is good.
+    WriteAgain,
+    /// A new session: what was written may stand or not.
+    Renew,
+    /// To find out whether another has taken over, or the broker has only given up waiting for us.
+    AskWhoOwns,
+}
+
+/// A write that is not known to stand.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) remedy: Remedy,
+    pub(super) doing: String,
+    pub(super) cause: String,
+    /// Whether the client only cleared away what a failure before this one had left.
+    is_purge: bool,
+}
+
+impl Failure {
+    /// A failure that leaves open what stands.
+    fn unknown(doing: &str, cause: impl ToString) -> Self {
+        Self { remedy: Remedy::Renew, doing: doing.to_owned(), cause: cause.to_string(), is_purge: false }
+    }
+
+    fn of(doing: &str, error: &KafkaError) -> Self {
+        Self { remedy: remedy(error), is_purge: is_purge(error), ..Self::unknown(doing, error) }
+    }
+}
+
+/// A producer of a group.
+pub(super) struct Session {
+    producer: BaseProducer<Watch>,
+    is_transactional: bool,
+    patience: Duration,
+    committed_at: Cell<Option<Instant>>,
+}
+
+impl Session {
+    /// Makes a producer; a transactional one has fenced all others of its identity by then, and no
+    /// transaction of theirs is open.
+    pub(super) fn open(
+        connection: &Connection,
+        options: &ProducerOptions,
+        transaction_timeout: Duration,
+        patience: Duration,
+    ) -> Result<Self, Failure> {
+        let mut config = connection.producer_config(options);
+        let is_transactional = options.transactional_id.is_some();
+        if is_transactional {
+            config.set("transaction.timeout.ms", transaction_timeout.as_millis().to_string());
+        }
+        config.set("debug", "broker").set_log_level(RDKafkaLogLevel::Debug);
+        let watch = Watch::new(connection.reporter("egress"));
+        let producer: BaseProducer<Watch> = connection
+            .client("write egresses", &config, watch)
+            .map_err(|error| Failure::unknown("make a producer", error))?;
+        let session = Self { producer, is_transactional, patience, committed_at: Cell::new(None) };
+        if is_transactional {
+            session
+                .until("take over the transactions of the group", |left| session.producer.init_transactions(left))?;
+        }
+        session.look();
+        session.watch().is_suspect.store(false, Ordering::Release);
+        Ok(session)
+    }
+
+    /// Whether a request of the last write may still be on its way.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.look();
+        self.watch().is_suspect.load(Ordering::Acquire)
+    }
+
+    /// How many partitions a topic has; `None` if it is not there.
+    pub(super) fn partitions(&self, topic: &str) -> Result<Option<u32>, Failure> {
+        let doing = format!("look at the topic `{topic}`");
+        let metadata = self.until(&doing, |left| self.producer.client().fetch_metadata(Some(topic), left))?;
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+        match found.error().map(RDKafkaErrorCode::from) {
+            None => Ok(Some(found.partitions().len() as u32).filter(|count| *count > 0)),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
+            Some(code) => Err(Failure::unknown(&doing, code)),
+        }
+    }
+
+    /// Writes records, all or none of them if the producer is transactional, the position last.
+    ///
+    /// Returns the offset of the position.
+    pub(super) fn write<'a>(
+        &self,
+        records: impl Iterator<Item = Outgoing<'a>>,
+        position: Option<&Outgoing<'a>>,
+    ) -> Result<Option<u64>, Failure> {
+        self.watch().begin();
+        if !self.is_transactional {
+            let written = self.write_plainly(records, position);
+            return written.map_err(|failure| Failure { remedy: Remedy::Renew, ..failure });
+        }
+        if let Some(committed_at) = self.committed_at.get() {
+            std::thread::sleep(MARKS_INTERVAL.saturating_sub(committed_at.elapsed()));
+        }
+        self.producer.begin_transaction().map_err(|error| Failure::of("begin a transaction", &error))?;
+        let sent = self.send_all(records.chain(position.map(Outgoing::again))).and_then(|sent| self.drain(sent));
+        match sent {
+            Ok(()) => self.commit().map(|()| self.watch().position()),
+            Err(failure) => Err(self.give_up(self.explain(failure))),
+        }
+    }
+
+    /// Without a transaction the position must not stand before the records do.
+    fn write_plainly<'a>(
+        &self,
+        records: impl Iterator<Item = Outgoing<'a>>,
+        position: Option<&Outgoing<'a>>,
+    ) -> Result<Option<u64>, Failure> {
+        let sent = self.send_all(records)?;
+        self.drain(sent)?;
+        let with_position = sent + self.send_all(position.map(Outgoing::again).into_iter())?;
+        self.drain(with_position)?;
+        Ok(self.watch().position())
+    }
+
+    fn send_all<'a>(&self, records: impl Iterator<Item = Outgoing<'a>>) -> Result<u64, Failure> {
+        let mut sent = 0;
+        for record in records {
+            self.send(&record)?;
+            sent += 1;
+        }
+        Ok(sent)
+    }
+
+    fn send(&self, record: &Outgoing<'_>) -> Result<(), Failure> {
+        let begun = Instant::now();
+        loop {
+            let error = match self.producer.send(record.to_base()) {
+                Ok(()) => return Ok(()),
+                Err((error, _)) => error,
+            };
+            let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+            if !is_full || begun.elapsed() > self.patience {
+                return Err(Failure::of(&format!("write to the topic `{}`", record.topic), &error));
+            }
+            self.producer.poll(LOOK);
+        }
+    }
+
+    /// Waits until each of `sent` records is acknowledged.
+    fn drain(&self, sent: u64) -> Result<(), Failure> {
+        let begun = Instant::now();
+        while self.producer.in_flight_count() > 0 {
+            if begun.elapsed() > self.patience {
+                let cause = format!("there was no answer for {} ms", self.patience.as_millis());
+                return Err(Failure::unknown("write records", cause));
+            }
+            self.producer.poll(LOOK);
+        }
+        self.watch().outcome(sent)
+    }
+
+    /// Commits; once that was tried nobody may abort, whatever comes.
+    fn commit(&self) -> Result<(), Failure> {
+        #[cfg(test)]
+        super::tests::reach_commit();
+        self.until("commit a transaction", |left| self.producer.commit_transaction(left))?;
+        self.committed_at.set(Some(Instant::now()));
+        Ok(())
+    }
+
+    /// Calls until it is done, for as long as the error says that the same call may go on.
+    fn until<T>(&self, doing: &str, call: impl Fn(Duration) -> Result<T, KafkaError>) -> Result<T, Failure> {
+        let begun = Instant::now();
+        loop {
+            let left = self.patience.saturating_sub(begun.elapsed()).max(LOOK);
+            match call(left) {
+                Ok(done) => return Ok(done),
+                Err(error) if begun.elapsed() < self.patience && is_retriable(&error) => {}
+                Err(error) => return Err(Failure::of(doing, &error)),
+            }
+        }
+    }
+
+    /// Finds the cause of a transaction whose records were refused only because it had failed before.
+    fn explain(&self, failure: Failure) -> Failure {
+        if let Some((code, text)) = self.producer.client().fatal_error() {
+            let error = KafkaError::Global(code);
+            return Failure { remedy: remedy(&error), cause: text, ..failure };
+        }
+        if !failure.is_purge {
+            return failure;
+        }
+        // It cannot be committed any more; the refusal has the cause.
+        match self.producer.commit_transaction(LOOK) {
+            Ok(()) => Failure { remedy: Remedy::Renew, ..failure },
+            Err(error) => Failure { remedy: remedy(&error), cause: error.to_string(), ..failure },
+        }
+    }
+
+    /// Takes back what can be taken back of a transaction that was not committed.
+    fn give_up(&self, failure: Failure) -> Failure {
+        if failure.remedy != Remedy::WriteAgain {
+            return failure;
+        }
+        match self.until("abort a transaction", |left| self.producer.abort_transaction(left)) {
+            Ok(()) => failure,
+            Err(_) => Failure { remedy: Remedy::Renew, ..failure },
+        }
+    }
+
+    /// Hears everything that the client has to say by now.
+    pub(super) fn look(&self) {
+        while self.producer.in_flight_count() > 0 {
+            let before = self.producer.in_flight_count();
+            self.producer.poll(Duration::ZERO);
+            if self.producer.in_flight_count() >= before {
+                return;
+            }
+        }
+    }
+
+    fn watch(&self) -> &Watch {
+        self.producer.client().context()
+    }
+}
+
+impl<'a> Outgoing<'a> {
+    fn again(&self) -> Self {
+        let Self { topic, partition, value, .. } = *self;
+        Self { topic, partition, value, id: self.id.clone() }
+    }
+
+    fn to_base(&self) -> BaseRecord<'_, [u8], [u8], usize> {
+        let is_position = usize::from(self.id.is_none());
+        let partition = i32::try_from(self.partition).expect("partitions are few");
+        let record = BaseRecord::with_opaque_to(self.topic, is_position).partition(partition).payload(self.value);
+        match &self.id {
+            Some(id) => record.headers(OwnedHeaders::new().insert(Header { key: ID_HEADER, value: Some(id) })),
+            None => record,
+        }
+    }
+}
+
+/// What an error means for the transaction and its producer; what is not known here renews the session,
+/// which is always right.
+fn remedy(error: &KafkaError) -> Remedy {
+    use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch, ProducerFenced};
+    if matches!(error.rdkafka_error_code(), Some(Fenced | ProducerFenced | InvalidProducerEpoch)) {
+        return Remedy::AskWhoOwns;
+    }
+    match error {
+        KafkaError::Transaction(error) if !error.is_fatal() && error.txn_requires_abort() => Remedy::WriteAgain,
+        _ => Remedy::Renew,
+    }
+}
+
+/// Whether the same call may go on, and nothing else may be done before.
+fn is_retriable(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Transaction(error) => error.is_retriable() && !error.is_fatal() && !error.txn_requires_abort(),
+        KafkaError::MetadataFetch(code) => *code == RDKafkaErrorCode::BrokerTransportFailure,
+        _ => false,
+    }
+}
+
+fn is_purge(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
+}
+
+/// What a client says of its records and its connections.
+struct Watch {
+    reporter: Reporter,
+    is_suspect: AtomicBool,
+    acknowledged: AtomicU64,
+    /// The offset of the position and one, 0 if there is none.
+    position: AtomicU64,
+    /// The first record that was refused, and why; one that was only cleared away gives way.
+    refused: Mutex<Option<(String, KafkaError)>>,
+}
+
+impl Watch {
+    fn new(reporter: Reporter) -> Self {
+        Self {
+            reporter,
+            is_suspect: AtomicBool::new(false),
+            acknowledged: AtomicU64::new(0),
+            position: AtomicU64::new(0),
+            refused: Mutex::new(None),
+        }
+    }
+
+    /// Forgets the write before.
+    fn begin(&self) {
+        self.acknowledged.store(0, Ordering::Release);
+        self.position.store(0, Ordering::Release);
+        *lock(&self.refused) = None;
+    }
+
+    fn outcome(&self, sent: u64) -> Result<(), Failure> {
+        if let Some((doing, error)) = lock(&self.refused).take() {
+            // A record that was not acknowledged leaves a transaction to be aborted.
+            let failure = Failure::of(&doing, &error);
+            let remedy = match failure.remedy {
+                Remedy::AskWhoOwns => Remedy::AskWhoOwns,
+                _ => Remedy::WriteAgain,
+            };
+            return Err(Failure { remedy, ..failure });
+        }
+        let acknowledged = self.acknowledged.load(Ordering::Acquire);
+        if acknowledged == sent {
+            return Ok(());
+        }
+        Err(Failure::unknown("write records", format!("of {sent} records {acknowledged} were acknowledged")))
+    }
+
+    fn position(&self) -> Option<u64> {
+        self.position.load(Ordering::Acquire).checked_sub(1)
+    }
+}
+
+impl ClientContext for Watch {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        if leaves_requests_behind(facility, text) {
+            self.is_suspect.store(true, Ordering::Release);
+        }
+        self.reporter.log(level, facility, text);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.reporter.stats(statistics);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.reporter.error(error, reason);
+    }
+}
+
+/// Whether a line of the client says that requests were sent whose answers will not be seen.
+fn leaves_requests_behind(facility: &str, text: &str) -> bool {
+    match facility {
+        "REQTMOUT" => true,
+        // Only what is up has requests; a broker that cannot be reached at all is no reason.
+        "FAIL" => ["in state UP", "in state REAUTH"].iter().any(|state| text.contains(state)),
+        _ => false,
+    }
+}
+
+impl ProducerContext for Watch {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, delivery: &DeliveryResult<'_>, is_position: usize) {
+        match delivery {
+            Ok(message) => {
+                if is_position == 1 {
+                    let offset = u64::try_from(message.offset()).map_or(0, |offset| offset + 1);
+                    self.position.store(offset, Ordering::Release);
+                }
+                self.acknowledged.fetch_add(1, Ordering::AcqRel);
+            }
+            Err((error, message)) => {
+                let doing = || format!("write {} to the topic `{}`", name_of(message), message.topic());
+                let mut refused = lock(&self.refused);
+                if refused.as_ref().is_none_or(|(_, known)| is_purge(known) && !is_purge(error)) {
+                    *refused = Some((doing(), error.clone()));
+                }
+            }
+        }
+    }
+}
+
+fn name_of(message: &impl Message) -> String {
+    let headers = message.headers();
+    let id = headers.and_then(|headers| headers.iter().find(|header| header.key == ID_HEADER));
+    let size = message.payload().map_or(0, <[u8]>::len);
+    match id.and_then(|header| header.value) {
+        Some(id) => format!("the record {} of {size} bytes", String::from_utf8_lossy(id)),
+        None => "a position".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_with_requests_is_told_from_one_that_was_never_up() {
+        let fail = |text| leaves_requests_behind("FAIL", text);
+        assert!(fail("a:9092/1: Disconnected (after 12ms in state UP) (_TRANSPORT): identical to last error"));
+        assert!(!fail("a:9092/2: Connect to ipv4#a:9092 failed: Connection refused (after 0ms in state CONNECT)"));
+        assert!(leaves_requests_behind("REQTMOUT", "Timed out EndTxnRequest in flight (after 1000ms, timeout #0)"));
+        assert!(!leaves_requests_behind("STATE", "a:9092/1: Broker changed state UP -> DOWN"));
+    }
+
+    #[test]
+    fn what_says_that_an_epoch_is_over_asks_who_owns() {
+        for code in [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::InvalidProducerEpoch] {
+            assert_eq!(remedy(&KafkaError::MessageProduction(code)), Remedy::AskWhoOwns);
+        }
+        assert_eq!(remedy(&KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)), Remedy::Renew);
+    }
+}

@@ -1,0 +1,272 @@
+//! The threads that write the egresses of a worker of a fleet, one for each shard group that is here.
+//!
+//! A group's egresses are fenced as one, and wait by themselves: one that is slow stops no other.
+//!
+//! Invariants: the epochs of a shard are given in order and without gaps, from what its egresses have
+//! on; a group whose egresses another worker has fenced is told to the coordinator and given up.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select, unbounded};
+use statefn_core::{address::ShardId, shard::Emission};
+
+use super::{
+    super::{
+        RunError, Stop,
+        coordinator::{Notice, spawn},
+        egress_writer::EgressRequest,
+        shard_host::{Event, Switchboard},
+    },
+    EgressTrouble, GroupEgress,
+};
+
+/// How long a position without new records may wait; it only lets journals be trimmed.
+const MARK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long to wait before a failed write is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+/// How often egresses that cannot be written are reported.
+const TROUBLE_INTERVAL: Duration = Duration::from_secs(10);
+
+pub(super) enum Control {
+    /// The egresses of a group are this worker's; those of shards that were given before are closed.
+    Open(u32, Box<dyn GroupEgress>),
+    /// They are somebody else's.
+    Close(u32),
+}
+
+/// Where hosts and the coordinator reach the threads.
+#[derive(Clone)]
+pub(super) struct Ends {
+    pub(super) emissions: Sender<EgressRequest>,
+    pub(super) control: Sender<Control>,
+    /// By shard, up to which epoch this process knows its egresses to have the records.
+    pub(super) taken: Arc<Vec<AtomicU64>>,
+}
+
+/// Starts the thread that hands emissions to those of their groups; it ends with
+/// [`EgressRequest::Stop`], and says whether everything was written.
+pub(super) fn start(
+    shards: u32,
+    groups: u32,
+    switchboard: Arc<Switchboard>,
+    halt: Stop,
+) -> Result<(Ends, JoinHandle<bool>), RunError> {
+    let (emissions, emitted) = unbounded();
+    let (control, controlled) = unbounded();
+    let taken: Arc<Vec<AtomicU64>> = Arc::new((0..shards).map(|_| AtomicU64::new(0)).collect());
+    let ends = Ends { emissions, control, taken: Arc::clone(&taken) };
+    let mut dispatcher = Dispatcher { groups, shards, switchboard, halt, taken, writers: BTreeMap::new() };
+    let thread = spawn("egress", move || dispatcher.run(&emitted, &controlled))?;
+    Ok((ends, thread))
+}
+
+struct Dispatcher {
+    groups: u32,
+    shards: u32,
+    switchboard: Arc<Switchboard>,
+    halt: Stop,
+    taken: Arc<Vec<AtomicU64>>,
+    writers: BTreeMap<u32, (Sender<EgressRequest>, JoinHandle<bool>)>,
+}
+
+impl Dispatcher {
+    fn run(&mut self, emitted: &Receiver<EgressRequest>, controlled: &Receiver<Control>) -> bool {
+        loop {
+            select! {
+                recv(controlled) -> control => control.into_iter().for_each(|control| self.control(control)),
+                recv(emitted) -> request => {
+                    // A group is opened before its first emission is sent.
+                    controlled.try_iter().for_each(|control| self.control(control));
+                    match request {
+                        Ok(EgressRequest::Emit(emissions, _)) => self.emit(emissions),
+                        Ok(EgressRequest::Stop) | Err(_) => return self.stop(),
+                    }
+                }
+            }
+        }
+    }
+
+    fn control(&mut self, control: Control) {
+        match control {
+            Control::Open(group, egress) => {
+                self.close(group);
+                let (sender, requests) = unbounded();
+                let of_group: Vec<ShardId> = (group..self.shards).step_by(self.groups as usize).collect();
+                let writer = Writer {
+                    group,
+                    egress,
+                    shards: of_group,
+                    switchboard: Arc::clone(&self.switchboard),
+                    halt: self.halt.clone(),
+                    taken: Arc::clone(&self.taken),
+                    backlog: 0,
+                    has_records: false,
+                    synced_at: Instant::now(),
+                    told_at: None,
+                };
+                match spawn(&format!("egress-{group}"), move || writer.run(&requests)) {
+                    Ok(thread) => _ = self.writers.insert(group, (sender, thread)),
+                    Err(error) => self.switchboard.notify(Notice::HostBroke(error.to_string())),
+                }
+            }
+            Control::Close(group) => self.close(group),
+        }
+    }
+
+    /// Lets the thread of a group end without what it has not written: that comes from the journal again.
+    fn close(&mut self, group: u32) {
+        self.writers.remove(&group);
+    }
+
+    fn emit(&mut self, emissions: Vec<Emission>) {
+        let mut by_group = BTreeMap::<u32, Vec<Emission>>::new();
+        for emission in emissions {
+            by_group.entry(emission.shard % self.groups).or_default().push(emission);
+        }
+        for (group, emissions) in by_group {
+            let bytes = emissions.iter().map(|emission| emission.frame.len()).sum();
+            let sent = match self.writers.get(&group) {
+                Some((writer, _)) => writer.send(EgressRequest::Emit(emissions, bytes)).is_ok(),
+                None => false,
+            };
+            if !sent {
+                self.switchboard.status.egress_backlog_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn stop(&mut self) -> bool {
+        let writers = std::mem::take(&mut self.writers);
+        writers.values().for_each(|(sender, _)| _ = sender.send(EgressRequest::Stop));
+        let ended = writers.into_values().map(|(_, thread)| thread.join().unwrap_or(false));
+        ended.fold(true, |all, is_written| all && is_written)
+    }
+}
+
+/// The egresses of one group.
+struct Writer {
+    group: u32,
+    egress: Box<dyn GroupEgress>,
+    shards: Vec<ShardId>,
+    switchboard: Arc<Switchboard>,
+    halt: Stop,
+    taken: Arc<Vec<AtomicU64>>,
+    backlog: usize,
+    has_records: bool,
+    synced_at: Instant,
+    /// Since they could not be written, when that was told.
+    told_at: Option<Instant>,
+}
+
+/// What came of an attempt to write.
+#[derive(PartialEq, Eq)]
+enum Written {
+    All,
+    Later,
+    Fenced,
+}
+
+impl Writer {
+    /// Returns whether everything was written.
+    fn run(mut self, requests: &Receiver<EgressRequest>) -> bool {
+        self.tell_taken();
+        let is_written = self.write(requests);
+        self.switchboard.status.egress_backlog_bytes.fetch_sub(self.backlog, Ordering::Relaxed);
+        is_written
+    }
+
+    fn write(&mut self, requests: &Receiver<EgressRequest>) -> bool {
+        loop {
+            let patience = if self.told_at.is_some() { RETRY_INTERVAL } else { MARK_INTERVAL };
+            let first = match requests.recv_timeout(patience) {
+                Ok(request) => Some(request),
+                Err(RecvTimeoutError::Timeout) => None,
+                // The group is closed.
+                Err(RecvTimeoutError::Disconnected) => return true,
+            };
+            let is_stopping = first.into_iter().chain(requests.try_iter()).any(|request| self.take(request));
+            if is_stopping {
+                return self.finish();
+            }
+            let is_due = self.has_records || self.synced_at.elapsed() >= MARK_INTERVAL;
+            if is_due && self.egress.is_behind() && self.sync() == Written::Fenced {
+                return false;
+            }
+        }
+    }
+
+    /// Writes what is left; tries again for as long as the run is not stopped.
+    fn finish(&mut self) -> bool {
+        loop {
+            match if self.egress.is_behind() { self.sync() } else { Written::All } {
+                Written::All => return true,
+                Written::Fenced => return false,
+                Written::Later if self.halt.is_stopped() => return false,
+                Written::Later => std::thread::sleep(RETRY_INTERVAL),
+            }
+        }
+    }
+
+    /// Takes a request in; returns whether it is the last.
+    fn take(&mut self, request: EgressRequest) -> bool {
+        match request {
+            EgressRequest::Emit(emissions, bytes) => {
+                self.backlog += bytes;
+                for emission in emissions {
+                    self.has_records |= !emission.records.is_empty();
+                    self.egress.write_epoch(&emission);
+                }
+                false
+            }
+            EgressRequest::Stop => true,
+        }
+    }
+
+    fn sync(&mut self) -> Written {
+        let status = &self.switchboard.status;
+        match self.egress.sync() {
+            Ok(()) => {
+                status.egress_backlog_bytes.fetch_sub(self.backlog, Ordering::Relaxed);
+                (self.backlog, self.has_records, self.synced_at) = (0, false, Instant::now());
+                if self.told_at.take().is_some() {
+                    status.is_egress_down.store(false, Ordering::Relaxed);
+                    tracing::info!(group = self.group, "the egresses are written again");
+                }
+                self.tell_taken();
+                Written::All
+            }
+            Err(EgressTrouble::Fenced(error)) => {
+                tracing::info!(group = self.group, "another worker has the egresses: {error}");
+                self.switchboard.notify(Notice::GroupFenced(self.group));
+                Written::Fenced
+            }
+            Err(EgressTrouble::Later(error)) => {
+                status.egress_failures.fetch_add(1, Ordering::Relaxed);
+                status.is_egress_down.store(true, Ordering::Relaxed);
+                if self.told_at.is_none_or(|at| at.elapsed() >= TROUBLE_INTERVAL) {
+                    self.told_at = Some(Instant::now());
+                    tracing::error!(group = self.group, "the egresses wait until they can be written: {error}");
+                }
+                Written::Later
+            }
+        }
+    }
+
+    fn tell_taken(&self) {
+        for shard in &self.shards {
+            let taken = self.egress.taken(*shard);
+            if self.taken[*shard as usize].fetch_max(taken, Ordering::AcqRel) < taken {
+                let host = self.switchboard.host_of(*shard);
+                self.switchboard.post(host, vec![Event::EgressTaken(vec![(*shard, taken)])]);
+            }
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! What a worker leaves for others in the log, and what it finds there: mail and progress.
+//!
+//! One thread follows the mailboxes of the shards that are here, and the partition of progress. Hosts
+//! get the records, and let a mailbox rest while its shard takes no more.
+//!
+//! Invariants: the records of a mailbox reach a host in order, each once for an ownership of the shard;
+//! those that were on their way for an ownership before are passed over.
+//!
+//! Deliberately absent: outcomes. What does not reach a mailbox comes again, as its target's progress
+//! does not cover it; progress is repeated anyway.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use statefn_core::{
+    address::ShardId,
+    pipeline::{Append, Pipeline, Taken},
+    ports::{
+        log::{Offset, Partition},
+        shared::{Appender, Follower},
+    },
+    program::Program,
+    shard::{
+        frame::Position,
+        outbox::Mail,
+        progress::Progress,
+        wire::{encode_mail, encode_progress, mailbox_partition, progress_partition},
+    },
+    time::ProcessingTime,
+};
+
+use super::{
+    super::{
+        RunError,
+        coordinator::spawn,
+        shard_host::{Event, Switchboard},
+    },
+    ClerkRequest, FeedRequest,
+};
+
+/// How long the thread waits for records before it looks for requests.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// How often a log that cannot be read is reported.
+const TROUBLE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a host tells others its progress, at most.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(5);
+/// How many bytes of a mailbox wait in memory before it rests; at half of it, it goes on.
+const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum PostRequest {
+    /// The mailbox of a shard is to be followed for the ownership with this nonce.
+    Follow(ShardId, u64),
+    Leave(ShardId),
+    Rest(ShardId, bool),
+    Stop,
+}
+
+/// Starts the thread; it ends with [`PostRequest::Stop`]. Progress is followed from `progress_from` on.
+pub(super) fn start(
+    mut follower: Box<dyn Follower>,
+    shards: u32,
+    progress_from: Offset,
+    switchboard: Arc<Switchboard>,
+) -> Result<(Sender<PostRequest>, JoinHandle<()>), RunError> {
+    let (sender, requests) = unbounded();
+    follower.follow(progress_partition(shards), progress_from);
+    let mut reader = Reader { follower, shards, switchboard, nonces: BTreeMap::new(), told_at: None };
+    let thread = spawn("post", move || reader.run(&requests))?;
+    Ok((sender, thread))
+}
+
+struct Reader {
+    follower: Box<dyn Follower>,
+    shards: u32,
+    switchboard: Arc<Switchboard>,
+    /// By shard that is followed, the ownership it is followed for.
+    nonces: BTreeMap<ShardId, u64>,
+    told_at: Option<Instant>,
+}
+
+impl Reader {
+    fn run(&mut self, requests: &Receiver<PostRequest>) {
+        while !requests.try_iter().any(|request| self.take(&request)) {
+            self.read();
+        }
+    }
+
+    /// Does what is asked for; returns whether it is the last.
+    fn take(&mut self, request: &PostRequest) -> bool {
+        let mailbox = |shard: ShardId| mailbox_partition(self.shards, shard);
+        match *request {
+            PostRequest::Follow(shard, nonce) => {
+                self.nonces.insert(shard, nonce);
+                // From the first record that is kept: what the shard has seen stands in its frames.
+                self.follower.follow(mailbox(shard), 0);
+            }
+            PostRequest::Leave(shard) => {
+                self.nonces.remove(&shard);
+                self.follower.leave(mailbox(shard));
+            }
+            PostRequest::Rest(shard, is_resting) => self.follower.rest(mailbox(shard), is_resting),
+            PostRequest::Stop => return true,
+        }
+        false
+    }
+
+    fn read(&mut self) {
+        let (mut mail, mut progress) = (BTreeMap::<ShardId, Vec<(Offset, Vec<u8>)>>::new(), Vec::new());
+        let of_progress = progress_partition(self.shards);
+        let read = self.follower.next(PATIENCE, &mut |partition: Partition, offset, record| {
+            if partition == of_progress {
+                progress.push(record.to_vec());
+            } else {
+                mail.entry(partition - self.shards).or_default().push((offset, record.to_vec()));
+            }
+        });
+        if let Err(error) = read
+            && self.told_at.is_none_or(|at| at.elapsed() >= TROUBLE_INTERVAL)
+        {
+            self.told_at = Some(Instant::now());
+            tracing::warn!("mailboxes and progress cannot be read: {error}");
+        }
+        for (shard, records) in mail {
+            let Some(nonce) = self.nonces.get(&shard) else { continue };
+            let host = self.switchboard.host_of(shard);
+            self.switchboard.post(host, vec![Event::Mailbox(shard, *nonce, records)]);
+        }
+        if !progress.is_empty() {
+            let progress = Arc::new(progress);
+            let hosts = 0..self.switchboard.states.len();
+            hosts.for_each(|host| self.switchboard.post(host, vec![Event::ProgressRecords(Arc::clone(&progress))]));
+        }
+    }
+}
+
+/// What a host has of the shared log.
+pub(crate) struct SharedJournal {
+    pub(crate) appender: Arc<dyn Appender>,
+    /// None in a program whose functions send nothing.
+    pub(crate) posts: Option<Sender<PostRequest>>,
+    pub(crate) clerk: Sender<ClerkRequest>,
+    /// None in an app without input that the fleet reads.
+    pub(crate) feed: Option<Sender<FeedRequest>>,
+    pub(crate) program: Arc<Program>,
+    pub(crate) shards: u32,
+    pub(crate) record_bytes_max: usize,
+    inboxes: BTreeMap<ShardId, Inbox>,
+    /// What others are to be told, the newest of each shard.
+    news: Vec<Arc<Progress>>,
+    told_at: Option<Instant>,
+}
+
+/// The records of a mailbox that wait for their shard.
+struct Inbox {
+    nonce: u64,
+    waiting: VecDeque<(Offset, Vec<u8>)>,
+    bytes: usize,
+    is_resting: bool,
+}
+
+impl SharedJournal {
+    pub(super) fn new(
+        appender: Arc<dyn Appender>,
+        posts: Option<Sender<PostRequest>>,
+        clerk: Sender<ClerkRequest>,
+        feed: Option<Sender<FeedRequest>>,
+        program: Arc<Program>,
+        shards: u32,
+        record_bytes_max: usize,
+    ) -> Self {
+        let (inboxes, news) = (BTreeMap::new(), Vec::new());
+        Self { appender, posts, clerk, feed, program, shards, record_bytes_max, inboxes, news, told_at: None }
+    }
+
+    /// Begins the append of an owner with this nonce; `host` is told what came of it.
+    pub(crate) fn append(&self, append: Append, nonce: u64, host: usize, switchboard: &Arc<Switchboard>) {
+        let Append { shard, records } = append;
+        let switchboard = Arc::clone(switchboard);
+        let told = move |outcome| switchboard.post(host, vec![Event::Told(shard, nonce, outcome)]);
+        self.appender.append(shard, records, Box::new(told));
+    }
+
+    /// Leaves mail in the mailbox of its target.
+    pub(crate) fn publish(&self, mail: &Mail) {
+        let records = encode_mail(&self.program, mail, self.record_bytes_max);
+        self.leave_records(mailbox_partition(self.shards, mail.target), records);
+    }
+
+    /// Tells others how far shards have come, soon.
+    pub(crate) fn tell_progress(&mut self, news: &[Arc<Progress>]) {
+        for progress in news {
+            self.news.retain(|known| known.shard != progress.shard);
+            self.news.push(Arc::clone(progress));
+        }
+    }
+
+    /// Leaves progress for others, if there is any and the last was not a moment ago.
+    pub(crate) fn flush(&mut self) {
+        if self.news.is_empty() || self.told_at.is_some_and(|at| at.elapsed() < PROGRESS_PAUSE) {
+            return;
+        }
+        self.told_at = Some(Instant::now());
+        let records = encode_progress(&self.program, &self.news, self.record_bytes_max);
+        self.news.clear();
+        self.leave_records(progress_partition(self.shards), records);
+    }
+
+    fn leave_records(&self, partition: Partition, records: Vec<Vec<u8>>) {
+        for record in records {
+            self.appender.append(partition, vec![Arc::new(record)], Box::new(|_| ()));
+        }
+    }
+
+    /// The shard is here from now on, under this nonce, and has these positions.
+    pub(crate) fn open(&mut self, shard: ShardId, nonce: u64, positions: &[Vec<Position>]) {
+        // The thread is gone only when nothing is to be read any more.
+        self.feed.iter().for_each(|feed| _ = feed.send(FeedRequest::Opened(shard, positions.to_vec())));
+        if self.posts.is_some() {
+            let (waiting, bytes, is_resting) = (VecDeque::new(), 0, false);
+            self.inboxes.insert(shard, Inbox { nonce, waiting, bytes, is_resting });
+            self.ask(PostRequest::Follow(shard, nonce));
+        }
+    }
+
+    /// The shard is no longer here.
+    pub(crate) fn close(&mut self, shard: ShardId) {
+        self.feed.iter().for_each(|feed| _ = feed.send(FeedRequest::Closed(shard)));
+        if self.inboxes.remove(&shard).is_some() {
+            self.ask(PostRequest::Leave(shard));
+        }
+    }
+
+    /// Takes in records of a mailbox.
+    pub(crate) fn arrive(&mut self, shard: ShardId, nonce: u64, records: Vec<(Offset, Vec<u8>)>) {
+        let Some(inbox) = self.inboxes.get_mut(&shard).filter(|inbox| inbox.nonce == nonce) else { return };
+        inbox.bytes += records.iter().map(|(_, record)| record.len()).sum::<usize>();
+        inbox.waiting.extend(records);
+        if inbox.bytes > WAITING_BYTES_MAX && !inbox.is_resting {
+            inbox.is_resting = true;
+            self.ask(PostRequest::Rest(shard, true));
+        }
+    }
+
+    fn ask(&self, request: PostRequest) {
+        // The thread is gone only when the run is over.
+        self.posts.iter().for_each(|posts| _ = posts.send(request));
+    }
+
+    /// Gives shards the mail that waits, as far as they take it; returns whether any was taken.
+    pub(crate) fn deliver(&mut self, pipeline: &mut Pipeline, now: ProcessingTime) -> bool {
+        let mut is_any = false;
+        for (shard, inbox) in &mut self.inboxes {
+            while let Some((offset, record)) = inbox.waiting.front() {
+                if pipeline.mailbox_record(*shard, *offset, record, now) == Taken::NotYet {
+                    break;
+                }
+                is_any = true;
+                inbox.bytes -= record.len();
+                inbox.waiting.pop_front();
+            }
+            if inbox.is_resting && inbox.bytes <= WAITING_BYTES_MAX / 2 {
+                inbox.is_resting = false;
+                self.posts.iter().for_each(|posts| _ = posts.send(PostRequest::Rest(*shard, false)));
+            }
+        }
+        is_any
+    }
+}

@@ -1,0 +1,264 @@
+//! The threads that take shards over: load, claim, own, and hand them to their hosts.
+//!
+//! ```text
+//! load snapshot and journal ─► claim ─► fold on ─► open the group's egresses ─► host
+//!        ▲                        │ somebody wrote, or was faster, or nobody knows │
+//!        └────────────────────────┴────────────────────────────────────────────────┘
+//! ```
+//! Invariants: a claim is written only while the worker is named for the shard; egresses are fenced
+//! only by a worker that owns a shard of the group; what they have not taken by then comes from the
+//! journal, before anything new.
+//!
+//! Deliberately absent: waiting. A shard that cannot be taken over now is told to the coordinator,
+//! which tries again.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use statefn_core::{
+    address::ShardId,
+    ports::{
+        log::AppendError,
+        shared::{Appender, SharedLog},
+        snapshots::Snapshots,
+    },
+    program::Program,
+    shard::{Accepted, Emission, Options, Shard, TakeOver, TakeOverError},
+};
+
+use super::{
+    super::{
+        RunError,
+        coordinator::{Notice, nonce, spawn},
+        shard_host::{Adopted, Event, Switchboard},
+    },
+    Backend,
+    egress::{Control, Ends},
+};
+
+/// Shards of a group that are to be taken over together.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) group: u32,
+    pub(super) shards: Vec<ShardId>,
+    /// Whether the group's egresses are open in this process.
+    pub(super) is_egress_open: bool,
+}
+
+/// What came of a shard.
+#[derive(Debug)]
+pub(crate) enum TookOver {
+    /// Its host has it.
+    Owned,
+    /// Somebody else wrote to its journal, or nobody knows: it is to be tried again, if it is still wanted.
+    Again(String),
+    /// It cannot be loaded: a person has to look at it.
+    Broken(String),
+    /// What is stored does not fit this program; nothing was changed.
+    Refused(TakeOverError),
+}
+
+/// What the threads share.
+pub(super) struct Office {
+    pub(super) program: Arc<Program>,
+    pub(super) options: Arc<Options>,
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) appender: Arc<dyn Appender>,
+    pub(super) switchboard: Arc<Switchboard>,
+    pub(super) egress: Ends,
+    /// By shard, whether this worker is named for it.
+    pub(super) named: Arc<Vec<AtomicBool>>,
+}
+
+/// Starts so many threads; they end when the sender of jobs is dropped.
+pub(super) fn start(office: Office, threads: usize) -> Result<(Sender<Job>, Vec<JoinHandle<()>>), RunError> {
+    let (sender, jobs) = unbounded();
+    let office = Arc::new(office);
+    let thread = |number: usize| {
+        let (office, jobs) = (Arc::clone(&office), jobs.clone());
+        spawn(&format!("take-over-{number}"), move || office.work(&jobs))
+    };
+    let threads: Result<_, RunError> = (0..threads).map(thread).collect();
+    Ok((sender, threads?))
+}
+
+/// What a thread reads from; made anew after trouble.
+struct Reads {
+    log: Box<dyn SharedLog>,
+    snapshots: Box<dyn Snapshots>,
+}
+
+/// A shard that is loaded, and the epochs that its egresses may lack.
+struct Loaded {
+    shard: ShardId,
+    take_over: TakeOver,
+    emissions: Vec<Emission>,
+}
+
+impl Office {
+    fn work(&self, jobs: &Receiver<Job>) {
+        let mut reads = None;
+        for job in jobs {
+            let taken_over = match self.reads(&mut reads) {
+                Ok(open) => self.take_over(&job, open),
+                Err(error) => vec![(job.shards.clone(), TookOver::Again(error))],
+            };
+            if taken_over.iter().any(|(_, outcome)| matches!(outcome, TookOver::Again(_))) {
+                reads = None;
+            }
+            for (shards, outcome) in taken_over {
+                self.switchboard.notify(Notice::TookOver(shards, outcome));
+            }
+        }
+    }
+
+    fn reads<'a>(&self, reads: &'a mut Option<Reads>) -> Result<&'a mut Reads, String> {
+        if reads.is_none() {
+            *reads = Some(Reads { log: self.backend.log()?, snapshots: self.backend.snapshots()? });
+        }
+        reads.as_mut().ok_or_else(String::new)
+    }
+
+    fn take_over(&self, job: &Job, reads: &mut Reads) -> Vec<(Vec<ShardId>, TookOver)> {
+        let taken = match self.taken(job) {
+            Ok(taken) => taken,
+            Err(error) => return vec![(job.shards.clone(), TookOver::Again(error))],
+        };
+        let mut outcomes = Vec::new();
+        let mut owned = Vec::new();
+        for shard in &job.shards {
+            let taken = taken.get(shard).copied().unwrap_or_default();
+            match self.own(*shard, taken, reads) {
+                Ok((shard, emissions)) => owned.push((shard, emissions)),
+                Err(outcome) => outcomes.push((vec![*shard], outcome)),
+            }
+        }
+        if !owned.is_empty() {
+            outcomes.push(self.hand_over(job, owned, &taken));
+        }
+        outcomes
+    }
+
+    /// Up to which epochs the egresses of a group have everything, at least.
+    fn taken(&self, job: &Job) -> Result<BTreeMap<ShardId, u64>, String> {
+        if !job.is_egress_open {
+            return self.backend.egress_taken(job.group, &job.shards);
+        }
+        let known = |shard: &ShardId| (*shard, self.egress.taken[*shard as usize].load(Ordering::Acquire));
+        Ok(job.shards.iter().map(known).collect())
+    }
+
+    fn is_named(&self, shard: ShardId) -> bool {
+        self.named[shard as usize].load(Ordering::Acquire)
+    }
+
+    /// Loads a shard, claims it and folds on up to the claim; a second time at once if its owner of before
+    /// has written meanwhile: that one is deposed now.
+    fn own(&self, id: ShardId, taken: u64, reads: &mut Reads) -> Result<(Box<Shard>, Vec<Emission>), TookOver> {
+        /// The claim deposes the owner of before, so the second time nobody writes but one who claims too.
+        const ATTEMPTS: u32 = 3;
+        for _ in 0..ATTEMPTS {
+            let Loaded { shard, mut take_over, emissions } = self.load(id, taken, reads)?;
+            if !self.is_named(shard) {
+                return Err(TookOver::Again("it is another worker's".into()));
+            }
+            let claim = take_over.claim(&self.program, nonce());
+            self.append_claim(shard, claim).map_err(|error| TookOver::Again(error.to_string()))?;
+            reads.log.refresh(&[shard]).map_err(TookOver::Again)?;
+            match take_over.accept(&mut *reads.log).map_err(broken)? {
+                Accepted::Owned(owned) => return Ok((owned, emissions)),
+                Accepted::Again => {}
+            }
+        }
+        Err(TookOver::Again("other workers claim it too".into()))
+    }
+
+    fn load(&self, shard: ShardId, taken: u64, reads: &mut Reads) -> Result<Loaded, TookOver> {
+        reads.log.refresh(&[shard]).map_err(TookOver::Again)?;
+        let mut emissions = Vec::new();
+        let mut emit = |emission: Emission| {
+            // A journal that is trimmed while it is read is read again.
+            if emissions.last().is_some_and(|last: &Emission| last.epoch >= emission.epoch) {
+                emissions.clear();
+            }
+            emissions.push(emission);
+        };
+        let ports: (&mut dyn statefn_core::ports::log::Log, &mut dyn Snapshots) =
+            (&mut *reads.log, &mut *reads.snapshots);
+        let loaded = TakeOver::prepare(&self.program, &self.options, shard, ports, taken, &mut emit);
+        let take_over = loaded.map_err(broken)?;
+        if taken > take_over.epoch() {
+            return Err(TookOver::Broken(format!(
+                "the log lost acknowledged records: the journal of shard {shard} ends with epoch {}, and the egresses have its records up to epoch {taken}; restore both from copies of one time",
+                take_over.epoch()
+            )));
+        }
+        Ok(Loaded { shard, take_over, emissions })
+    }
+
+    fn append_claim(&self, shard: ShardId, claim: Vec<u8>) -> Result<u64, AppendError> {
+        let (sender, told) = bounded(1);
+        self.appender.append(shard, vec![Arc::new(claim)], Box::new(move |outcome| _ = sender.send(outcome)));
+        told.recv().unwrap_or_else(|_| Err(AppendError::Unknown("the log was closed".into())))
+    }
+
+    /// Opens the egresses of the group, and gives each shard to its host.
+    fn hand_over(
+        &self,
+        job: &Job,
+        owned: Vec<(Box<Shard>, Vec<Emission>)>,
+        known: &BTreeMap<ShardId, u64>,
+    ) -> (Vec<ShardId>, TookOver) {
+        let ids: Vec<ShardId> = owned.iter().map(|(shard, _)| shard.id()).collect();
+        let taken = match self.open_egress(job, known) {
+            Ok(taken) => taken,
+            Err(error) => return (ids, TookOver::Again(format!("the egresses cannot be opened: {error}"))),
+        };
+        for (mut shard, mut emissions) in owned {
+            let (id, host) = (shard.id(), self.switchboard.host_of(shard.id()));
+            let egress_taken = taken.get(&id).copied().unwrap_or_default();
+            emissions.retain(|emission| emission.epoch > egress_taken);
+            shard.set_watch(Arc::clone(&self.switchboard.states[host].watch));
+            tracing::debug!(shard = id, epoch = shard.epoch(), "took a shard over");
+            self.switchboard.post(host, vec![Event::Adopt(Box::new(Adopted { shard, egress_taken, emissions }))]);
+        }
+        (ids, TookOver::Owned)
+    }
+
+    fn open_egress(&self, job: &Job, known: &BTreeMap<ShardId, u64>) -> Result<BTreeMap<ShardId, u64>, String> {
+        if job.is_egress_open {
+            return Ok(known.clone());
+        }
+        let groups = super::groups(self.options.shards);
+        let shards: Vec<ShardId> = (job.group..self.options.shards).step_by(groups as usize).collect();
+        let egress = self.backend.egress(job.group, &shards)?;
+        let taken = shards.iter().map(|shard| (*shard, egress.taken(*shard))).collect();
+        // The dispatcher is gone only when the run is over.
+        let _ = self.egress.control.send(Control::Open(job.group, egress));
+        Ok(taken)
+    }
+}
+
+fn broken(error: impl Into<TakeOverError>) -> TookOver {
+    match error.into() {
+        TakeOverError::Corrupt(error) => TookOver::Broken(error.to_string()),
+        refused @ TakeOverError::Incompatible { .. } => TookOver::Refused(refused),
+    }
+}
+
+/// A table of numbers by shard, all zero.
+pub(super) fn flags(shards: u32) -> Arc<Vec<AtomicBool>> {
+    Arc::new((0..shards).map(|_| AtomicBool::new(false)).collect())
+}
+
+/// Forgets what the egresses of a group had: another worker may have written since.
+pub(super) fn forget_taken(taken: &[AtomicU64], group: u32, groups: u32) {
+    taken.iter().skip(group as usize).step_by(groups as usize).for_each(|taken| taken.store(0, Ordering::Release));
+}

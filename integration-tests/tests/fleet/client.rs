@@ -1,0 +1,90 @@
+//! An independent client of the broker: it makes topics, writes transfers, and reads statements.
+
+use std::time::Duration;
+
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+use services::kafka::Broker;
+
+/// The topic that the ingress reads.
+pub(crate) const TRANSFERS: &str = "transfers";
+/// The topic that the egress writes.
+pub(crate) const STATEMENTS: &str = "statements";
+/// How long the broker may take for anything, an outage included.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The two topics of the app.
+pub(crate) struct Topics {
+    bootstrap: String,
+    pub(crate) partitions: i32,
+}
+
+impl Topics {
+    /// Makes both with so many partitions.
+    pub(crate) fn create(broker: &Broker, partitions: i32) -> Self {
+        let bootstrap = broker.bootstrap().to_owned();
+        let admin: AdminClient<DefaultClientContext> = config(&bootstrap).create().unwrap();
+        let topic = |name| {
+            // Event times may be of any year.
+            NewTopic::new(name, partitions, TopicReplication::Fixed(1)).set("retention.ms", "-1")
+        };
+        let topics = [topic(TRANSFERS), topic(STATEMENTS)];
+        let made = futures_executor::block_on(admin.create_topics(&topics, &AdminOptions::new())).unwrap();
+        made.into_iter().for_each(|made| _ = made.unwrap());
+        Self { bootstrap, partitions }
+    }
+
+    pub(crate) fn producer(&self) -> BaseProducer {
+        let mut config = config(&self.bootstrap);
+        config.set("enable.idempotence", "true").set("linger.ms", "2");
+        config.set("message.timeout.ms", PATIENCE.as_millis().to_string());
+        config.create().unwrap()
+    }
+
+    /// A consumer of all statements that are committed.
+    pub(crate) fn statements(&self) -> BaseConsumer {
+        let mut config = config(&self.bootstrap);
+        config.set("group.id", "auditor").set("enable.auto.commit", "false").set("isolation.level", "read_committed");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut list = TopicPartitionList::new();
+        for partition in 0..self.partitions {
+            list.add_partition_offset(STATEMENTS, partition, Offset::Beginning).unwrap();
+        }
+        consumer.assign(&list).unwrap();
+        consumer
+    }
+}
+
+fn config(bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap).set("reconnect.backoff.ms", "10").set("reconnect.backoff.max.ms", "500");
+    config
+}
+
+/// Writes a record to a partition of the transfers.
+pub(crate) fn write(producer: &BaseProducer, partition: i32, key: &str, value: &[u8]) {
+    let mut record = BaseRecord::to(TRANSFERS).partition(partition).key(key).payload(value);
+    while let Err((error, back)) = producer.send(record) {
+        assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull), "{error}");
+        producer.poll(Duration::from_millis(10));
+        record = back;
+    }
+    producer.poll(Duration::ZERO);
+}
+
+/// Waits until the broker has everything.
+pub(crate) fn flush(producer: &BaseProducer) {
+    producer.flush(PATIENCE).unwrap();
+}
+
+/// The next statement, if one comes soon.
+pub(crate) fn read(consumer: &BaseConsumer, patience: Duration) -> Option<Vec<u8>> {
+    // A broker that is away for a while is one of the faults.
+    let message = consumer.poll(patience)?.ok()?;
+    Some(message.payload().unwrap_or_default().to_vec())
+}

@@ -1,0 +1,149 @@
+//! Faults of all kinds, in an order that follows from a seed.
+
+use std::{
+    env,
+    time::{Duration, Instant},
+};
+
+use services::kafka::Broker;
+
+use crate::{ledger::Ledger, worker::Fleet};
+
+/// How many transfers are paid around each fault.
+const TRANSFERS: usize = 3_500;
+/// One transfer for each of these.
+const PAUSE: Duration = Duration::from_micros(1_500);
+/// How long the broker is frozen: longer than the message time-out of the workers.
+const BROKER_FREEZE: Duration = Duration::from_secs(5);
+/// How many workers there are at least, and at most.
+const WORKERS: [usize; 2] = [3, 5];
+
+/// A fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// A worker dies, and another one comes.
+    Kill,
+    /// A worker is frozen until others have its shards; then it goes on.
+    Freeze,
+    /// The broker is stopped and started again.
+    BrokerRestart,
+    /// The broker is frozen for longer than appends wait.
+    BrokerFreeze,
+    /// A worker is added, or one ends cleanly.
+    Move,
+}
+
+/// How many faults of each kind there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) kills: usize,
+    pub(crate) freezes: usize,
+    pub(crate) broker_restarts: usize,
+    pub(crate) broker_freezes: usize,
+    pub(crate) moves: usize,
+}
+
+impl Counts {
+    pub(crate) fn all(&self) -> usize {
+        self.kills + self.freezes + self.broker_restarts + self.broker_freezes + self.moves
+    }
+}
+
+/// Which faults, in which order.
+pub(crate) struct Plan {
+    counts: Counts,
+    random: u64,
+}
+
+impl Plan {
+    /// The bounded share, or, with the variable `STATEFN_FLEET_FAULTS=all`, all of them.
+    pub(crate) fn of_environment() -> Self {
+        let is_all = env::var("STATEFN_FLEET_FAULTS").is_ok_and(|text| text == "all");
+        let counts = match is_all {
+            true => Counts { kills: 100, freezes: 30, broker_restarts: 20, broker_freezes: 10, moves: 30 },
+            false => Counts { kills: 10, freezes: 3, broker_restarts: 2, broker_freezes: 1, moves: 3 },
+        };
+        let seed = env::var("STATEFN_SEED").ok().and_then(|text| text.parse().ok());
+        Self { counts, random: seed.unwrap_or(7) }
+    }
+
+    fn random(&mut self, below: usize) -> usize {
+        // A linear congruential generator: Knuth, MMIX.
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) as usize % below
+    }
+
+    /// The faults in a random order.
+    fn order(&mut self) -> Vec<Fault> {
+        let Counts { kills, freezes, broker_restarts, broker_freezes, moves } = self.counts;
+        let of = |fault, count| std::iter::repeat_n(fault, count);
+        let mut order: Vec<Fault> = of(Fault::Kill, kills)
+            .chain(of(Fault::Freeze, freezes))
+            .chain(of(Fault::BrokerRestart, broker_restarts))
+            .chain(of(Fault::BrokerFreeze, broker_freezes))
+            .chain(of(Fault::Move, moves))
+            .collect();
+        for place in (1..order.len()).rev() {
+            order.swap(place, self.random(place + 1));
+        }
+        order
+    }
+
+    /// Pays, and lets each fault happen in the middle of it; returns how many there were.
+    pub(crate) fn run(mut self, fleet: &mut Fleet, broker: &mut Broker, ledger: &mut Ledger) -> Counts {
+        ledger.pay_while(1_000, PAUSE, || ());
+        ledger.wait_until_stated(500);
+        for (number, fault) in self.order().into_iter().enumerate() {
+            println!("fault {number}: {fault:?}, {} statements so far", ledger.stated());
+            let worker = self.random(fleet.len());
+            let before = self.random(TRANSFERS / 2);
+            ledger.pay_while(before, PAUSE, || ());
+            let ends_at = Self::begin(fault, worker, fleet, broker);
+            ledger.pay_while(TRANSFERS - before, PAUSE, || ());
+            Self::end(fault, ends_at, fleet, broker, ledger);
+        }
+        self.counts
+    }
+
+    /// Lets a fault begin; one that lasts goes on until the moment that is returned.
+    fn begin(fault: Fault, worker: usize, fleet: &mut Fleet, broker: &mut Broker) -> Instant {
+        match fault {
+            Fault::Kill => fleet.kill(worker),
+            Fault::Freeze => {
+                // The last one, so that its place is known.
+                let last = fleet.len() - 1;
+                fleet.freeze(last, true);
+                return Instant::now() + Duration::from_secs(5);
+            }
+            Fault::BrokerRestart => broker.stop().unwrap(),
+            Fault::BrokerFreeze => {
+                broker.pause().unwrap();
+                return Instant::now() + BROKER_FREEZE;
+            }
+            Fault::Move if fleet.len() < WORKERS[1] && (fleet.len() == WORKERS[0] || worker % 2 == 0) => fleet.start(),
+            Fault::Move => fleet.stop(worker),
+        }
+        Instant::now()
+    }
+
+    fn end(fault: Fault, ends_at: Instant, fleet: &mut Fleet, broker: &mut Broker, ledger: &mut Ledger) {
+        let left = ends_at.saturating_duration_since(Instant::now());
+        match fault {
+            Fault::Kill => fleet.start(),
+            Fault::Freeze => {
+                // Others have its shards when statements of payments since then have come.
+                ledger.pay_while(left.as_millis() as usize / 2, Duration::from_millis(2), || ());
+                let stated = ledger.stated();
+                ledger.wait_until_stated(stated + 1_000);
+                let last = fleet.len() - 1;
+                fleet.freeze(last, false);
+            }
+            Fault::BrokerRestart => broker.restart().unwrap(),
+            Fault::BrokerFreeze => {
+                std::thread::sleep(left);
+                broker.resume().unwrap();
+            }
+            Fault::Move => {}
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What was paid, and what must have been stated of it.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{consumer::BaseConsumer, producer::BaseProducer};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::client::{self, Topics};
+
+/// Event time of the first transfer, in milliseconds.
+const BEGIN_MS: i64 = 1_700_000_000_000;
+/// How far apart transfers are in event time, in milliseconds.
+const STEP_MS: i64 = 3;
+/// How long nothing may be stated before something is wrong: longer than any fault lasts.
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+/// How long it is waited for statements that should not come.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// One transfer.
+#[derive(Debug, Clone)]
+struct Paid {
+    from: String,
+    to: String,
+    cents: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Move {
+    Paid,
+    Received,
+    Settled,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Statement {
+    account: String,
+    number: u64,
+    what: Move,
+    balance_cents: i64,
+}
+
+/// What a check has seen.
+#[derive(Debug, Clone, Copy)]
+#[expect(dead_code, reason = "it is printed")]
+pub(crate) struct Checked {
+    pub(crate) transfers: usize,
+    pub(crate) messages: usize,
+    pub(crate) accounts: usize,
+}
+
+/// All transfers and statements of a test.
+pub(crate) struct Ledger {
+    producer: BaseProducer,
+    consumer: BaseConsumer,
+    partitions: i32,
+    accounts: u64,
+    paid: Vec<Paid>,
+    /// How many of them lead to statements; those behind only let event time go on.
+    counted: usize,
+    stated: Vec<Statement>,
+}
+
+impl Ledger {
+    pub(crate) fn new(topics: &Topics, accounts: u64) -> Self {
+        Self {
+            producer: topics.producer(),
+            consumer: topics.statements(),
+            partitions: topics.partitions,
+            accounts,
+            paid: Vec::new(),
+            counted: 0,
+            stated: Vec::new(),
+        }
+    }
+
+    /// How many statements were read.
+    pub(crate) fn stated(&self) -> usize {
+        self.stated.len()
+    }
+
+    /// Writes so many transfers, one for each `pause`, and reads statements meanwhile; calls `each`
+    /// after every transfer.
+    pub(crate) fn pay_while(&mut self, count: usize, pause: Duration, mut each: impl FnMut()) {
+        let begun = Instant::now();
+        for number in 0..count {
+            self.pay();
+            each();
+            let due = begun + pause * number as u32;
+            self.read_until(due);
+        }
+    }
+
+    fn pay(&mut self) {
+        let number = self.paid.len() as u64;
+        let from = format!("account-{}", number.wrapping_mul(7_919) % self.accounts);
+        let to = format!("account-{}", number.wrapping_mul(104_729) / 3 % self.accounts);
+        let cents = 1 + (number.wrapping_mul(31) % 97) as i64;
+        let at_ms = BEGIN_MS + number as i64 * STEP_MS;
+        let record = json!({"number": number, "from": from, "to": to, "cents": cents, "at_ms": at_ms});
+        // Transfers of one account stand in one partition, so they have an order.
+        let partition = (number.wrapping_mul(7_919) % self.accounts) as i32 % self.partitions;
+        client::write(&self.producer, partition, &from, record.to_string().as_bytes());
+        self.paid.push(Paid { from, to, cents });
+    }
+
+    /// Reads what is stated until a moment.
+    fn read_until(&mut self, due: Instant) {
+        loop {
+            let left = due.saturating_duration_since(Instant::now());
+            match client::read(&self.consumer, left) {
+                Some(statement) => self.stated.push(serde_json::from_slice(&statement).unwrap()),
+                None if Instant::now() >= due => return,
+                None => {}
+            }
+        }
+    }
+
+    /// Waits until so many statements were read.
+    pub(crate) fn wait_until_stated(&mut self, count: usize) {
+        let (mut seen, mut since) = (self.stated.len(), Instant::now());
+        while self.stated.len() < count {
+            self.read_until(Instant::now() + Duration::from_millis(20));
+            if self.stated.len() > seen {
+                (seen, since) = (self.stated.len(), Instant::now());
+            }
+            assert!(since.elapsed() < SILENCE_LIMIT, "only {seen} of {count} statements came");
+        }
+    }
+
+    /// Lets event time go on behind all timers, and waits for all statements, and a while for more.
+    pub(crate) fn settle(&mut self) {
+        self.counted = self.paid.len();
+        let at_ms = BEGIN_MS + self.counted as i64 * STEP_MS + 10_000;
+        for partition in 0..self.partitions {
+            let record = json!({"number": u64::MAX, "from": "clock", "to": "clock", "cents": 0, "at_ms": at_ms});
+            client::write(&self.producer, partition, "clock", record.to_string().as_bytes());
+        }
+        client::flush(&self.producer);
+        // Those of the clock are paid and received; their own timers are still to come.
+        self.wait_until_stated(3 * self.counted + 2 * self.partitions as usize);
+        self.read_until(Instant::now() + LINGER);
+    }
+
+    /// Compares what was stated with what was paid.
+    pub(crate) fn check(&self) -> Checked {
+        let stated: Vec<&Statement> = self.stated.iter().filter(|statement| statement.account != "clock").collect();
+        let mut times = BTreeMap::<(u64, Move), u32>::new();
+        for statement in &stated {
+            *times.entry((statement.number, statement.what)).or_default() += 1;
+        }
+        let kinds = [Move::Paid, Move::Received, Move::Settled];
+        let expected = (0..self.counted as u64).flat_map(|number| kinds.map(|what| (number, what)));
+        let missing: Vec<_> = expected.filter(|statement| !times.contains_key(statement)).take(5).collect();
+        assert!(missing.is_empty(), "statements are lost, such as {missing:?}");
+        let doubled: Vec<_> = times.iter().filter(|(_, times)| **times > 1).take(5).collect();
+        assert!(doubled.is_empty(), "statements stand twice, such as {doubled:?}");
+        assert_eq!(stated.len(), 3 * self.counted, "nothing is stated that was not paid");
+        let accounts = self.check_accounts(&stated);
+        Checked { transfers: self.counted, messages: stated.len(), accounts }
+    }
+
+    /// Each account's balance follows from the moves that were stated before, and payments of an
+    /// account are made in their order.
+    fn check_accounts(&self, stated: &[&Statement]) -> usize {
+        let mut accounts = BTreeMap::<&str, (i64, Option<u64>)>::new();
+        for statement in stated {
+            let paid = &self.paid[statement.number as usize];
+            let (balance_cents, last) = accounts.entry(&statement.account).or_default();
+            match statement.what {
+                Move::Paid => {
+                    assert_eq!(paid.from, statement.account, "{statement:?}");
+                    assert!(*last < Some(statement.number), "payments of an account keep their order: {statement:?}");
+                    *last = Some(statement.number);
+                    *balance_cents -= paid.cents;
+                }
+                Move::Received => {
+                    assert_eq!(paid.to, statement.account, "{statement:?}");
+                    *balance_cents += paid.cents;
+                }
+                Move::Settled => assert_eq!(paid.to, statement.account, "{statement:?}"),
+            }
+            assert_eq!(statement.balance_cents, *balance_cents, "{statement:?}");
+        }
+        assert_eq!(accounts.values().map(|(cents, _)| cents).sum::<i64>(), 0, "no money is made or lost");
+        accounts.len()
+    }
+}

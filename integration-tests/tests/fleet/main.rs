@@ -1,0 +1,64 @@
+//! Workers of a fleet, in processes of their own, on a real Kafka broker and a real S3 server.
+//!
+//! The app is `src/bin/ledger.rs`. Whatever happens to workers and servers, its statements, read by an
+//! independent client that sees committed records only, must be those of a run in which nothing
+//! happened: each once, those of an account in an order that explains its balance at each of them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails loudly where it stands")]
+
+mod client;
+mod faults;
+mod ledger;
+mod worker;
+
+use std::time::Duration;
+
+use services::{kafka::Broker, s3::Server};
+
+use self::{client::Topics, faults::Plan, ledger::Ledger, worker::Fleet};
+
+/// Servers that nobody else uses, if they are installed.
+fn servers() -> Option<(Broker, Server)> {
+    // Says what is missing, or fails where nothing may be skipped.
+    Broker::shared()?;
+    Server::shared()?;
+    Some((Broker::start().unwrap(), Server::start().unwrap()))
+}
+
+#[test]
+fn a_worker_that_is_killed_is_replaced_and_every_statement_stands_once() {
+    let Some((broker, server)) = servers() else { return };
+    let topics = Topics::create(&broker, 4);
+    let mut fleet = Fleet::new(&broker, &server);
+    (0..3).for_each(|_| fleet.start());
+    let mut ledger = Ledger::new(&topics, 40);
+    ledger.pay_while(2_000, Duration::from_millis(1), || ());
+    ledger.wait_until_stated(1_000);
+    fleet.kill(1);
+    ledger.pay_while(2_000, Duration::from_millis(1), || ());
+    fleet.start();
+    ledger.settle();
+    fleet.stop_all();
+    ledger.check();
+    fleet.check_stored();
+}
+
+/// All kinds of faults, mixed; how many of each the variable `STATEFN_FLEET_FAULTS` says.
+#[test]
+#[ignore = "it takes minutes: `cargo xtask ci` and `nightly` run it"]
+fn faults_of_all_kinds_lose_nothing_and_double_nothing() {
+    let Some((mut broker, server)) = servers() else { return };
+    let topics = Topics::create(&broker, 6);
+    let mut fleet = Fleet::new(&broker, &server);
+    (0..3).for_each(|_| fleet.start());
+    let mut ledger = Ledger::new(&topics, 1_000);
+    let plan = Plan::of_environment();
+    let counts = plan.run(&mut fleet, &mut broker, &mut ledger);
+    ledger.settle();
+    fleet.stop_all();
+    let checked = ledger.check();
+    fleet.check_stored();
+    assert!(checked.messages >= 200_000, "{checked:?}");
+    println!("figures: fleet_kills={} fleet_faults={}", counts.kills, counts.all());
+    println!("{counts:?}, {checked:?}");
+}
