@@ -316,8 +316,9 @@ impl ShardHost {
 
     fn adopt(&mut self, Adopted { shard, egress_taken, emissions }: Adopted) {
         let (id, nonce) = (shard.id(), shard.nonce());
-        let kept = shard.snapshots().iter().map(|mark| mark.name.clone()).collect();
-        let _ = self.ends.snapshots.send(SnapshotRequest::Tidy(id, nonce, kept));
+        if let [older, _, ..] = shard.snapshots() {
+            let _ = self.ends.snapshots.send(SnapshotRequest::Tidy(id, older.epoch));
+        }
         self.emissions.extend(emissions);
         let positions = shard.positions();
         self.pipeline.adopt(*shard, egress_taken);

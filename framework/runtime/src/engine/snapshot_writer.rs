@@ -30,8 +30,8 @@ pub(crate) enum SnapshotRequest {
     Store(Snapshot),
     ReadBack(ShardId, SnapshotMark),
     Remove(Vec<SnapshotMark>),
-    /// Of the snapshots of a shard of a fleet, only these are needed, and those of its owner with this nonce.
-    Tidy(ShardId, u64, BTreeSet<String>),
+    /// Nobody needs the snapshots of a shard of a fleet before this epoch.
+    Tidy(ShardId, u64),
     Stop,
 }
 
@@ -69,8 +69,8 @@ pub(super) fn remove_unmarked(place: &mut dyn Snapshots, kept: &BTreeSet<String>
     }
 }
 
-/// What is needed of the snapshots of shards that were taken over a moment ago.
-type Untidied = BTreeMap<ShardId, (u64, BTreeSet<String>)>;
+/// By shard that was taken over a moment ago, the epoch of the oldest snapshot that is needed.
+type Untidied = BTreeMap<ShardId, u64>;
 
 fn run(place: &mut dyn Snapshots, switchboard: &Switchboard, requests: &Receiver<SnapshotRequest>) {
     let mut untidied = Untidied::new();
@@ -84,7 +84,7 @@ fn run(place: &mut dyn Snapshots, switchboard: &Switchboard, requests: &Receiver
             Err(RecvTimeoutError::Disconnected) => return,
         };
         match request {
-            SnapshotRequest::Tidy(shard, nonce, kept) => _ = untidied.insert(shard, (nonce, kept)),
+            SnapshotRequest::Tidy(shard, before) => _ = untidied.insert(shard, before),
             SnapshotRequest::Store(snapshot) => store(place, switchboard, snapshot),
             SnapshotRequest::ReadBack(shard, mark) => read_back(place, switchboard, shard, mark),
             SnapshotRequest::Remove(marks) => {
@@ -101,16 +101,19 @@ fn run(place: &mut dyn Snapshots, switchboard: &Switchboard, requests: &Receiver
     }
 }
 
-/// Removes what owners of before have stored and not marked. One of them may still bring the mark of
-/// such a snapshot: it is found missing when it is read back, so nothing is trimmed to it.
+/// Removes what owners of before have left behind.
+///
+/// Only what is older than the older of two snapshots with marks: another worker may own the shard by
+/// now, and what it has stored since, or an owner of before is about to mark, is newer than that.
 fn tidy(place: &mut dyn Snapshots, untidied: &Untidied) {
     if untidied.is_empty() {
         return;
     }
     let is_needed = |name: &str| {
-        let shard = name.strip_prefix("shard-").and_then(|name| name.split_once('/')?.0.parse().ok());
-        let Some((nonce, kept)) = shard.and_then(|shard: ShardId| untidied.get(&shard)) else { return true };
-        kept.contains(name) || name.ends_with(&format!("-{nonce:016x}"))
+        let parts = name.strip_prefix("shard-").and_then(|name| name.split_once('/'));
+        let parts = parts.and_then(|(shard, rest)| Some((shard.parse().ok()?, rest.split_once('-')?.0.parse().ok()?)));
+        let Some((shard, epoch)): Option<(ShardId, u64)> = parts else { return true };
+        untidied.get(&shard).is_none_or(|before| epoch >= *before)
     };
     let removed = place
         .list()
@@ -147,4 +150,21 @@ fn read_back(place: &mut dyn Snapshots, switchboard: &Switchboard, id: ShardId, 
     failpoint("snapshot/read-back");
     let host = switchboard.host_of(id);
     switchboard.post(host, vec![Event::SnapshotReadBack(id, mark, read.is_ok())]);
+}
+
+#[cfg(test)]
+mod tests {
+    use statefn_core::ports::snapshots::MemorySnapshots;
+
+    use super::*;
+
+    #[test]
+    fn what_another_owner_may_need_stays() {
+        let mut place = MemorySnapshots::default();
+        let names = ["shard-1/4-aa", "shard-1/5-bb", "shard-1/9-cc", "shard-11/4-aa", "shard-2/1-aa", "else/1-a"];
+        names.iter().for_each(|name| place.put(name, b"state").expect("memory takes it"));
+        tidy(&mut place, &[(1, 5), (2, 1)].into());
+        let left = place.list().expect("memory is readable");
+        assert_eq!(left, ["else/1-a", "shard-1/5-bb", "shard-1/9-cc", "shard-11/4-aa", "shard-2/1-aa"]);
+    }
 }
