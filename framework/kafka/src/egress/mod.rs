@@ -39,7 +39,7 @@ mod session;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Range,
     time::{Duration, Instant},
 };
@@ -215,7 +215,9 @@ impl GroupEgress {
     ) -> Result<Self, EgressError> {
         let place = Place::new(connection, group);
         let session = place.session(&options)?;
-        let outputs = outputs.iter().map(|output| Topic::find(output, &session)).collect::<Result<_, _>>()?;
+        let outputs: Vec<Topic> =
+            outputs.iter().map(|output| Topic::find(output, &session)).collect::<Result<_, _>>()?;
+        place.clear(&session, &outputs)?;
         let found = place.read(&options, true)?;
         let shards = place.reached(&found, &options)?;
         let trim = Trim { written: found.last.as_ref().map_or(0, |last| last.offset - found.start), newest: None };
@@ -406,6 +408,7 @@ impl GroupEgress {
             let found = self.place.read(&self.options, false)?;
             self.check_owner(&found)?;
             let session = self.place.session(&self.options)?;
+            self.place.clear(&session, &self.outputs)?;
             let found = self.place.read(&self.options, true)?;
             self.check_owner(&found)?;
             self.written_up_to(&found.highest, true);
@@ -514,6 +517,20 @@ impl Place {
         };
         Session::open(&self.connection, &producer, options.transaction_timeout, options.patience)
             .map_err(|failure| self.error(failure))
+    }
+
+    /// Ends what owners of before may have left in the partitions that the group writes to.
+    fn clear(&self, session: &Session, outputs: &[Topic]) -> Result<(), EgressError> {
+        let of_topic = |topic: &Topic| {
+            let partitions: BTreeSet<u32> = self.group.shards.iter().map(|shard| shard % topic.partitions).collect();
+            let name = topic.name.clone();
+            partitions.into_iter().map(move |partition| (name.clone(), partition))
+        };
+        let positions = (self.positions.topic.clone(), self.positions.partition);
+        let places: BTreeSet<(String, u32)> = outputs.iter().flat_map(of_topic).chain([positions]).collect();
+        let records =
+            places.iter().map(|(topic, partition)| Outgoing { topic, partition: *partition, id: None, value: &[] });
+        session.clear(records).map_err(|failure| self.error(failure))
     }
 
     fn read(&self, options: &EgressOptions, is_complete: bool) -> Result<Found, EgressError> {

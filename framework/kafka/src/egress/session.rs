@@ -161,6 +161,24 @@ impl Session {
         }
     }
 
+    /// Writes records and takes them back, so that each of their partitions gets the mark of an abort.
+    ///
+    /// A record of an owner before that was on its way while its transaction was ended may stand behind
+    /// the mark of that end: the coordinator does not know of it, it holds back who reads committed
+    /// records, and the next commit of this identity would make it count (KIP-890). The mark ends it.
+    pub(super) fn clear<'a>(&self, records: impl Iterator<Item = Outgoing<'a>>) -> Result<(), Failure> {
+        if !self.is_transactional {
+            return Ok(());
+        }
+        self.watch().begin();
+        self.producer.begin_transaction().map_err(|error| Failure::of("begin a transaction", &error))?;
+        let sent = self.send_all(records).and_then(|sent| self.drain(sent));
+        sent.map_err(|failure| self.explain(failure))?;
+        let aborted = self.until("abort a transaction", |left| self.producer.abort_transaction(left));
+        self.committed_at.set(Some(Instant::now()));
+        aborted
+    }
+
     /// Without a transaction the position must not stand before the records do.
     fn write_plainly<'a>(
         &self,
