@@ -1,7 +1,7 @@
 //! A worker's part of Kafka and of the object store, as the engine wants it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::Write,
     sync::Arc,
     time::{Duration, Instant},
@@ -43,6 +43,8 @@ const RECORD_BYTES_MAX: usize = MESSAGE_BYTES_MAX + KEY_BYTES_MAX + 64 * 1024;
 const PART_BYTES_MAX: usize = 1_000_000;
 /// How long one call waits for the broker before it fails; who calls tries again.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long nothing must come before it is looked whether there is something to come.
+const FEED_QUIET: Duration = Duration::from_secs(2);
 /// How long a partition rests that could not be read.
 const FEED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -208,7 +210,14 @@ impl Backend for KafkaBackend {
         let group = format!("{}-input", self.topics.app());
         let feed = KafkaFeed::open(&self.connection, &group, inputs.collect(), PATIENCE).map_err(text)?;
         let bounds = self.inputs.iter().map(|(_, start, until)| (*start, *until)).collect();
-        Ok(Some(Box::new(TopicFeed { feed, bounds, known: BTreeMap::new(), broken_at: None })))
+        Ok(Some(Box::new(TopicFeed {
+            feed,
+            bounds,
+            known: BTreeMap::new(),
+            resting: BTreeSet::new(),
+            broken_at: None,
+            quiet_since: Instant::now(),
+        })))
     }
 
     fn record_bytes_max(&self) -> usize {
@@ -323,6 +332,9 @@ struct TopicFeed {
     bounds: Vec<(StartKind, UntilKind)>,
     /// By ingress and partition, where it begins and ends, as was found out when it was first asked for.
     known: BTreeMap<(usize, u32), (Position, Option<u64>)>,
+    resting: BTreeSet<(usize, u32)>,
+    /// When records came last, or it was looked whether there are any.
+    quiet_since: Instant,
     /// Since a partition could not be read.
     broken_at: Option<Instant>,
 }
@@ -344,6 +356,23 @@ impl TopicFeed {
         };
         self.known.insert((ingress, partition), (start, until));
         Ok((start, until))
+    }
+
+    /// Follows partitions again that have records and give none: a client that is told to read elsewhere
+    /// while it fetches may stop to fetch.
+    fn wake(&mut self) -> Result<(), String> {
+        self.quiet_since = Instant::now();
+        let partitions: Vec<_> = self.known.iter().map(|(place, (_, until))| (*place, *until)).collect();
+        for (place @ (ingress, partition), until) in partitions {
+            let position = self.feed.position(ingress, partition);
+            let Some(position) = position.filter(|at| !at.is_ended && !self.resting.contains(&place)) else { continue };
+            let end = self.feed.end(ingress, partition).map_err(text)?;
+            if position.offset < end {
+                tracing::warn!(ingress, partition, offset = position.offset, end, "a partition is followed again");
+                self.feed.follow(ingress, partition, position, until).map_err(text)?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads all partitions on from where they are: one of them stands still after an error.
@@ -377,10 +406,15 @@ impl Feed for TopicFeed {
     }
 
     fn leave(&mut self, ingress: usize, partition: u32) {
+        self.resting.remove(&(ingress, partition));
         self.feed.leave(ingress, partition);
     }
 
     fn rest(&mut self, ingress: usize, partition: u32, is_resting: bool) {
+        match is_resting {
+            true => _ = self.resting.insert((ingress, partition)),
+            false => _ = self.resting.remove(&(ingress, partition)),
+        }
         self.feed.rest(ingress, partition, is_resting);
     }
 
@@ -392,9 +426,15 @@ impl Feed for TopicFeed {
         batches: &mut Batches,
     ) -> Result<Option<(usize, u32, Stretch)>, String> {
         self.mend()?;
-        self.feed.next(patience, ingresses, batches, limit).map_err(|error| {
+        let stretch = self.feed.next(patience, ingresses, batches, limit).map_err(|error| {
             self.broken_at.get_or_insert_with(Instant::now);
             error.to_string()
-        })
+        })?;
+        if stretch.is_some() {
+            self.quiet_since = Instant::now();
+        } else if self.quiet_since.elapsed() >= FEED_QUIET {
+            self.wake()?;
+        }
+        Ok(stretch)
     }
 }

@@ -29,13 +29,14 @@ pub(crate) const PREFIX: &str = "STATEFN_";
 
 /// The variables that begin like those of settings and are none: commands that ask a running app, and the
 /// tests and tools of statefn, read them.
-pub const OTHER_VARIABLES: [&str; 14] = [
+pub const OTHER_VARIABLES: [&str; 15] = [
     "STATEFN_ADMIN_TOKEN",
     "STATEFN_BENCH_BEGUN_US",
     "STATEFN_DISK_FLIPS",
     "STATEFN_DISK_IMAGES",
     "STATEFN_FAILPOINT",
     "STATEFN_FAILPOINT_COUNTS",
+    "STATEFN_FLEET_KILLS",
     "STATEFN_FUZZ_CHANGES",
     "STATEFN_PLAN",
     "STATEFN_SEED",
@@ -585,7 +586,7 @@ mod tests {
                 format!("`commit_interval` is `10`, from the variable `STATEFN_COMMIT_INTERVAL`: {unitless}"),
                 format!("`commit_interval` is `10`, from the option `--set commit_interval`: {unitless}"),
                 format!("`commit_interval` is `10`, from the option `--commit-interval`: {unitless}"),
-                format!("`egress.a-b.to` is `{}..`, from the option `--set egress.a-b.to`: it must be `file`, `console`, `webhook` or `count`", "x".repeat(80)),
+                format!("`egress.a-b.to` is `{}..`, from the option `--set egress.a-b.to`: it must be `file`, `console`, `webhook`, `kafka` or `count`", "x".repeat(80)),
             ]
         );
     }

@@ -45,6 +45,9 @@ struct Figures {
     disk_mutants: u64,
     /// Processes that were killed while they worked.
     kills: u64,
+    /// Workers of a fleet that were killed, and all faults of workers and servers of one.
+    fleet_kills: u64,
+    fleet_faults: u64,
     /// Places at which processes died, and how many did.
     failpoints: u64,
     deaths: u64,
@@ -66,6 +69,8 @@ impl Figures {
         self.mutants += other.mutants;
         self.disk_mutants += other.disk_mutants;
         self.kills += other.kills;
+        self.fleet_kills += other.fleet_kills;
+        self.fleet_faults += other.fleet_faults;
         self.failpoints = self.failpoints.max(other.failpoints);
         self.deaths += other.deaths;
         self.images += other.images;
@@ -90,12 +95,12 @@ impl Figures {
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seeds, seeds_in_s, faults, mutants, disk_mutants, violations, .. } = self;
-        let Self { kills, failpoints, deaths, images, nested, flips, silent, .. } = self;
+        let Self { kills, fleet_kills, fleet_faults, failpoints, deaths, images, nested, flips, silent, .. } = self;
         let rate = *seeds as f64 / seeds_in_s.max(f64::EPSILON);
         let faults = *faults as f64 / (*seeds).max(1) as f64;
         write!(
             f,
-            "{seeds} seeds at {rate:.0} seeds/s with {faults:.1} faults each, {violations} violations; {kills} kills; {deaths} deaths at {failpoints} failpoints; {images} images and {nested} of a crash while one was recovered; {flips} flips, {silent} silent; {mutants} mutants of the core and {disk_mutants} of disks caught"
+            "{seeds} seeds at {rate:.0} seeds/s with {faults:.1} faults each, {violations} violations; {kills} kills; {fleet_faults} faults of a fleet, {fleet_kills} of them kills; {deaths} deaths at {failpoints} failpoints; {images} images and {nested} of a crash while one was recovered; {flips} flips, {silent} silent; {mutants} mutants of the core and {disk_mutants} of disks caught"
         )
     }
 }
@@ -144,7 +149,7 @@ impl Part {
     /// Cores that lack a rule: this program has a core without switches, so the test hunts them.
     fn mutants() -> Self {
         let arguments = ["--package", "statefn-sim", "--test", "worlds", "every_mutant_is_caught"];
-        Self::new("mutants", move || tests(&arguments, &[]))
+        Self::new("mutants", move || tests(&arguments, &[], &[]))
     }
 
     /// Deaths at failpoints: at the first passage only, or at more.
@@ -161,7 +166,14 @@ impl Part {
     fn disks(images: u64, flips: u64) -> Self {
         let arguments = ["--package", "statefn-runtime", "--lib", "disk_tests"];
         let cases = [("STATEFN_DISK_IMAGES", images), ("STATEFN_DISK_FLIPS", flips)];
-        Self::new(format!("disk-images-{images}-flips-{flips}"), move || tests(&arguments, &cases))
+        Self::new(format!("disk-images-{images}-flips-{flips}"), move || tests(&arguments, &[], &cases))
+    }
+
+    /// Faults of a fleet on real servers: so many kills, and others with them.
+    fn fleet(kills: u64) -> Self {
+        let arguments = ["--package", "integration-tests", "--test", "fleet", "faults_of_all_kinds"];
+        let cases = [("STATEFN_FLEET_KILLS", kills)];
+        Self::new(format!("fleet-kills-{kills}"), move || tests(&arguments, &["--ignored"], &cases))
     }
 }
 
@@ -182,9 +194,9 @@ fn worlds(seeds: Range<u64>) -> Outcome<Figures> {
 }
 
 /// Runs tests, prints what they print, and adds up the figures in that.
-fn tests(arguments: &[&str], cases: &[(&str, u64)]) -> Outcome<Figures> {
+fn tests(arguments: &[&str], options: &[&str], cases: &[(&str, u64)]) -> Outcome<Figures> {
     let mut test = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    test.current_dir(workspace()).arg("test").args(arguments).args(["--", "--nocapture"]);
+    test.current_dir(workspace()).arg("test").args(arguments).args(["--", "--nocapture"]).args(options);
     test.envs(cases.iter().map(|(name, count)| (name, count.to_string())));
     let mut running = test.stdout(Stdio::piped()).spawn()?;
     let mut figures = Figures::default();
@@ -203,6 +215,7 @@ fn bounded() -> Vec<Part> {
         Part::kills(10, 1, 64, 2),
         Part::http_kills(10, 1),
         Part::orders_kills(10, 1),
+        Part::fleet(10),
         Part::failpoints(true),
         Part::disks(500, 1_000),
         Part::worlds(1_000..1_200),
@@ -221,7 +234,11 @@ fn in_full() -> Vec<Part> {
     let http_kills = (201..206).map(|seed| Part::http_kills(20, seed));
     let orders_kills = (301..306).map(|seed| Part::orders_kills(20, seed));
     let kills = kills.chain(http_kills).chain(orders_kills);
-    kills.chain([Part::failpoints(false), Part::disks(10_000, 10_000)]).chain(worlds).chain([Part::mutants()]).collect()
+    kills
+        .chain([Part::fleet(100), Part::failpoints(false), Part::disks(10_000, 10_000)])
+        .chain(worlds)
+        .chain([Part::mutants()])
+        .collect()
 }
 
 /// `cargo xtask ci`.

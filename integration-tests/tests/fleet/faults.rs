@@ -56,13 +56,12 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The bounded share, or, with the variable `STATEFN_FLEET_FAULTS=all`, all of them.
+    /// As many kills as the variable `STATEFN_FLEET_KILLS` says, 10 if it says nothing, and others with them.
     pub(crate) fn of_environment() -> Self {
-        let is_all = env::var("STATEFN_FLEET_FAULTS").is_ok_and(|text| text == "all");
-        let counts = match is_all {
-            true => Counts { kills: 100, freezes: 30, broker_restarts: 20, broker_freezes: 10, moves: 30 },
-            false => Counts { kills: 10, freezes: 3, broker_restarts: 2, broker_freezes: 1, moves: 3 },
-        };
+        let kills: usize = env::var("STATEFN_FLEET_KILLS").map_or(10, |text| text.parse().expect("a number of kills"));
+        let tenth = kills.div_ceil(10);
+        let (freezes, broker_restarts, broker_freezes, moves) = (3 * tenth, 2 * tenth, tenth, 3 * tenth);
+        let counts = Counts { kills, freezes, broker_restarts, broker_freezes, moves };
         let seed = env::var("STATEFN_SEED").ok().and_then(|text| text.parse().ok());
         Self { counts, random: seed.unwrap_or(7) }
     }

@@ -1,7 +1,7 @@
 //! What was paid, and what must have been stated of it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -128,7 +128,7 @@ impl Ledger {
             if self.stated.len() > seen {
                 (seen, since) = (self.stated.len(), Instant::now());
             }
-            assert!(since.elapsed() < SILENCE_LIMIT, "only {seen} of {count} statements came");
+            assert!(since.elapsed() < SILENCE_LIMIT, "only {seen} of {count} statements came: {}", self.missing());
         }
     }
 
@@ -144,6 +144,20 @@ impl Ledger {
         // Those of the clock are paid and received; their own timers are still to come.
         self.wait_until_stated(3 * self.counted + 2 * self.partitions as usize);
         self.read_until(Instant::now() + LINGER);
+    }
+
+    /// The first statements that did not come.
+    fn missing(&self) -> String {
+        let found: BTreeSet<(u64, Move)> =
+            self.stated.iter().map(|statement| (statement.number, statement.what)).collect();
+        let all = (0..self.paid.len() as u64)
+            .flat_map(|number| [Move::Paid, Move::Received, Move::Settled].map(|what| (number, what)));
+        let missing = all.filter(|statement| !found.contains(statement));
+        let told = missing.take(30).map(|(number, what)| {
+            let Paid { from, to, .. } = &self.paid[number as usize];
+            format!("{number} {what:?} {from} to {to}")
+        });
+        told.collect::<Vec<_>>().join(", ")
     }
 
     /// Compares what was stated with what was paid.

@@ -43,7 +43,7 @@ fn a_worker_that_is_killed_is_replaced_and_every_statement_stands_once() {
     fleet.check_stored();
 }
 
-/// All kinds of faults, mixed; how many of each the variable `STATEFN_FLEET_FAULTS` says.
+/// All kinds of faults, mixed; how many, the variable `STATEFN_FLEET_KILLS` says.
 #[test]
 #[ignore = "it takes minutes: `cargo xtask ci` and `nightly` run it"]
 fn faults_of_all_kinds_lose_nothing_and_double_nothing() {

@@ -143,6 +143,10 @@ impl Drop for Fleet {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("{}", self.tell());
+            for command in ["check", "positions"] {
+                let told = self.command().arg(command).output().map(|output| output.stdout).unwrap_or_default();
+                println!("{command}:\n{}", String::from_utf8_lossy(&told));
+            }
         }
         for worker in &mut self.workers {
             // One that has ended is waited for all the same.

@@ -25,12 +25,8 @@ use crossbeam_channel::Sender;
 use statefn_core::{
     address::ShardId,
     pipeline::Pipeline,
-    ports::{
-        membership::News,
-        requests::Condition,
-        shared::{Appender, SharedLog},
-    },
-    shard::{Options, wire::progress_partition},
+    ports::{membership::News, requests::Condition, shared::Appender},
+    shard::Options,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -204,12 +200,12 @@ impl Worker {
         }
         let options = Arc::new(options);
         let appender = backend.appender().map_err(RunError::Broken)?;
-        let mut log = backend.log().map_err(RunError::Broken)?;
+        let log = backend.log().map_err(RunError::Broken)?;
         let post = match plan.program.has_sends() {
             true => {
-                let from = end_of_progress(&mut *log, shards)?;
                 let follower = backend.follower().map_err(RunError::Broken)?;
-                Some(post::start(follower, shards, from, Arc::clone(switchboard))?)
+                let log = backend.log().map_err(RunError::Broken)?;
+                Some(post::start(follower, log, shards, Arc::clone(switchboard))?)
             }
             false => None,
         };
@@ -494,9 +490,4 @@ impl Known {
 /// A random part of a pause, so that two who want the same shard do not run into each other for ever.
 fn random(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + fastrand::f64())
-}
-
-fn end_of_progress(log: &mut dyn SharedLog, shards: u32) -> Result<u64, RunError> {
-    let ends = log.ends(&[progress_partition(shards)]).map_err(RunError::Broken)?;
-    Ok(ends.first().copied().unwrap_or_default())
 }

@@ -22,7 +22,7 @@ use statefn_core::{
     pipeline::{Append, Pipeline, Taken},
     ports::{
         log::{Offset, Partition},
-        shared::{Appender, Follower},
+        shared::{Appender, Follower, SharedLog},
     },
     program::Program,
     shard::{
@@ -45,6 +45,8 @@ use super::{
 
 /// How long the thread waits for records before it looks for requests.
 const PATIENCE: Duration = Duration::from_millis(10);
+/// How often it is looked whether partitions that are silent have records.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a log that cannot be read is reported.
 const TROUBLE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often a host tells others its progress, at most.
@@ -61,26 +63,55 @@ pub(crate) enum PostRequest {
     Stop,
 }
 
-/// Starts the thread; it ends with [`PostRequest::Stop`]. Progress is followed from `progress_from` on.
+/// Starts the thread; it ends with [`PostRequest::Stop`]. Progress is followed from its end on.
 pub(super) fn start(
     mut follower: Box<dyn Follower>,
+    mut log: Box<dyn SharedLog>,
     shards: u32,
-    progress_from: Offset,
     switchboard: Arc<Switchboard>,
 ) -> Result<(Sender<PostRequest>, JoinHandle<()>), RunError> {
     let (sender, requests) = unbounded();
-    follower.follow(progress_partition(shards), progress_from);
-    let mut reader = Reader { follower, shards, switchboard, nonces: BTreeMap::new(), told_at: None };
+    let progress = progress_partition(shards);
+    let from = log.ends(&[progress]).map_err(RunError::Broken)?.first().copied().unwrap_or_default();
+    follower.follow(progress, from);
+    let mut reader = Reader {
+        follower,
+        log,
+        shards,
+        switchboard,
+        nonces: BTreeMap::new(),
+        followed: [(progress, Followed::from(from))].into(),
+        looked_at: Instant::now(),
+        told_at: None,
+    };
     let thread = spawn("post", move || reader.run(&requests))?;
     Ok((sender, thread))
 }
 
+/// How far a partition is followed.
+struct Followed {
+    /// The offset behind the last record that came.
+    next: Offset,
+    /// Whether none has come since it was looked where the partition ends.
+    is_silent: bool,
+    is_resting: bool,
+}
+
+impl Followed {
+    fn from(next: Offset) -> Self {
+        Self { next, is_silent: false, is_resting: false }
+    }
+}
+
 struct Reader {
     follower: Box<dyn Follower>,
+    log: Box<dyn SharedLog>,
     shards: u32,
     switchboard: Arc<Switchboard>,
     /// By shard that is followed, the ownership it is followed for.
     nonces: BTreeMap<ShardId, u64>,
+    followed: BTreeMap<Partition, Followed>,
+    looked_at: Instant,
     told_at: Option<Instant>,
 }
 
@@ -88,6 +119,38 @@ impl Reader {
     fn run(&mut self, requests: &Receiver<PostRequest>) {
         while !requests.try_iter().any(|request| self.take(&request)) {
             self.read();
+            if self.looked_at.elapsed() >= LOOK_INTERVAL {
+                self.looked_at = Instant::now();
+                self.look_for_silence();
+            }
+        }
+    }
+
+    /// Follows partitions again that have records and give none. A client that stops to fetch one, as after
+    /// the broker was away, would keep back the messages and the event time of all others for good.
+    fn look_for_silence(&mut self) {
+        let silent: Vec<Partition> =
+            self.followed.iter().filter(|(_, followed)| followed.is_silent).map(|(partition, _)| *partition).collect();
+        self.followed.values_mut().for_each(|followed| followed.is_silent = !followed.is_resting);
+        if let Err(error) = self.log.refresh(&silent) {
+            return self.complain(&error);
+        }
+        for partition in silent {
+            let (start, end) = (self.log.start(partition), self.log.end(partition));
+            let Some(followed) = self.followed.get_mut(&partition).filter(|followed| followed.next.max(start) < end)
+            else {
+                continue;
+            };
+            tracing::warn!(partition, next = followed.next, start, end, "a partition has records and gives none");
+            followed.is_silent = false;
+            self.follower.follow(partition, followed.next);
+        }
+    }
+
+    fn complain(&mut self, error: &str) {
+        if self.told_at.is_none_or(|at| at.elapsed() >= TROUBLE_INTERVAL) {
+            self.told_at = Some(Instant::now());
+            tracing::warn!("mailboxes and progress cannot be read: {error}");
         }
     }
 
@@ -98,13 +161,20 @@ impl Reader {
             PostRequest::Follow(shard, nonce) => {
                 self.nonces.insert(shard, nonce);
                 // From the first record that is kept: what the shard has seen stands in its frames.
+                self.followed.insert(mailbox(shard), Followed::from(0));
                 self.follower.follow(mailbox(shard), 0);
             }
             PostRequest::Leave(shard) => {
                 self.nonces.remove(&shard);
+                self.followed.remove(&mailbox(shard));
                 self.follower.leave(mailbox(shard));
             }
-            PostRequest::Rest(shard, is_resting) => self.follower.rest(mailbox(shard), is_resting),
+            PostRequest::Rest(shard, is_resting) => {
+                if let Some(followed) = self.followed.get_mut(&mailbox(shard)) {
+                    (followed.is_resting, followed.is_silent) = (is_resting, false);
+                }
+                self.follower.rest(mailbox(shard), is_resting);
+            }
             PostRequest::Stop => return true,
         }
         false
@@ -113,18 +183,19 @@ impl Reader {
     fn read(&mut self) {
         let (mut mail, mut progress) = (BTreeMap::<ShardId, Vec<(Offset, Vec<u8>)>>::new(), Vec::new());
         let of_progress = progress_partition(self.shards);
+        let followed = &mut self.followed;
         let read = self.follower.next(PATIENCE, &mut |partition: Partition, offset, record| {
+            if let Some(followed) = followed.get_mut(&partition) {
+                (followed.next, followed.is_silent) = (offset + 1, false);
+            }
             if partition == of_progress {
                 progress.push(record.to_vec());
             } else {
                 mail.entry(partition - self.shards).or_default().push((offset, record.to_vec()));
             }
         });
-        if let Err(error) = read
-            && self.told_at.is_none_or(|at| at.elapsed() >= TROUBLE_INTERVAL)
-        {
-            self.told_at = Some(Instant::now());
-            tracing::warn!("mailboxes and progress cannot be read: {error}");
+        if let Err(error) = read {
+            self.complain(&error);
         }
         for (shard, records) in mail {
             let Some(nonce) = self.nonces.get(&shard) else { continue };
