@@ -119,7 +119,9 @@ impl Plan {
                 broker.pause().unwrap();
                 return Instant::now() + BROKER_FREEZE;
             }
-            Fault::Move if fleet.len() < WORKERS[1] && (fleet.len() == WORKERS[0] || worker % 2 == 0) => fleet.start(),
+            Fault::Move if fleet.len() < WORKERS[1] && (fleet.len() == WORKERS[0] || worker.is_multiple_of(2)) => {
+                fleet.start()
+            }
             Fault::Move => fleet.stop(worker),
         }
         Instant::now()

@@ -5,6 +5,7 @@
 //! happened: each once, those of an account in an order that explains its balance at each of them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails loudly where it stands")]
+#![allow(clippy::print_stdout, reason = "figures, and what led to a failure, are told")]
 
 mod client;
 mod faults;

@@ -146,8 +146,8 @@ impl Dispatcher {
     fn stop(&mut self) -> bool {
         let writers = std::mem::take(&mut self.writers);
         writers.values().for_each(|(sender, _)| _ = sender.send(EgressRequest::Stop));
-        let ended = writers.into_values().map(|(_, thread)| thread.join().unwrap_or(false));
-        ended.fold(true, |all, is_written| all && is_written)
+        let ended: Vec<bool> = writers.into_values().map(|(_, thread)| thread.join().unwrap_or(false)).collect();
+        !ended.contains(&false)
     }
 }
 

@@ -83,6 +83,9 @@ impl World {
     }
 }
 
+/// An append that its worker has given up.
+type Late = (Partition, Vec<Arc<Vec<u8>>>);
+
 /// One worker of the fleet.
 #[derive(Clone)]
 pub(super) struct MemoryBackend {
@@ -90,7 +93,7 @@ pub(super) struct MemoryBackend {
     pub(super) worker: usize,
     /// Whether it is cut off: what it appends comes late, and it does not learn of it.
     pub(super) is_cut: Arc<AtomicBool>,
-    late: Arc<Mutex<Vec<(Partition, Vec<Arc<Vec<u8>>>)>>>,
+    late: Arc<Mutex<Vec<Late>>>,
 }
 
 impl MemoryBackend {
