@@ -120,7 +120,7 @@ impl Plan {
                 return Instant::now() + BROKER_FREEZE;
             }
             Fault::Move if fleet.len() < WORKERS[1] && (fleet.len() == WORKERS[0] || worker.is_multiple_of(2)) => {
-                fleet.start()
+                fleet.start();
             }
             Fault::Move => fleet.stop(worker),
         }

@@ -39,6 +39,8 @@ pub(super) struct World {
     members: Mutex<BTreeSet<usize>>,
     /// How many records the input has.
     records: u64,
+    /// How many of them may be read by now.
+    let_in: AtomicU64,
 }
 
 #[derive(Default)]
@@ -63,7 +65,13 @@ impl World {
             named: Mutex::new(vec![usize::MAX; groups(shards) as usize]),
             members: Mutex::default(),
             records,
+            let_in: AtomicU64::new(0),
         })
+    }
+
+    /// Lets so many more records be read.
+    pub(super) fn let_in(&self, records: u64) {
+        self.let_in.fetch_add(records, Ordering::AcqRel);
     }
 
     /// Shares the groups among these workers.
@@ -304,7 +312,7 @@ impl GroupEgress for MemoryEgress {
 
 /// Reads what the generator of the only ingress makes.
 struct MemoryFeed {
-    records: u64,
+    world: Arc<World>,
     at: Option<Position>,
 }
 
@@ -338,14 +346,17 @@ impl Feed for MemoryFeed {
             return Ok(None);
         };
         std::thread::sleep(PAUSE);
-        let from = at.offset;
-        while at.offset < self.records.min(from + RECORDS) {
+        let (from, let_in) = (at.offset, self.world.let_in.load(Ordering::Acquire));
+        if from < self.world.records && from >= let_in {
+            return Ok(None);
+        }
+        while at.offset < self.world.records.min(let_in).min(from + RECORDS) {
             let time = ingresses[0].generate(at.offset, batches).ok_or("it ended early")??;
             at.event_time_max = at.event_time_max.max(Some(time));
             at.offset += 1;
             at.records += 1;
         }
-        at.is_ended = at.offset == self.records;
+        at.is_ended = at.offset == self.world.records;
         Ok(Some((0, 0, Stretch { from, to: *at })))
     }
 }
@@ -386,7 +397,7 @@ impl Backend for MemoryBackend {
     }
 
     fn feed(&self) -> Result<Option<Box<dyn Feed>>, String> {
-        Ok(Some(Box::new(MemoryFeed { records: self.world.records, at: None })))
+        Ok(Some(Box::new(MemoryFeed { world: Arc::clone(&self.world), at: None })))
     }
 
     fn record_bytes_max(&self) -> usize {
