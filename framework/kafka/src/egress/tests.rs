@@ -103,7 +103,11 @@ fn commit_into(trouble: impl FnOnce(&mut Broker) + 'static, heal: impl FnOnce(&m
     give(&mut egress, 3);
     until("it goes on", || egress.sync());
     assert_eq!(records(&connection, Isolation::Committed), ["1", "2", "3"]);
-    Some(records(&connection, Isolation::Uncommitted))
+    let mut written = records(&connection, Isolation::Uncommitted);
+    // A producer that takes over has written records without a value, and taken them back.
+    assert!(written.iter().any(String::is_empty), "{written:?}");
+    written.retain(|record| !record.is_empty());
+    Some(written)
 }
 
 /// Freezes it and returns when all of its threads stand still, which takes a moment.
