@@ -1,7 +1,7 @@
 //! A worker's part of Kafka and of the object store, as the engine wants it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io::Write,
     sync::Arc,
     time::{Duration, Instant},
@@ -43,8 +43,6 @@ const RECORD_BYTES_MAX: usize = MESSAGE_BYTES_MAX + KEY_BYTES_MAX + 64 * 1024;
 const PART_BYTES_MAX: usize = 1_000_000;
 /// How long one call waits for the broker before it fails; who calls tries again.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long nothing must come before it is looked whether there is something to come.
-const FEED_QUIET: Duration = Duration::from_secs(2);
 /// How long a partition rests that could not be read.
 const FEED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -210,14 +208,7 @@ impl Backend for KafkaBackend {
         let group = format!("{}-input", self.topics.app());
         let feed = KafkaFeed::open(&self.connection, &group, inputs.collect(), PATIENCE).map_err(text)?;
         let bounds = self.inputs.iter().map(|(_, start, until)| (*start, *until)).collect();
-        Ok(Some(Box::new(TopicFeed {
-            feed,
-            bounds,
-            known: BTreeMap::new(),
-            resting: BTreeSet::new(),
-            broken_at: None,
-            quiet_since: Instant::now(),
-        })))
+        Ok(Some(Box::new(TopicFeed { feed, bounds, known: BTreeMap::new(), at: BTreeMap::new(), broken_at: None })))
     }
 
     fn record_bytes_max(&self) -> usize {
@@ -332,9 +323,8 @@ struct TopicFeed {
     bounds: Vec<(StartKind, UntilKind)>,
     /// By ingress and partition, where it begins and ends, as was found out when it was first asked for.
     known: BTreeMap<(usize, u32), (Position, Option<u64>)>,
-    resting: BTreeSet<(usize, u32)>,
-    /// When records came last, or it was looked whether there are any.
-    quiet_since: Instant,
+    /// By ingress and partition that is followed, where it is.
+    at: BTreeMap<(usize, u32), Position>,
     /// Since a partition could not be read.
     broken_at: Option<Instant>,
 }
@@ -358,34 +348,15 @@ impl TopicFeed {
         Ok((start, until))
     }
 
-    /// Follows partitions again that have records and give none: a client that is told to read elsewhere
-    /// while it fetches may stop to fetch.
-    fn wake(&mut self) -> Result<(), String> {
-        self.quiet_since = Instant::now();
-        let partitions: Vec<_> = self.known.iter().map(|(place, (_, until))| (*place, *until)).collect();
-        for (place @ (ingress, partition), until) in partitions {
-            let position = self.feed.position(ingress, partition);
-            let Some(position) = position.filter(|at| !at.is_ended && !self.resting.contains(&place)) else { continue };
-            let end = self.feed.end(ingress, partition).map_err(text)?;
-            if position.offset < end {
-                tracing::warn!(ingress, partition, offset = position.offset, end, "a partition is followed again");
-                self.feed.follow(ingress, partition, position, until).map_err(text)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Reads all partitions on from where they are: one of them stands still after an error.
     fn mend(&mut self) -> Result<(), String> {
         if self.broken_at.is_none_or(|at| at.elapsed() < FEED_PAUSE) {
             return Ok(());
         }
         self.broken_at = Some(Instant::now());
-        let partitions: Vec<_> = self.known.iter().map(|(place, (_, until))| (*place, *until)).collect();
-        for ((ingress, partition), until) in partitions {
-            if let Some(position) = self.feed.position(ingress, partition) {
-                self.feed.follow(ingress, partition, position, until).map_err(text)?;
-            }
+        for ((ingress, partition), position) in &self.at {
+            let until = self.known.get(&(*ingress, *partition)).and_then(|(_, until)| *until);
+            self.feed.follow(*ingress, *partition, *position, until).map_err(text)?;
         }
         self.broken_at = None;
         Ok(())
@@ -402,19 +373,16 @@ impl Feed for TopicFeed {
         let (start, until) = self.known(ingress, partition)?;
         let from = if from == Position::default() { start } else { from };
         self.feed.follow(ingress, partition, from, until).map_err(text)?;
+        self.at.insert((ingress, partition), from);
         Ok(from)
     }
 
     fn leave(&mut self, ingress: usize, partition: u32) {
-        self.resting.remove(&(ingress, partition));
+        self.at.remove(&(ingress, partition));
         self.feed.leave(ingress, partition);
     }
 
     fn rest(&mut self, ingress: usize, partition: u32, is_resting: bool) {
-        match is_resting {
-            true => _ = self.resting.insert((ingress, partition)),
-            false => _ = self.resting.remove(&(ingress, partition)),
-        }
         self.feed.rest(ingress, partition, is_resting);
     }
 
@@ -430,10 +398,8 @@ impl Feed for TopicFeed {
             self.broken_at.get_or_insert_with(Instant::now);
             error.to_string()
         })?;
-        if stretch.is_some() {
-            self.quiet_since = Instant::now();
-        } else if self.quiet_since.elapsed() >= FEED_QUIET {
-            self.wake()?;
+        if let Some((ingress, partition, stretch)) = &stretch {
+            self.at.insert((*ingress, *partition), stretch.to);
         }
         Ok(stretch)
     }

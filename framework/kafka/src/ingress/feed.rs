@@ -33,6 +33,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Followed partitions are quiet for long; records that come are answered at once all the same.
 const IDLE_WAIT: Duration = Duration::from_millis(500);
 
+/// How long no partition must give anything before it is looked whether one has something.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// An ingress, by its place, and one of its partitions, by its number.
 type Key = (usize, u32);
 
@@ -47,6 +50,8 @@ pub struct KafkaFeed {
     last: Key,
     /// When all were looked at.
     looked_at: Instant,
+    /// When a partition gave something last, or it was looked whether one has something.
+    quiet_since: Instant,
     patience: Duration,
 }
 
@@ -95,6 +100,7 @@ impl KafkaFeed {
             news: Arc::default(),
             last: (0, 0),
             looked_at: Instant::now(),
+            quiet_since: Instant::now(),
             patience,
         };
         feed.discover()?;
@@ -226,16 +232,41 @@ impl KafkaFeed {
             self.look_at_all_sometimes();
             while let Some(key) = self.news.next(self.last) {
                 if let Some(stretch) = self.take(key, ingresses, batches, limit)? {
-                    self.last = key;
+                    (self.last, self.quiet_since) = (key, Instant::now());
                     return Ok(Some((key.0, key.1, stretch)));
                 }
             }
             let left = patience.saturating_sub(begun.elapsed());
             if left.is_zero() {
-                return Ok(None);
+                return self.wake().map(|()| None);
             }
             self.news.wait(left.min(LOOK));
         }
+    }
+
+    /// Follows partitions anew that have records and give none. A client may stop to fetch after its broker
+    /// was away, or after partitions have come and gone: it was seen to for a minute, with nothing to hear.
+    fn wake(&mut self) -> Result<(), InputError> {
+        if self.quiet_since.elapsed() < QUIET {
+            return Ok(());
+        }
+        self.quiet_since = Instant::now();
+        let awake = self.followed.iter().filter(|(_, followed)| !followed.is_resting);
+        let places: Vec<_> = awake.map(|(key, followed)| (*key, followed.reading.bounds())).collect();
+        for ((ingress, partition), (position, until)) in places.into_iter().filter(|(_, (at, _))| !at.is_ended) {
+            // A broker that does not answer is no news.
+            let Ok(end) = self.end(ingress, partition) else { break };
+            if position.offset < until.map_or(end, |until| until.min(end)) {
+                tracing::warn!(
+                    target: "statefn::kafka",
+                    "{} has records at {} and gives none: it is followed anew",
+                    self.place(ingress, partition),
+                    position.offset
+                );
+                self.follow(ingress, partition, position, until)?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes positions as offsets of the group, which tools compare with the ends of topics. It does

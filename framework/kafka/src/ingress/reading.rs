@@ -156,6 +156,11 @@ impl Reading {
         self.until
     }
 
+    /// Where it is, and where it ends.
+    pub(super) fn bounds(&self) -> (Position, Option<u64>) {
+        (self.at, self.until)
+    }
+
     pub(super) fn dead_letters(&self) -> u64 {
         self.dead_letters
     }

@@ -68,13 +68,29 @@ pub(super) fn start(
     Ok((ends, thread))
 }
 
+/// Bytes that are counted as backlog until this is dropped, wherever that happens.
+struct Backlog(Arc<Switchboard>, usize);
+
+impl Drop for Backlog {
+    fn drop(&mut self) {
+        self.0.status.egress_backlog_bytes.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+/// What the thread of a group is asked for.
+enum GroupRequest {
+    Emit(Vec<Emission>, Backlog),
+    /// Write everything that came before, and end.
+    Stop,
+}
+
 struct Dispatcher {
     groups: u32,
     shards: u32,
     switchboard: Arc<Switchboard>,
     halt: Stop,
     taken: Arc<Vec<AtomicU64>>,
-    writers: BTreeMap<u32, (Sender<EgressRequest>, JoinHandle<bool>)>,
+    writers: BTreeMap<u32, (Sender<GroupRequest>, JoinHandle<bool>)>,
 }
 
 impl Dispatcher {
@@ -107,7 +123,7 @@ impl Dispatcher {
                     switchboard: Arc::clone(&self.switchboard),
                     halt: self.halt.clone(),
                     taken: Arc::clone(&self.taken),
-                    backlog: 0,
+                    backlog: Vec::new(),
                     has_records: false,
                     synced_at: Instant::now(),
                     told_at: None,
@@ -133,19 +149,17 @@ impl Dispatcher {
         }
         for (group, emissions) in by_group {
             let bytes = emissions.iter().map(|emission| emission.frame.len()).sum();
-            let sent = match self.writers.get(&group) {
-                Some((writer, _)) => writer.send(EgressRequest::Emit(emissions, bytes)).is_ok(),
-                None => false,
-            };
-            if !sent {
-                self.switchboard.status.egress_backlog_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            let backlog = Backlog(Arc::clone(&self.switchboard), bytes);
+            // Of a group that is not here any more nobody writes: its next owner does, from the journal.
+            if let Some((writer, _)) = self.writers.get(&group) {
+                let _ = writer.send(GroupRequest::Emit(emissions, backlog));
             }
         }
     }
 
     fn stop(&mut self) -> bool {
         let writers = std::mem::take(&mut self.writers);
-        writers.values().for_each(|(sender, _)| _ = sender.send(EgressRequest::Stop));
+        writers.values().for_each(|(sender, _)| _ = sender.send(GroupRequest::Stop));
         let ended: Vec<bool> = writers.into_values().map(|(_, thread)| thread.join().unwrap_or(false)).collect();
         !ended.contains(&false)
     }
@@ -159,7 +173,7 @@ struct Writer {
     switchboard: Arc<Switchboard>,
     halt: Stop,
     taken: Arc<Vec<AtomicU64>>,
-    backlog: usize,
+    backlog: Vec<Backlog>,
     has_records: bool,
     synced_at: Instant,
     /// Since they could not be written, when that was told.
@@ -176,14 +190,8 @@ enum Written {
 
 impl Writer {
     /// Returns whether everything was written.
-    fn run(mut self, requests: &Receiver<EgressRequest>) -> bool {
+    fn run(mut self, requests: &Receiver<GroupRequest>) -> bool {
         self.tell_taken();
-        let is_written = self.write(requests);
-        self.switchboard.status.egress_backlog_bytes.fetch_sub(self.backlog, Ordering::Relaxed);
-        is_written
-    }
-
-    fn write(&mut self, requests: &Receiver<EgressRequest>) -> bool {
         loop {
             let patience = if self.told_at.is_some() { RETRY_INTERVAL } else { MARK_INTERVAL };
             let first = match requests.recv_timeout(patience) {
@@ -216,17 +224,17 @@ impl Writer {
     }
 
     /// Takes a request in; returns whether it is the last.
-    fn take(&mut self, request: EgressRequest) -> bool {
+    fn take(&mut self, request: GroupRequest) -> bool {
         match request {
-            EgressRequest::Emit(emissions, bytes) => {
-                self.backlog += bytes;
+            GroupRequest::Emit(emissions, backlog) => {
+                self.backlog.push(backlog);
                 for emission in emissions {
                     self.has_records |= !emission.records.is_empty();
                     self.egress.write_epoch(&emission);
                 }
                 false
             }
-            EgressRequest::Stop => true,
+            GroupRequest::Stop => true,
         }
     }
 
@@ -234,8 +242,8 @@ impl Writer {
         let status = &self.switchboard.status;
         match self.egress.sync() {
             Ok(()) => {
-                status.egress_backlog_bytes.fetch_sub(self.backlog, Ordering::Relaxed);
-                (self.backlog, self.has_records, self.synced_at) = (0, false, Instant::now());
+                self.backlog.clear();
+                (self.has_records, self.synced_at) = (false, Instant::now());
                 if self.told_at.take().is_some() {
                     status.is_egress_down.store(false, Ordering::Relaxed);
                     tracing::info!(group = self.group, "the egresses are written again");
