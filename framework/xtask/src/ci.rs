@@ -215,7 +215,6 @@ fn bounded() -> Vec<Part> {
         Part::kills(10, 1, 64, 2),
         Part::http_kills(10, 1),
         Part::orders_kills(10, 1),
-        Part::fleet(10),
         Part::failpoints(true),
         Part::disks(500, 1_000),
         Part::worlds(1_000..1_200),

@@ -46,7 +46,7 @@ fn a_worker_that_is_killed_is_replaced_and_every_statement_stands_once() {
 
 /// All kinds of faults, mixed; how many, the variable `STATEFN_FLEET_KILLS` says.
 #[test]
-#[ignore = "it takes minutes: `cargo xtask ci` and `nightly` run it"]
+#[ignore = "it takes minutes: `cargo xtask nightly` runs it"]
 fn faults_of_all_kinds_lose_nothing_and_double_nothing() {
     let Some((mut broker, server)) = servers() else { return };
     let topics = Topics::create(&broker, 6);

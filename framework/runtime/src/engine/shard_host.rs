@@ -297,7 +297,9 @@ impl ShardHost {
             Event::Leaving(shard, false) => _ = self.leaving.remove(&shard),
             Event::Told(shard, nonce, outcome) => self.told(shard, nonce, outcome),
             Event::Mailbox(shard, nonce, records) => {
-                self.shared().into_iter().for_each(|shared| shared.arrive(shard, nonce, records.clone()));
+                if let Some(shared) = self.shared() {
+                    shared.arrive(shard, nonce, records);
+                }
             }
             Event::ProgressRecords(records) => {
                 records.iter().for_each(|record| _ = self.pipeline.progress_record(record));

@@ -137,7 +137,7 @@ impl Office {
             let taken = taken.get(shard).copied().unwrap_or_default();
             match self.own(*shard, taken, reads) {
                 Ok((shard, emissions)) => owned.push((shard, emissions)),
-                Err(outcome) => outcomes.push((vec![*shard], outcome)),
+                Err(outcome) => outcomes.push((vec![*shard], self.judge(job, *shard, taken, outcome))),
             }
         }
         if !owned.is_empty() {
@@ -146,13 +146,30 @@ impl Office {
         outcomes
     }
 
-    /// Up to which epochs the egresses of a group have everything, at least.
+    /// Up to which epochs the egresses of a group have everything, at least. Also of a group whose egresses
+    /// are open here: another worker may have had them in between.
     fn taken(&self, job: &Job) -> Result<BTreeMap<ShardId, u64>, String> {
-        if !job.is_egress_open {
-            return self.backend.egress_taken(job.group, &job.shards);
+        let mut taken = self.backend.egress_taken(job.group, &job.shards)?;
+        if job.is_egress_open {
+            for shard in &job.shards {
+                let known = self.egress.taken[*shard as usize].load(Ordering::Acquire);
+                let taken = taken.entry(*shard).or_default();
+                *taken = known.max(*taken);
+            }
         }
-        let known = |shard: &ShardId| (*shard, self.egress.taken[*shard as usize].load(Ordering::Acquire));
-        Ok(job.shards.iter().map(known).collect())
+        Ok(taken)
+    }
+
+    /// A journal that does not reach back to what egresses had is no damage if they have more by now: its
+    /// owner has trimmed it since.
+    fn judge(&self, job: &Job, shard: ShardId, taken: u64, outcome: TookOver) -> TookOver {
+        match outcome {
+            TookOver::Broken(reason) => match self.backend.egress_taken(job.group, &job.shards) {
+                Ok(now) if now.get(&shard).is_none_or(|now| *now <= taken) => TookOver::Broken(reason),
+                _ => TookOver::Again(reason),
+            },
+            outcome => outcome,
+        }
     }
 
     fn is_named(&self, shard: ShardId) -> bool {
