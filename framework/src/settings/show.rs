@@ -273,10 +273,10 @@ mod tests {
         let json = document(&shown);
         let at =
             |place: usize| (&json[place]["name"], &json[place]["value"], &json[place]["layer"], &json[place]["origin"]);
-        assert_eq!(at(1), (&json!("shards"), &json!(8), &json!("file"), &json!("`s.toml`, line 1")));
-        assert_eq!(at(2).2, "default");
+        assert_eq!(at(4), (&json!("shards"), &json!(8), &json!("file"), &json!("`s.toml`, line 1")));
+        assert_eq!(at(5).2, "default");
         assert_eq!(
-            at(3),
+            at(6),
             (
                 &json!("commit_interval"),
                 &json!("10ms"),
@@ -284,7 +284,7 @@ mod tests {
                 &json!("the variable `STATEFN_COMMIT_INTERVAL`")
             )
         );
-        assert_eq!(at(27).1, &serde_json::Value::Null);
-        assert_eq!((at(0).2, at(30).2), (&json!("program"), &json!("command line")));
+        assert_eq!(at(37).1, &serde_json::Value::Null);
+        assert_eq!((at(0).2, at(43).2), (&json!("program"), &json!("command line")));
     }
 }
