@@ -62,7 +62,7 @@ pub struct Inspection {
 
 impl Inspection {
     /// Opens the data that the app's settings name. Those of a fleet are looked at as they are at that
-    /// moment, also while workers go on.
+    /// moment; while workers go on, what one shard has may be newer than what another has.
     ///
     /// # Errors
     /// [`Error::Settings`] if they name none, or a fleet cannot be reached; [`Error::Open`] if a process

@@ -96,7 +96,6 @@ pub(crate) struct ProducerOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Isolation {
     /// Those of committed transactions only, and those without one.
-    #[allow(dead_code, reason = "for ingresses; the topics of the log have no transactions")]
     Committed,
     /// All of them: right for topics that nobody writes to by transactions.
     Uncommitted,

@@ -355,6 +355,7 @@ impl ShardHost {
     /// Asks whether shards that another worker is to have are its by now.
     fn ask_for_other_owners(&mut self) {
         let Journal::Shared(shared) = &self.journal else { return };
+        self.leaving.retain(|shard| self.pipeline.owns(*shard));
         for shard in &self.leaving {
             let _ = shared.clerk.send(ClerkRequest::AskEnd(self.number, *shard, HAS_ANOTHER_OWNER));
         }

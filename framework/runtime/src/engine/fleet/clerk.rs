@@ -23,6 +23,8 @@ use super::super::{
     shard_host::{Event, Switchboard},
 };
 
+/// How long to wait before a log that did not answer is asked again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a log that does not answer is reported.
 const TROUBLE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -56,7 +58,12 @@ struct Clerk {
 impl Clerk {
     fn run(&mut self, requests: &Receiver<ClerkRequest>) {
         loop {
-            let first = if self.trims.is_empty() { requests.recv().ok() } else { None };
+            let first = match (self.questions.is_empty(), self.trims.is_empty()) {
+                (true, true) => requests.recv().ok(),
+                (true, false) => None,
+                // The log did not answer.
+                (false, _) => requests.recv_timeout(RETRY_INTERVAL).ok(),
+            };
             if first.into_iter().chain(requests.try_iter()).any(|request| self.take(request)) {
                 return;
             }
