@@ -29,7 +29,6 @@ const QUIET_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) struct Reporter {
     client: String,
     shared: Arc<Shared>,
-    fatal: Arc<Mutex<Option<String>>>,
 }
 
 /// What the clients of a connection have in common.
@@ -47,13 +46,7 @@ struct Kind {
 
 impl Reporter {
     pub(crate) fn new(client: String, shared: Arc<Shared>) -> Self {
-        Self { client, shared, fatal: Arc::default() }
-    }
-
-    /// The error after which this client is of no more use, if there was one.
-    #[allow(dead_code, reason = "clients that recover by themselves do not ask")]
-    pub(crate) fn fatal(&self) -> Option<String> {
-        lock(&self.fatal).clone()
+        Self { client, shared }
     }
 
     /// The last warning or error of any client of the connection.
@@ -116,7 +109,6 @@ impl ClientContext for Reporter {
             // Who reads learns these from its own call.
             Some(RDKafkaErrorCode::PartitionEOF | RDKafkaErrorCode::AutoOffsetReset) => {}
             Some(RDKafkaErrorCode::Fatal) => {
-                *lock(&self.fatal) = Some(reason.to_owned());
                 *lock(&self.shared.last) = Some(reason.to_owned());
                 tracing::error!(target: "statefn::kafka", client = self.client, "{reason}");
             }
@@ -155,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn a_fatal_error_is_kept_and_what_a_reader_expects_is_no_error() {
+    fn the_last_word_is_kept_and_what_a_reader_expects_is_none() {
         let reporter = Reporter::new("test".into(), Arc::default());
         reporter.error(KafkaError::Global(RDKafkaErrorCode::PartitionEOF), "the end");
         reporter.error(KafkaError::Global(RDKafkaErrorCode::AutoOffsetReset), "trimmed");
-        assert_eq!((reporter.fatal(), reporter.last()), (None, None));
+        assert_eq!(reporter.last(), None);
         reporter.error(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "all down");
-        assert_eq!((reporter.fatal(), reporter.last().as_deref()), (None, Some("all down")));
+        assert_eq!(reporter.last().as_deref(), Some("all down"));
         reporter.error(KafkaError::Global(RDKafkaErrorCode::Fatal), "out of order");
-        assert_eq!(reporter.fatal().as_deref(), Some("out of order"));
+        assert_eq!(reporter.last().as_deref(), Some("out of order"));
     }
 }
