@@ -12,11 +12,14 @@ use statefn_runtime::engine::{Intake, Plan, Status};
 #[cfg(feature = "http")]
 use {
     statefn_http::{
-        Meter, Server,
+        Meter, Others, Server,
         admin::{AdminOptions, Subject},
     },
     statefn_runtime::{egress::Place, engine::Storage},
 };
+
+#[cfg(all(feature = "http", feature = "fleet"))]
+use statefn_http::peers::{Forwarder, Internal};
 
 use crate::{Error, Settings};
 
@@ -38,15 +41,42 @@ impl Service {
         let intake = Intake::new(plan, status);
         // Without requests from outside an app ends with its input, also if somebody may look into it.
         let intake = if settings.http.listen.is_some() { intake } else { intake.beside() };
-        let meter = Arc::new(Meter::new());
-        let edge = start_edge(plan, settings, &intake, &meter)?;
-        match start_admin(plan, settings, &intake, &meter) {
-            Ok(admin) => Ok(Some(Self { intake, edge, admin })),
+        let subject = subject(plan, &intake)?;
+        let edge = start_edge(plan, settings, &subject)?;
+        let admin = match start_admin(plan, settings, subject) {
+            Ok(admin) => admin,
             Err(error) => {
                 edge.into_iter().for_each(Server::stop);
+                return Err(error);
+            }
+        };
+        let service = Self { intake, edge, admin };
+        match service.advertise(plan, settings) {
+            Ok(()) => Ok(Some(service)),
+            Err(error) => {
+                service.stop();
                 Err(error)
             }
         }
+    }
+
+    /// Tells the other workers of a fleet where this one is reached.
+    fn advertise(&self, plan: &Plan, settings: &Settings) -> Result<(), Error> {
+        let Storage::Fleet(fleet) = &plan.storage else { return Ok(()) };
+        let address = self.address().or(self.admin_address());
+        let url = match (&settings.http.advertised_url, address) {
+            (Some(url), _) => url.as_str().trim_end_matches('/').to_owned(),
+            (None, Some(address)) if address.ip().is_unspecified() => {
+                return Err(Error::Settings(format!(
+                    "this worker listens at {address}, which says nothing to the other workers of the fleet: set `http.advertised_url` to where they reach it, such as by `--set http.advertised_url=http://10.0.0.7:{}`",
+                    address.port()
+                )));
+            }
+            (None, Some(address)) => format!("http://{address}"),
+            (None, None) => return Ok(()),
+        };
+        fleet.directory.listens_at(&url);
+        Ok(())
     }
 
     pub(crate) fn intake(&self) -> &Intake {
@@ -67,8 +97,36 @@ impl Service {
     }
 }
 
+/// Whom the servers are for: the shards of this process, or those of a whole fleet.
 #[cfg(feature = "http")]
-fn start_edge(plan: &Plan, settings: &Settings, intake: &Intake, meter: &Arc<Meter>) -> Result<Option<Server>, Error> {
+fn subject(plan: &Plan, intake: &Intake) -> Result<Subject, Error> {
+    let meter = Arc::new(Meter::new());
+    let program = Arc::clone(&plan.program);
+    match &plan.storage {
+        #[cfg(feature = "fleet")]
+        Storage::Fleet(fleet) => {
+            let directory = Arc::clone(&fleet.directory);
+            let internal = Internal {
+                token: directory.token(),
+                program: Arc::clone(&program),
+                requests: Arc::new(intake.clone()),
+                inspect: Arc::new(intake.clone()),
+            };
+            let others = Others { peers: Some(Arc::clone(&directory) as _), internal: Some(Arc::new(internal)) };
+            let forwarder = Forwarder::new(&program, intake.clone(), directory);
+            let forwarder = forwarder.map_err(|error| Error::Broken(format!("cannot start a thread: {error}")))?;
+            let forwarder = Arc::new(forwarder);
+            Ok(Subject { program, requests: Arc::clone(&forwarder) as _, inspect: forwarder, meter, others })
+        }
+        _ => {
+            let (requests, inspect) = (Arc::new(intake.clone()), Arc::new(intake.clone()));
+            Ok(Subject { program, requests, inspect, meter, others: Others::default() })
+        }
+    }
+}
+
+#[cfg(feature = "http")]
+fn start_edge(plan: &Plan, settings: &Settings, subject: &Subject) -> Result<Option<Server>, Error> {
     let http = settings.http.filled();
     let Some(listen) = http.listen else { return Ok(None) };
     let body_bytes_max = http.body_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
@@ -85,14 +143,14 @@ fn start_edge(plan: &Plan, settings: &Settings, intake: &Intake, meter: &Arc<Met
         trace_share: plan.spans.as_ref().and(settings.trace.sample).unwrap_or_default(),
         event_time_field: http.event_time_field,
     };
-    let server = Server::start(listen, options, Arc::clone(&plan.program), Arc::new(intake.clone()), meter);
+    let server = Server::start(listen, options, subject.clone());
     let server = server.map_err(|error| Error::Settings(format!("`[http]`: cannot listen at {listen}: {error}")))?;
     tracing::info!("listening at http://{}", server.address());
     Ok(Some(server))
 }
 
 #[cfg(feature = "http")]
-fn start_admin(plan: &Plan, settings: &Settings, intake: &Intake, meter: &Arc<Meter>) -> Result<Option<Server>, Error> {
+fn start_admin(plan: &Plan, settings: &Settings, subject: Subject) -> Result<Option<Server>, Error> {
     let Some(listen) = settings.admin.listen else { return Ok(None) };
     let directory = match &plan.storage {
         Storage::Memory | Storage::Fleet(_) => None,
@@ -108,12 +166,6 @@ fn start_admin(plan: &Plan, settings: &Settings, intake: &Intake, meter: &Arc<Me
             Place::Console | Place::Counter | Place::Webhook(_) => None,
         }),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    let subject = Subject {
-        program: Arc::clone(&plan.program),
-        requests: Arc::new(intake.clone()),
-        inspect: Arc::new(intake.clone()),
-        meter: Arc::clone(meter),
     };
     let server = Server::start_admin(listen, options, subject);
     let server = server.map_err(|error| Error::Settings(format!("`[admin]`: cannot listen at {listen}: {error}")))?;

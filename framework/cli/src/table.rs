@@ -77,12 +77,18 @@ pub(crate) fn status(status: &Value) -> Vec<String> {
             ],
         ));
     }
+    let is_fleet = status["workers"].as_array().is_some_and(|workers| !workers.is_empty());
+    if is_fleet {
+        lines.push(String::new());
+        lines.extend(workers(&status["workers"]));
+    }
     lines.push(String::new());
+    let place = |shard: &Value| text(if is_fleet { &shard["worker"] } else { &shard["host"] });
     lines.extend(rows(
         &status["shards"],
         &[
             ("SHARD", &field("shard")),
-            ("HOST", &field("host")),
+            (if is_fleet { "WORKER" } else { "HOST" }, &place),
             ("TERM", &field("term")),
             ("EPOCH", &field("epoch")),
             ("JOURNAL", &field("journal_offset")),
@@ -93,6 +99,14 @@ pub(crate) fn status(status: &Value) -> Vec<String> {
         ],
     ));
     lines
+}
+
+/// A row for each worker of a fleet.
+fn workers(workers: &Value) -> Vec<String> {
+    let count = |worker: &Value| worker["shards"].as_array().map_or(0, Vec::len).to_string();
+    let columns: [Column<'_>; 4] =
+        [("WORKER", &field("worker")), ("URL", &field("url")), ("SHARDS", &count), ("ASKED", &field("is_here"))];
+    rows(workers, &columns)
 }
 
 /// A row for each partition.
@@ -106,13 +120,15 @@ fn ingresses(ingresses: &Value) -> Vec<String> {
             partitions.push(row);
         }
     }
+    let lag = |row: &Value| text(if row["lag_offsets"].is_null() { &row["lag_bytes"] } else { &row["lag_offsets"] });
+    let is_log = partitions.iter().any(|partition| !partition["lag_offsets"].is_null());
     rows(
         &Value::Array(partitions),
         &[
             ("INGRESS", &field("ingress")),
             ("PARTITION", &field("partition")),
             ("RECORDS", &field("records")),
-            ("LAG BYTES", &field("lag_bytes")),
+            (if is_log { "LAG OFFSETS" } else { "LAG BYTES" }, &lag),
             ("WATERMARK", &watermark),
             ("HELD", &field("is_held")),
         ],

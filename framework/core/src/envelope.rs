@@ -41,7 +41,7 @@ pub(crate) fn is_made(name: &str) -> bool {
 }
 
 /// A place in a trace: the span of one call, by the terms of W3C Trace Context.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Trace {
     /// The trace.
     pub id: [u8; 16],

@@ -253,7 +253,7 @@ pub fn take_overs(bytes: &[u8]) {
         Ok(mut taken) => {
             let claim = taken.claim(&program, 1);
             log.append(&[Record { partition: shard, bytes: &claim }]).expect("a log in memory takes all");
-            let accepted = taken.accept(&mut log).map_err(|error| error.to_string());
+            let accepted = taken.accept(&mut log, &mut |_| {}).map_err(|error| error.to_string());
             assert!(!matches!(accepted, Ok(Accepted::Again)), "a log with one writer accepts its claim");
         }
         Err(error) => assert!(error.to_string().contains("shard"), "an error names the shard: {error}"),

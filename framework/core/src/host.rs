@@ -16,6 +16,7 @@ use std::{
 };
 
 use hashbrown::HashTable;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     address::murmur2,
@@ -72,7 +73,7 @@ impl fmt::Display for Failure {
 }
 
 /// A rejection without its type.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
     /// Its stable code.
     pub code: Cow<'static, str>,

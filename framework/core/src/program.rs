@@ -364,6 +364,28 @@ impl Program {
         Some(Destination { function, handler, names: [self.functions[usize::from(function)].name, name] })
     }
 
+    /// A print of what its numbers stand for: programs with the same one mean the same functions, handlers,
+    /// stages and ingresses by the same numbers.
+    #[must_use]
+    pub fn print(&self) -> u32 {
+        let mut names: Vec<&str> = Vec::new();
+        for function in &self.functions {
+            names.extend(["function", function.spec.name]);
+            names.extend(function.spec.messages.iter().map(|handler| handler.message));
+            names.push("timers");
+            names.extend(function.spec.timers.iter());
+        }
+        for stage in &self.stages {
+            names.push("stage");
+            names.extend(stage.functions.iter().map(|function| self.functions[usize::from(*function)].spec.name));
+        }
+        names.push("ingresses");
+        names.extend(self.ingresses.iter().map(|ingress| ingress.name));
+        names.iter().fold(crc32c::crc32c(self.app.as_bytes()), |print, name| {
+            crc32c::crc32c_append(crc32c::crc32c_append(print, name.as_bytes()), b"\n")
+        })
+    }
+
     /// The activity with this name.
     #[must_use]
     pub fn activity(&self, name: &str) -> Option<&ErasedActivity> {

@@ -220,7 +220,7 @@ impl Worker {
         self.nonce += 1;
         let claim = prepared.claim(&self.program, self.nonce);
         self.log.append(&[Record { partition: shard, bytes: &claim }]).expect("memory");
-        let accepted = prepared.accept(&mut self.log).expect("is whole");
+        let accepted = prepared.accept(&mut self.log, &mut |_| {}).expect("is whole");
         let Accepted::Owned(shard) = accepted else { panic!("nobody else is there") };
         self.pipeline.adopt(*shard, u64::MAX);
     }

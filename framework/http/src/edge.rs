@@ -1,7 +1,5 @@
 //! The edge: from a request over HTTP to a demand, and from its reply to a response.
 
-use std::sync::Arc;
-
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{
@@ -14,8 +12,8 @@ use serde_json::{Value, json};
 use statefn_core::{
     Encoding,
     limits::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX, ONCE_BYTES_MAX},
-    ports::requests::{Condition, Demand, Requests, Unanswered},
-    program::{FunctionId, LinkedFunction, MessageHandler, Program},
+    ports::requests::{Condition, Demand, Unanswered},
+    program::{FunctionId, LinkedFunction, MessageHandler},
     shard::{Reply, Wants},
     state::to_value,
     time::EventTime,
@@ -27,9 +25,9 @@ use tokio::{
 };
 
 use crate::{
+    admin::Subject,
     batch::{self, Item},
     body, event_time,
-    meter::Meter,
     path::Place,
     problem::{CODES, Problem},
     query::Query,
@@ -42,19 +40,20 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// What all workers of a server share.
 pub(crate) struct Edge {
-    pub(crate) meter: Arc<Meter>,
-    pub(crate) program: Arc<Program>,
-    pub(crate) requests: Arc<dyn Requests>,
+    pub(crate) subject: Subject,
     pub(crate) options: Options,
 }
 
 /// Answers one request.
 pub(crate) async fn handle(request: HttpRequest, payload: web::Payload, edge: web::Data<Edge>) -> HttpResponse {
+    if edge.subject.others.is_meant(request.uri().path()) {
+        return edge.subject.others.answer(&request, payload).await;
+    }
     let begun = Instant::now();
     let answered = edge.answer(&request, payload).await;
     let mut response = answered.unwrap_or_else(|problem| problem.response());
-    edge.meter.count(response.status().as_u16(), begun.elapsed());
-    let is_stopping = edge.requests.condition() == Condition::Stopping;
+    edge.subject.meter.count(response.status().as_u16(), begun.elapsed());
+    let is_stopping = edge.subject.requests.condition() == Condition::Stopping;
     let has_body = !matches!(*request.method(), Method::GET | Method::HEAD);
     if is_stopping || has_body && !body::was_read(&request) {
         // The client finds another process, or this one when it runs again; and what stands behind a
@@ -87,11 +86,11 @@ impl Edge {
     }
 
     fn function(&self, name: &str) -> Result<(FunctionId, &LinkedFunction), Problem> {
-        let function = self.program.function(name);
+        let function = self.subject.program.function(name);
         let function = function.ok_or_else(|| {
             Problem::new("unknown-function", format!("there is no function {name:?}; `GET /functions` lists them"))
         })?;
-        Ok((function, &self.program.functions[usize::from(function)]))
+        Ok((function, &self.subject.program.functions[usize::from(function)]))
     }
 
     async fn state(&self, function: &str, key: &[u8]) -> Result<HttpResponse, Problem> {
@@ -188,12 +187,12 @@ impl Edge {
     fn ask(&self, demand: Demand) -> oneshot::Receiver<Told> {
         let (teller, told) = oneshot::channel();
         // The client may be gone by then.
-        self.requests.demand(demand, Box::new(|outcome| _ = teller.send(outcome)));
+        self.subject.requests.demand(demand, Box::new(|outcome| _ = teller.send(outcome)));
         told
     }
 
     fn functions(&self) -> Value {
-        let functions = self.program.functions.iter().map(|function| {
+        let functions = self.subject.program.functions.iter().map(|function| {
             json!({
                 "function": function.spec.name,
                 "key": function.spec.key.to_string(),
@@ -204,7 +203,7 @@ impl Edge {
     }
 
     fn ready(&self) -> Result<HttpResponse, Problem> {
-        match self.requests.condition() {
+        match self.subject.requests.condition() {
             Condition::Ready => Ok(json(&json!({ "status": "ready" }))),
             condition => Err(Problem::new("not-ready", format!("the app is {condition}"))),
         }

@@ -41,7 +41,10 @@ mod body;
 mod edge;
 mod event_time;
 mod meter;
+mod others;
 mod path;
+#[cfg(feature = "peers")]
+pub mod peers;
 mod problem;
 mod query;
 mod server;
@@ -49,6 +52,7 @@ mod trace;
 
 pub use self::{
     meter::Meter,
+    others::Others,
     problem::CODES,
     server::{Options, Server},
 };

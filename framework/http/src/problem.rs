@@ -60,6 +60,7 @@ codes! {
     "idempotency-key-reused" 422 "the idempotency key was used for another request";
     "key-not-parked" 409 "the key is not parked";
     "key-parked" 500 "the key is parked after a fault";
+    "no-owner" 503 "no worker has the shard of the key at the moment";
     "no-state" 404 "the key has no state";
     "not-found" 404 "there is nothing at this path";
     "not-ready" 503 "the app takes no requests at the moment";
@@ -162,6 +163,7 @@ impl From<Unanswered> for Problem {
             Unanswered::Overloaded => "overloaded",
             Unanswered::Expired => "expired",
             Unanswered::NotRunning => "not-ready",
+            Unanswered::Elsewhere => "no-owner",
             Unanswered::Paused => "paused",
             Unanswered::Unknown => "outcome-unknown",
         };

@@ -3,17 +3,16 @@
 use std::{
     fmt, io,
     net::{SocketAddr, TcpListener},
-    sync::{Arc, mpsc::channel},
+    sync::mpsc::channel,
     thread::JoinHandle,
     time::Duration,
 };
 
 use actix_web::{App, FromRequest, Handler, HttpServer, Responder, dev::ServerHandle, rt::System, web};
-use statefn_core::{ports::requests::Requests, program::Program};
 
 use crate::{
+    admin::Subject,
     edge::{BODY_BYTES_MAX, Edge, handle},
-    meter::Meter,
 };
 
 /// How long open connections may take to end once the server is to stop, in seconds.
@@ -70,15 +69,9 @@ impl Server {
     ///
     /// # Errors
     /// If nobody can listen there, or a limit is not one that can be kept.
-    pub fn start(
-        listen: SocketAddr,
-        options: Options,
-        program: Arc<Program>,
-        requests: Arc<dyn Requests>,
-        meter: &Arc<Meter>,
-    ) -> io::Result<Self> {
+    pub fn start(listen: SocketAddr, options: Options, subject: Subject) -> io::Result<Self> {
         check(&options)?;
-        let edge = web::Data::new(Edge { meter: Arc::clone(meter), program, requests, options });
+        let edge = web::Data::new(Edge { subject, options });
         let limits = edge.options.clone();
         Self::run("statefn-http", listen, move |listener| serve(listener, &limits, edge, handle))
     }

@@ -142,6 +142,8 @@ counts! {
     slow_news,
     /// Claims after which somebody else owned the shard.
     claims_in_vain,
+    /// Claims before which the owner of before had committed what was not loaded yet.
+    folded_on,
     /// Shards that were taken over while another worker believed to own them.
     owned_twice,
     /// Owned shards that were given away.

@@ -14,6 +14,7 @@ use statefn_core::{
     ports::{
         egress::Egresses,
         ingress::{ReadLimit, Stretch},
+        inspect,
         log::{AppendError, Log, Offset, Partition, ReadError, Record},
         membership::{Membership, News},
         shared::{Appender, Follower, SharedLog},
@@ -26,7 +27,7 @@ use statefn_kafka::{
     AppenderOptions, Connection, GroupEgress, KafkaAppender, KafkaFeed, KafkaFollower, KafkaLog, KafkaMembership,
     MembershipOptions, TopicOptions, Topics,
     egress::{Delivery, EgressOptions, Output, ShardGroup},
-    ingress::{Format, Input, Start, Topics as InputTopics},
+    ingress::{Format, Input, Start, TopicPartition, Topics as InputTopics},
 };
 use statefn_runtime::engine::fleet::{self, Backend, EgressTrouble, Feed, Fleet, Member};
 use statefn_snapshots::{ObjectSnapshots, Options as SnapshotOptions};
@@ -102,7 +103,7 @@ pub(super) fn open(program: &Program, settings: &Settings, origins: &Origins, lo
         outputs,
         places,
     };
-    Ok(Fleet { worker, backend: Arc::new(backend) })
+    Ok(Fleet::new(&worker, program, Arc::new(backend)))
 }
 
 fn settings_error(error: statefn_kafka::Error) -> Error {
@@ -380,6 +381,22 @@ impl Feed for TopicFeed {
     fn leave(&mut self, ingress: usize, partition: u32) {
         self.at.remove(&(ingress, partition));
         self.feed.leave(ingress, partition);
+    }
+
+    fn ends(&mut self) -> Result<Vec<Vec<inspect::Partition>>, String> {
+        let read: Vec<_> = self.at.iter().map(|((ingress, partition), at)| (*ingress, *partition, *at)).collect();
+        self.feed.commit_for_lag(&read).map_err(text)?;
+        let ends = |ingress: usize| {
+            let ends = self.feed.ends(ingress).map_err(text)?;
+            let places = self.feed.partitions(ingress).iter().zip(ends);
+            let partition = |(place, end): (&TopicPartition, u64)| inspect::Partition {
+                topic: Some((place.topic.clone(), place.partition)),
+                end: Some(end),
+                ..inspect::Partition::default()
+            };
+            Ok(places.map(partition).collect())
+        };
+        (0..self.bounds.len()).map(ends).collect()
     }
 
     fn rest(&mut self, ingress: usize, partition: u32, is_resting: bool) {

@@ -110,6 +110,8 @@ table! {
     pub struct HttpSettings {
         /// The address where the app listens for HTTP; port 0 is one that is free. Without it no server is started.
         pub listen: Option<SocketAddr> = "none",
+        /// Where the other workers of a fleet reach this one, such as `http://10.0.0.7:8080`.
+        pub advertised_url: Option<Url> = "where it listens",
         /// The largest body, up to 4 MiB.
         pub body_bytes_max: Option<u64> = "`1MiB`",
         /// How many connections may be open at a time.
@@ -355,6 +357,7 @@ impl HttpSettings {
         let seconds = |given: Option<Duration>, default| given.or(Some(Duration::from_secs(default)));
         Self {
             listen: self.listen,
+            advertised_url: self.advertised_url.clone(),
             body_bytes_max: self.body_bytes_max.or(Some(1 << 20)),
             connections_max: self.connections_max.or(Some(10_000)),
             head_time_max: seconds(self.head_time_max, 5),

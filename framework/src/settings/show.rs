@@ -229,6 +229,7 @@ mod tests {
                 "kafka.delivery - the default",
                 "kafka.properties - the default",
                 "http.listen - the default",
+                "http.advertised_url - the default",
                 "http.body_bytes_max 1MiB the default",
                 "http.connections_max 10000 the default",
                 "http.head_time_max 5s the default",
@@ -284,7 +285,7 @@ mod tests {
                 &json!("the variable `STATEFN_COMMIT_INTERVAL`")
             )
         );
-        assert_eq!(at(37).1, &serde_json::Value::Null);
-        assert_eq!((at(0).2, at(43).2), (&json!("program"), &json!("command line")));
+        assert_eq!(at(38).1, &serde_json::Value::Null);
+        assert_eq!((at(0).2, at(44).2), (&json!("program"), &json!("command line")));
     }
 }

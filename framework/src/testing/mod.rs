@@ -467,7 +467,7 @@ impl TestApp {
             self.nonce += 1;
             let claim = prepared.claim(&self.linked.program, self.nonce);
             self.append(shard, &[&claim]);
-            match prepared.accept(&mut self.log) {
+            match prepared.accept(&mut self.log, &mut |_| {}) {
                 Ok(Accepted::Owned(owned)) => self.pipeline.adopt(*owned, taken),
                 other => panic!("a log with one writer accepts its claim: {other:?}"),
             }

@@ -9,6 +9,7 @@
 
 mod client;
 mod faults;
+mod http;
 mod ledger;
 mod worker;
 
@@ -41,6 +42,41 @@ fn a_worker_that_is_killed_is_replaced_and_every_statement_stands_once() {
     ledger.settle();
     fleet.stop_all();
     ledger.check();
+    fleet.check_stored();
+}
+
+/// Clients with idempotency keys ask workers at random, while one is killed, one frozen and one stopped.
+#[test]
+fn every_worker_answers_for_every_account_whatever_happens_to_the_others() {
+    let Some((broker, server)) = servers() else { return };
+    Topics::create(&broker, 4);
+    let mut fleet = Fleet::new(&broker, &server);
+    let ports = http::free_ports(8);
+    let admins = ports[4..].to_vec();
+    let mut listens = ports.iter().zip(&admins).map(|(http, admin)| [*http, *admin]);
+    for _ in 0..3 {
+        fleet.start_listening(listens.next().unwrap());
+    }
+    let status = fleet.wait_until_owned(admins[0], 3);
+    let clients = http::Clients::start(&ports[..4]);
+    fleet.kill(0);
+    fleet.start_listening(listens.next().unwrap());
+    let replaced = fleet.wait_until_owned(admins[3], 3);
+    assert_ne!(status["workers"], replaced["workers"]);
+    fleet.freeze(0, true);
+    fleet.wait_until_owned(admins[3], 2);
+    fleet.freeze(0, false);
+    fleet.wait_until_owned(admins[3], 3);
+    fleet.stop(1);
+    fleet.wait_until_owned(admins[3], 2);
+    let paid = clients.stop();
+    for (account, deposits) in &paid.deposits {
+        for port in [ports[1], ports[3]] {
+            assert_eq!(http::balance(port, account), Some(*deposits as i64), "{account}, asked at {port}: {paid:?}");
+        }
+    }
+    println!("{paid:?}");
+    fleet.stop_all();
     fleet.check_stored();
 }
 

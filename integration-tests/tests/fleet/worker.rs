@@ -68,12 +68,22 @@ impl Fleet {
 
     /// Starts one more worker.
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// Starts one more worker, which listens for requests and for those who look after it at these ports.
+    pub(crate) fn start_listening(&mut self, [http, admin]: [u16; 2]) {
+        let listen = |what: &str, port: u16| format!("--set={what}.listen=127.0.0.1:{port}");
+        self.start_with(&[listen("http", http), listen("admin", admin)]);
+    }
+
+    fn start_with(&mut self, arguments: &[String]) {
         self.started += 1;
         let name = format!("worker-{}", self.started);
         let log = self.logs.path().join(format!("{name}.log"));
         let output = File::create(&log).unwrap();
         let mut command = self.command();
-        command.arg(format!("--set=worker={name}")).stdin(Stdio::null());
+        command.arg(format!("--set=worker={name}")).args(arguments).stdin(Stdio::null());
         command.stdout(output.try_clone().unwrap()).stderr(output);
         self.workers.push(Worker { process: command.spawn().unwrap(), log });
     }

@@ -13,6 +13,7 @@
 
 use std::{fmt, path::PathBuf};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::requests::Unanswered;
@@ -30,7 +31,7 @@ pub const FOUND_MAX: usize = 1_001;
 pub const PAYLOAD_BYTES_MAX: usize = 4 * 1024;
 
 /// What one wants to know of a shard.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Question {
     /// How far it is.
     Status,
@@ -62,7 +63,7 @@ pub enum Question {
 }
 
 /// Which keys one wants to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeysWanted {
     /// The function.
     pub function: FunctionId,
@@ -75,7 +76,7 @@ pub struct KeysWanted {
 }
 
 /// What a shard found.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Finding {
     /// How far it is.
     Status(Box<ShardStatus>),
@@ -88,7 +89,7 @@ pub enum Finding {
 }
 
 /// How far a shard is, and what it holds.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShardStatus {
     /// The shard.
     pub shard: ShardId,
@@ -121,7 +122,7 @@ pub struct ShardStatus {
 }
 
 /// The keys of a function in one shard.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keys {
     /// How many have a state.
     pub count: usize,
@@ -130,7 +131,7 @@ pub struct Keys {
 }
 
 /// How far event time has come in a stage of a shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageStatus {
     /// No message at or before this time is still to come.
     pub watermark: EventTime,
@@ -143,7 +144,7 @@ pub struct StageStatus {
 }
 
 /// What holds event time back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Hold {
     /// Nothing does: every input has ended.
     Ended,
@@ -177,7 +178,7 @@ pub enum Hold {
 }
 
 /// What waits for its time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimerFound {
     /// Its number, unique in the shard and rising.
     pub id: u64,
@@ -194,7 +195,7 @@ pub struct TimerFound {
 }
 
 /// Bytes, of which only the first ones are told where there may be many.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     /// The first bytes.
     pub bytes: Vec<u8>,
@@ -217,7 +218,7 @@ impl Start {
 }
 
 /// What waits for its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TimerKind {
     /// A timer of event time.
     EventTime,
@@ -238,7 +239,7 @@ impl fmt::Display for TimerKind {
 }
 
 /// A key that is parked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParkedFound {
     /// The function.
     pub function: FunctionId,
@@ -302,12 +303,16 @@ pub struct Distribution {
 }
 
 /// Where a partition of an ingress reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Partition {
-    /// The file; none for a generator.
+    /// The file, if it is one.
     pub path: Option<PathBuf>,
+    /// The partition of a topic, by the topic's name and its number there, if it is one.
+    pub topic: Option<(String, u32)>,
     /// How many bytes it has, if offsets of positions are bytes of it.
     pub bytes: Option<u64>,
+    /// The offset behind its last record a moment ago, if offsets of positions are those of a log.
+    pub end: Option<u64>,
 }
 
 /// What can be paused.

@@ -13,5 +13,6 @@ pub mod egress;
 pub mod ingress;
 pub mod inspect;
 pub mod membership;
+pub mod peers;
 pub mod requests;
 pub mod shared;

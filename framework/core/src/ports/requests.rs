@@ -10,6 +10,7 @@
 
 use std::{fmt, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
@@ -74,7 +75,7 @@ impl Demand {
 pub type Tell = Box<dyn FnOnce(Result<Reply, Unanswered>) + Send>;
 
 /// Why there is no reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum Unanswered {
     /// Too much is pending; nothing was done.
     #[error("too many requests are pending: try again later")]
@@ -85,6 +86,9 @@ pub enum Unanswered {
     /// The app starts or stops; nothing was done.
     #[error("the app does not run at the moment: try again later")]
     NotRunning,
+    /// The shard of the key is another worker's, or nobody's; nothing was done.
+    #[error("no worker has the shard of the key at the moment: try again later")]
+    Elsewhere,
     /// Somebody has paused the function, or one that it leads to; nothing was done.
     #[error("the function is paused, or one that it leads to: `resume` lets it go on")]
     Paused,

@@ -9,6 +9,8 @@
 //!
 //! Deliberately absent: compression, which belongs to the log.
 
+use serde::{Deserialize, Serialize};
+
 use super::remembered;
 use crate::{
     address::ShardId,
@@ -276,7 +278,7 @@ impl SnapshotMark {
 }
 
 /// A position of an ingress partition, as a shard has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Position {
     /// Where the next record begins; its meaning is the ingress's own, it only grows.
     pub offset: u64,

@@ -39,6 +39,7 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use self::{
@@ -177,7 +178,7 @@ impl Request {
 }
 
 /// What a request wants to be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wants {
     /// What the handler answers.
     Answer,
@@ -208,10 +209,10 @@ pub struct Answer {
 }
 
 /// What came of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// The encoded answer.
-    Answered(Vec<u8>),
+    Answered(#[serde(with = "serde_bytes")] Vec<u8>),
     /// The handler said no.
     Rejected(Rejection),
     /// It could not be handled.
@@ -219,7 +220,7 @@ pub enum Reply {
     /// The message is committed.
     Taken,
     /// The encoded state of the key; none if it has none.
-    State(Option<Vec<u8>>),
+    State(#[serde(with = "serde_bytes")] Option<Vec<u8>>),
     /// The answer comes later: it is told to the same request again, unless this owner is gone by then.
     Deferred,
     /// The calls of a parked key were made again.
@@ -232,7 +233,7 @@ pub enum Reply {
 }
 
 /// Why a request could not be handled.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum Trouble {
     /// The key is parked.
     #[error("the key is parked after a fault")]
@@ -248,7 +249,7 @@ pub enum Trouble {
     Unreadable(String),
     /// The message of this name waits for its event time.
     #[error("`{0}` waits for its event time, so it cannot be answered: send it instead")]
-    Waits(&'static str),
+    Waits(String),
     /// The idempotency key was used for another request; nothing was done.
     #[error("this idempotency key was used for another request of this address")]
     KeyReused,
@@ -258,7 +259,7 @@ pub enum Trouble {
 }
 
 /// What a shard has done since it was taken over.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Calls of handlers, timers included.
     pub calls: u64,
@@ -439,6 +440,12 @@ impl Shard {
     #[must_use]
     pub fn next_offset(&self) -> Offset {
         self.next_offset
+    }
+
+    /// The term of its owner.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.term
     }
 
     /// The nonce of this ownership.
@@ -749,7 +756,7 @@ impl Shard {
     fn call_for_answer(&mut self, calls: &[Call], bytes: &[u8]) -> Reply {
         let handler = *self.handler(&calls[0]);
         if handler.in_event_time_order {
-            return Reply::Failed(Trouble::Waits(handler.message));
+            return Reply::Failed(Trouble::Waits(handler.message.into()));
         }
         self.effects.wants_answer = true;
         self.call_host(calls, bytes, &mut Decoded::default());

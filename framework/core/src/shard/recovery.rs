@@ -193,10 +193,18 @@ pub enum Accepted {
 }
 
 /// A shard on its way to a new owner: loaded, then claimed, then owned.
+///
+/// Where the log is shared, the owner of before may work on until it reads the claim. So the replica keeps
+/// what was loaded from it: what was committed meanwhile is folded in behind it, and only loaded anew.
 #[derive(Debug)]
 pub struct TakeOver {
+    program: Arc<Program>,
+    options: Arc<Options>,
     replica: Replica,
     shard: Shard,
+    /// Whether the replica still holds all that the shard was loaded from.
+    is_kept: bool,
+    egress_taken: u64,
     nonce: u64,
 }
 
@@ -243,6 +251,7 @@ impl TakeOver {
         egress_taken: u64,
         emit: &mut dyn FnMut(Emission),
     ) -> Result<Self, TakeOverError> {
+        let is_kept = options.is_log_shared;
         let mut unknown = Ok(());
         let mut mending = store.map(Mending::new).transpose()?;
         let mut committed = |image: &Image, frame: &FrameRef<'_>| {
@@ -261,11 +270,12 @@ impl TakeOver {
         unknown?;
         replica.image.check(options.shards)?;
         mending.map_or(Ok(()), |mending| mending.finish(&replica.image))?;
-        // The claim will bring this table of names; the state is loaded under it.
-        rename(&mut replica.image, program)?;
-        let loaded = Shard::load(Arc::clone(program), Arc::clone(options), &mut replica.image);
-        let shard = loaded.map_err(|problems| TakeOverError::Incompatible { shard, problems })?;
-        Ok(Self { replica, shard, nonce: 0 })
+        let shard = match is_kept {
+            true => load_under(program, options, &mut replica.image.clone())?,
+            false => load_under(program, options, &mut replica.image)?,
+        };
+        let (program, options) = (Arc::clone(program), Arc::clone(options));
+        Ok(Self { program, options, replica, shard, is_kept, egress_taken, nonce: 0 })
     }
 
     /// Verifies what is stored of a shard: that snapshot and journal fold, that the program reads
@@ -281,7 +291,6 @@ impl TakeOver {
     ) -> Result<Checked, TakeOverError> {
         let mut image = Replica::recover(shard, log, snapshots, u64::MAX, &mut |_, _| {})?.image;
         image.check(options.shards)?;
-        rename(&mut image, program)?;
         let checked = Checked {
             epoch: image.epoch,
             keys: image.states.len(),
@@ -289,8 +298,7 @@ impl TakeOver {
             parked: image.parked.len(),
             unacknowledged: image.outbox.len(),
         };
-        let loaded = Shard::load(Arc::clone(program), Arc::clone(options), &mut image);
-        let loaded = loaded.map_err(|problems| TakeOverError::Incompatible { shard, problems })?;
+        let loaded = load_under(program, options, &mut image)?;
         // A program may read an older state and write a newer one, so the states are not compared.
         if loaded.encode_without_states(image.next_offset) != image.encode() {
             let text =
@@ -314,15 +322,52 @@ impl TakeOver {
 
     /// Folds on until the end of the journal, behind the claim.
     ///
+    /// Records for egresses that were committed since the shard was loaded are handed to `emit`.
+    ///
     /// # Errors
-    /// Damage of the journal.
-    pub fn accept(mut self, log: &mut dyn Log) -> Result<Accepted, TakeOverError> {
+    /// Damage of the journal, and what was committed since and does not fit the program.
+    pub fn accept(self, log: &mut dyn Log, emit: &mut dyn FnMut(Emission)) -> Result<Accepted, TakeOverError> {
+        self.fold_on(log, None, emit)
+    }
+
+    /// As [`Self::accept`], and brings `store` up to what was folded.
+    ///
+    /// # Errors
+    /// As [`Self::accept`], and if the store fails.
+    pub fn accept_with_store(
+        self,
+        log: &mut dyn Log,
+        store: &mut dyn Store,
+        emit: &mut dyn FnMut(Emission),
+    ) -> Result<Accepted, TakeOverError> {
+        let store = Some(store).filter(|_| self.options.rules.holds(Rule::TakeOverMendsTheStore));
+        self.fold_on(log, store, emit)
+    }
+
+    fn fold_on(
+        mut self,
+        log: &mut dyn Log,
+        store: Option<&mut dyn Store>,
+        emit: &mut dyn FnMut(Emission),
+    ) -> Result<Accepted, TakeOverError> {
         let (shard, from) = (self.replica.image.shard, self.replica.image.next_offset());
-        let mut folded = Ok(());
+        let (mut folded, mut unknown) = (Ok(()), Ok(()));
         let mut is_changed = false;
+        let mut mending = store.map(Mending::new).transpose()?;
+        let mut committed = |image: &Image, frame: &FrameRef<'_>| {
+            if let Some(mending) = &mut mending {
+                mending.apply(image, frame);
+            }
+            if frame.header.epoch > self.egress_taken {
+                match emission(&self.program, image, frame) {
+                    Ok(emission) => emit(emission),
+                    Err(error) => unknown = Err(error),
+                }
+            }
+        };
         let read = log.read(shard, from, &mut |offset, record| {
             if folded.is_ok() {
-                let verdict = self.replica.fold(offset, record, &mut |_, _| {});
+                let verdict = self.replica.fold(offset, record, &mut committed);
                 folded = verdict.map(|verdict| is_changed |= verdict == Verdict::Committed);
             }
         });
@@ -332,8 +377,14 @@ impl TakeOver {
             read => read.map_err(corrupt)?,
         }
         folded?;
-        if is_changed || !self.replica.is_owned_by(self.nonce) {
+        unknown?;
+        if is_changed && !self.is_kept || !self.replica.is_owned_by(self.nonce) {
             return Ok(Accepted::Again);
+        }
+        if is_changed {
+            self.replica.image.check(self.options.shards)?;
+            mending.map_or(Ok(()), |mending| mending.finish(&self.replica.image))?;
+            self.shard = load_under(&self.program, &self.options, &mut self.replica.image)?;
         }
         self.replica.snapshots.append(&mut self.replica.image.marks);
         tidy(&mut self.replica.snapshots);
@@ -369,11 +420,13 @@ fn emission(program: &Program, image: &Image, frame: &FrameRef<'_>) -> Result<Em
     Ok(Emission { shard: frame.header.shard, epoch: frame.header.epoch, frame: Arc::new(bytes), records })
 }
 
-/// Brings a state under the names of the program.
-fn rename(image: &mut Image, program: &Program) -> Result<(), Corrupt> {
+/// Loads the state of an image under the names of the program, which the claim brings; the states are taken.
+fn load_under(program: &Arc<Program>, options: &Arc<Options>, image: &mut Image) -> Result<Shard, TakeOverError> {
     let shard = image.shard;
     let renamed = image.rename(program.names.clone());
-    renamed.map_err(|error| Corrupt(format!("the state of shard {shard}: {error}")))
+    renamed.map_err(|error| Corrupt(format!("the state of shard {shard}: {error}")))?;
+    let loaded = Shard::load(Arc::clone(program), Arc::clone(options), image);
+    loaded.map_err(|problems| TakeOverError::Incompatible { shard, problems })
 }
 
 fn corrupt(error: ReadError) -> Corrupt {
@@ -557,8 +610,36 @@ mod tests {
         commit(&mut owner, 8);
         assert!(owner.log.start(0) > end, "the owner of before has trimmed what was not read");
         owner.log.append(&[Record { partition: 0, bytes: &claim }]).expect("memory");
-        let accepted = take_over.accept(&mut owner.log).expect("no damage");
+        let accepted = take_over.accept(&mut owner.log, &mut |_| {}).expect("no damage");
         assert!(matches!(accepted, Accepted::Again));
+    }
+
+    #[test]
+    fn what_the_owner_of_before_commits_until_the_claim_is_folded_in_behind_what_was_loaded() {
+        let mut owner = owner();
+        commit(&mut owner, 3);
+        let program = Arc::clone(&owner.program);
+        let options = Arc::new(Options { is_log_shared: true, ..Options::clone(&owner.options) });
+        let taken = owner.pipeline.shard(0).expect("it is owned").epoch();
+        let ports: (&mut dyn Log, &mut dyn Snapshots) = (&mut owner.log, &mut owner.snapshots);
+        let take_over = TakeOver::prepare(&program, &options, 0, ports, taken, &mut |_| {});
+        let mut take_over = take_over.expect("is whole");
+        let claim = take_over.claim(&program, 77);
+        owner.call(&key_of(0), &Add(5));
+        let before = owner.run();
+        assert!(!before.is_empty());
+        owner.log.append(&[Record { partition: 0, bytes: &claim }]).expect("memory");
+        // The owner of before does not know it yet; this is void.
+        owner.call(&key_of(0), &Add(1_000));
+        owner.run();
+        let mut emitted = Vec::new();
+        let mut emit = |emission: Emission| emitted.push(emission.epoch);
+        let accepted = take_over.accept(&mut owner.log, &mut emit).expect("no damage");
+        let Accepted::Owned(shard) = accepted else { panic!("nobody else has claimed it") };
+        assert_eq!(emitted, [taken + 1], "egresses get what was committed since");
+        let expected = recover(&mut owner.log, &mut owner.snapshots).image;
+        assert_eq!((shard.epoch(), shard.term()), (taken + 1, expected.term));
+        assert_eq!(shard.encode(expected.next_offset()), expected.encode());
     }
 
     #[test]

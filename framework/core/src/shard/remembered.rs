@@ -197,7 +197,7 @@ mod tests {
             let bytes = encode(&reply).expect("is remembered");
             assert_eq!(decode(&bytes), Ok(reply));
         }
-        for reply in [Trouble::Parked, Trouble::Unreadable(String::new()), Trouble::Waits("x")] {
+        for reply in [Trouble::Parked, Trouble::Unreadable(String::new()), Trouble::Waits("x".into())] {
             assert_eq!(encode(&Reply::Failed(reply)), None);
         }
         for bytes in

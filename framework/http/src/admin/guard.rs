@@ -24,7 +24,7 @@ pub(super) fn check(listen: SocketAddr, token: Option<&str>) -> Result<(), Strin
 }
 
 /// Checks that a request may be made.
-pub(super) fn admit(request: &HttpRequest, token: Option<&str>) -> Result<(), Problem> {
+pub(crate) fn admit(request: &HttpRequest, token: Option<&str>) -> Result<(), Problem> {
     match token {
         Some(token) => admit_with_token(request, token),
         None => admit_from_here(request),

@@ -31,7 +31,7 @@
 mod ask;
 mod audit;
 mod dead_letters;
-mod guard;
+pub(crate) mod guard;
 mod metrics;
 mod query;
 mod view;
@@ -75,6 +75,7 @@ use crate::{
     body,
     edge::{json as answer_json, key_of, outcome, page},
     meter::Meter,
+    others::Others,
     path::{decode, text},
     problem::Problem,
     server::{Options, Server, serve},
@@ -111,6 +112,8 @@ pub struct Subject {
     pub inspect: Arc<dyn Inspect>,
     /// What its edge counts.
     pub meter: Arc<Meter>,
+    /// What it does for other workers, if it is one of a fleet.
+    pub others: Others,
 }
 
 impl std::fmt::Debug for Subject {
@@ -150,6 +153,9 @@ struct Admin {
 
 /// Answers one request.
 async fn handle(request: HttpRequest, payload: web::Payload, admin: web::Data<Admin>) -> HttpResponse {
+    if admin.subject.others.is_meant(request.uri().path()) {
+        return admin.subject.others.answer(&request, payload).await;
+    }
     let answered = admin.answer(&request, payload).await;
     let mut response = answered.unwrap_or_else(|problem| problem.response());
     if !matches!(*request.method(), Method::GET | Method::HEAD) && !body::was_read(&request) {
@@ -304,11 +310,13 @@ impl Admin {
         let (counters, numbers) = (view::counted(&shards), inspect.numbers());
         let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner).at(Instant::now(), counters);
         let lags = view::lags(&**inspect, &shards);
+        let workers = self.subject.others.workers();
         answer_json(&json!({
             "app": program.app,
             "version": self.options.version,
             "uptime_seconds": self.started_at.elapsed().as_secs(),
             "condition": requests.condition().to_string(),
+            "workers": view::workers(&workers),
             "rates_per_second": rates,
             "totals": {
                 "records": numbers.records,
@@ -328,7 +336,7 @@ impl Admin {
             "ingresses": view::ingresses(program, &**inspect, &lags),
             "stages": view::stages(program, &shards),
             "shards_of_app": inspect.shards(),
-            "shards": shards.iter().map(|shard| view::shard(program, &**inspect, shard)).collect::<Vec<_>>(),
+            "shards": shards.iter().map(|shard| view::shard(program, &**inspect, &workers, shard)).collect::<Vec<_>>(),
         }))
     }
 
@@ -435,7 +443,7 @@ impl Admin {
 
     async fn metrics(&self, request: &HttpRequest) -> Answered {
         Query::of(request.query_string(), &[])?;
-        let Subject { program, inspect, requests, meter } = &self.subject;
+        let Subject { program, inspect, requests, meter, .. } = &self.subject;
         let shards = self.asker.statuses().await;
         let written = metrics::written(&metrics::Sources {
             program,

@@ -4,7 +4,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use statefn_core::{
-    ports::inspect::{Hold, Inspect, Partition, Pausable, ShardStatus},
+    ports::{
+        inspect::{Hold, Inspect, Partition, Pausable, ShardStatus},
+        peers::Worker,
+    },
     program::{FunctionId, Program},
     shard::{Counters, frame::Position},
     time::EventTime,
@@ -65,6 +68,8 @@ pub(super) struct Lag {
     pub(super) records_max: u64,
     /// How many bytes of it are not taken yet; none where nobody knows.
     pub(super) bytes: Option<u64>,
+    /// How many offsets of it are not taken yet, if it is one of a log.
+    pub(super) offsets: Option<u64>,
 }
 
 /// Every partition of every ingress.
@@ -78,8 +83,9 @@ pub(super) fn lags(inspect: &dyn Inspect, shards: &[ShardStatus]) -> Vec<Lag> {
             let least = least.copied().unwrap_or_default();
             let records_max = positions.iter().map(|position| position.records).max().unwrap_or_default();
             let left = |bytes: u64| if least.is_ended { 0 } else { bytes.saturating_sub(least.offset) };
-            let bytes = place.bytes.filter(|_| !positions.is_empty()).map(left);
-            lags.push(Lag { ingress, partition, place, least, records_max, bytes });
+            let behind = |end: Option<u64>| end.filter(|_| !positions.is_empty()).map(left);
+            let (bytes, offsets) = (behind(place.bytes), behind(place.end));
+            lags.push(Lag { ingress, partition, place, least, records_max, bytes, offsets });
         }
     }
     lags
@@ -170,6 +176,9 @@ pub(super) fn ingresses(program: &Program, inspect: &dyn Inspect, lags: &[Lag]) 
             "records_max": lag.records_max,
             "bytes": lag.place.bytes,
             "lag_bytes": lag.bytes,
+            "topic": lag.place.topic.as_ref().map(|(topic, _)| topic),
+            "topic_partition": lag.place.topic.as_ref().map(|(_, partition)| partition),
+            "lag_offsets": lag.offsets,
             "watermark_ms": time(lag.least.watermark(lateness_ms)),
             "is_ended": lag.least.is_ended,
         })
@@ -223,8 +232,22 @@ pub(super) fn keys(shards: &[ShardStatus], function: usize) -> (usize, usize) {
     keys.fold((0, 0), |sum, keys| (sum.0 + keys.count, sum.1 + keys.bytes))
 }
 
+/// The workers of a fleet; none of an app that is alone.
+pub(super) fn workers(workers: &[Worker]) -> Value {
+    let worker = |worker: &Worker| {
+        json!({
+            "worker": worker.peer.worker,
+            "url": worker.peer.url,
+            "is_here": worker.is_here,
+            "shards": worker.shards,
+        })
+    };
+    workers.iter().map(worker).collect()
+}
+
 /// One shard.
-pub(super) fn shard(program: &Program, inspect: &dyn Inspect, shard: &ShardStatus) -> Value {
+pub(super) fn shard(program: &Program, inspect: &dyn Inspect, workers: &[Worker], shard: &ShardStatus) -> Value {
+    let worker = workers.iter().find(|worker| worker.shards.binary_search(&shard.shard).is_ok());
     let stages = shard.stages.iter().map(|stage| {
         json!({
             "watermark_ms": time(stage.watermark),
@@ -236,6 +259,7 @@ pub(super) fn shard(program: &Program, inspect: &dyn Inspect, shard: &ShardStatu
     });
     json!({
         "shard": shard.shard,
+        "worker": worker.map(|worker| &worker.peer.worker),
         "host": inspect.host_of(shard.shard),
         "term": shard.term,
         "epoch": shard.epoch,

@@ -269,6 +269,36 @@ impl KafkaFeed {
         Ok(())
     }
 
+    /// The offsets behind the last records of all partitions of an ingress, in their order, asked with one
+    /// request for each broker.
+    ///
+    /// # Errors
+    /// If a broker does not answer.
+    ///
+    /// # Panics
+    /// If the feed does not have the ingress.
+    pub fn ends(&self, ingress: usize) -> Result<Vec<u64>, InputError> {
+        let failed = |error: KafkaError| InputError::failed("ask where topics end", error);
+        let places = self.partitions(ingress);
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut list = TopicPartitionList::with_capacity(places.len());
+        for TopicPartition { topic, partition } in places {
+            // A request for times takes the ends as well, and is the one that takes many partitions.
+            list.add_partition_offset(topic, *partition as i32, Offset::End).map_err(failed)?;
+        }
+        let found = self.consumer.offsets_for_times(list, self.patience).map_err(failed)?;
+        let end = |place: &TopicPartition| {
+            let found = found.find_partition(&place.topic, place.partition as i32).map(|found| found.offset());
+            match found {
+                Some(Offset::Offset(offset)) => Ok(u64::try_from(offset).unwrap_or_default()),
+                found => Err(InputError::failed(format!("ask where {place} ends"), format!("it said {found:?}"))),
+            }
+        };
+        places.iter().map(end).collect()
+    }
+
     /// Writes positions as offsets of the group, which tools compare with the ends of topics. It does
     /// not wait for the broker; nothing reads them.
     ///

@@ -240,7 +240,7 @@ impl Opened {
         failpoint("start/claims-appended");
         let mut shards = Vec::new();
         for take_over in prepared {
-            match take_over.accept(&mut log)? {
+            match take_over.accept(&mut log, &mut |_| {})? {
                 Accepted::Owned(shard) => shards.push(*shard),
                 Accepted::Again => return Err(RunError::Broken("somebody else writes to the log of this app".into())),
             }

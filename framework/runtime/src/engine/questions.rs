@@ -20,7 +20,12 @@ use statefn_core::{
     shard::Inquiry,
 };
 
-use super::{Input, InputPlace, Intake, Plan, requests::Door, shard_host::Event, status::Status};
+use super::{
+    Input, InputPlace, Intake, Plan,
+    requests::Door,
+    shard_host::Event,
+    status::{Status, lock},
+};
 
 /// How many questions to the shards of one host may wait.
 const QUESTIONS_MAX: usize = 16_384;
@@ -105,7 +110,7 @@ pub(super) fn partitions_of(plan: &Plan) -> Vec<Vec<Partition>> {
         InputPlace::File(path, _) => Some(path.clone()),
         InputPlace::Generator => None,
     };
-    let partition = |place| Partition { path: path(place), bytes: None };
+    let partition = |place| Partition { path: path(place), ..Partition::default() };
     plan.inputs.iter().map(|Input { places, .. }| places.iter().map(partition).collect()).collect()
 }
 
@@ -154,7 +159,8 @@ impl Inspect for Intake {
 
     fn inputs(&self) -> Vec<Vec<Partition>> {
         let with_bytes = |partition: &Partition| Partition { bytes: bytes_of(partition), ..partition.clone() };
-        self.inputs.iter().map(|partitions| partitions.iter().map(with_bytes).collect()).collect()
+        let inputs = lock(&self.inputs);
+        inputs.iter().map(|partitions| partitions.iter().map(with_bytes).collect()).collect()
     }
 
     fn pause(&self, what: Pausable) -> Pause {

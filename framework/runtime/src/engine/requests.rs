@@ -56,7 +56,7 @@ pub struct Intake {
     condition: Arc<AtomicU8>,
     pub(super) status: Arc<Status>,
     pub(super) pauses: Arc<Pauses>,
-    pub(super) inputs: Arc<Vec<Vec<Partition>>>,
+    pub(super) inputs: Arc<Mutex<Vec<Vec<Partition>>>>,
     program: Arc<Program>,
     is_live: bool,
 }
@@ -79,7 +79,7 @@ impl Intake {
             condition: Arc::new(AtomicU8::new(Condition::Starting as u8)),
             status: Arc::clone(status),
             pauses: Arc::new(Pauses::of(plan)),
-            inputs: Arc::new(partitions_of(plan)),
+            inputs: Arc::new(Mutex::new(partitions_of(plan))),
             program: Arc::clone(&plan.program),
             is_live: true,
         }
@@ -314,7 +314,7 @@ impl Desk {
             } else if is_stopped && !(demand.wants.is_about_parked() || demand.wants == Wants::State) {
                 place.tell(Err(Unanswered::Overloaded));
             } else if !owns(shard) {
-                place.tell(Err(Unanswered::NotRunning));
+                place.tell(Err(Unanswered::Elsewhere));
             } else {
                 self.next += 1;
                 self.applied.insert(self.next, (place, demand.deferral_max));
@@ -430,7 +430,7 @@ mod tests {
         assert!(!desk.is_idle());
         desk.take_in();
         assert!(desk.next(false, |_| false).is_none());
-        assert_eq!(told.recv(), Ok(Err(Unanswered::NotRunning)));
+        assert_eq!(told.recv(), Ok(Err(Unanswered::Elsewhere)));
         assert!(desk.is_idle());
     }
 }

@@ -78,10 +78,18 @@ impl World<'_> {
 
     pub(super) fn claim_told(&mut self, worker: WorkerId, shard: ShardId, outcome: Outcome) -> Result<(), String> {
         let Some((_, take_over)) = self.workers[worker].claims.remove(&shard) else { return Ok(()) };
+        let mut missing = Vec::new();
+        let mut store = Watched { store: &mut self.stores[shard as usize], is_replaced: false };
         let accepted = match outcome {
-            Outcome::Stands(_) => take_over.accept(&mut self.log).map_err(|error| error.to_string())?,
+            Outcome::Stands(_) => {
+                let mut emit = |emission| missing.push(emission);
+                take_over.accept_with_store(&mut self.log, &mut store, &mut emit).map_err(|error| error.to_string())?
+            }
             Outcome::Refused | Outcome::Unknown => Accepted::Again,
         };
+        self.report.stores_replaced += u64::from(store.is_replaced);
+        self.report.folded_on += u64::from(!missing.is_empty());
+        missing.into_iter().try_for_each(|emission| self.emit(worker, emission))?;
         match accepted {
             Accepted::Owned(owned) => {
                 self.report.takeovers += 1;

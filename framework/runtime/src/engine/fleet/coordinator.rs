@@ -26,7 +26,7 @@ use statefn_core::{
     address::ShardId,
     pipeline::Pipeline,
     ports::{membership::News, requests::Condition, shared::Appender},
-    shard::Options,
+    shard::{Options, wire::progress_partition},
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -41,7 +41,7 @@ use super::{
         snapshot_writer::{self, SnapshotRequest},
         watchdog::Watchdog,
     },
-    ClerkRequest, Feed, FeedRequest, Fleet, Member, PostRequest, clerk, egress, feed, groups, post,
+    ClerkRequest, Directory, Feed, FeedRequest, Fleet, Member, PostRequest, clerk, egress, feed, groups, post,
     post::SharedJournal,
     take_over::{self, Job, TookOver},
 };
@@ -153,6 +153,8 @@ struct Known {
 struct Worker {
     shards: u32,
     groups: u32,
+    appender: Arc<dyn Appender>,
+    directory: Arc<Directory>,
     membership: Box<dyn Member>,
     named: Arc<Vec<AtomicBool>>,
     known: Vec<Known>,
@@ -170,7 +172,7 @@ struct Threads {
     activities: Option<Activities>,
     take_over: Vec<JoinHandle<()>>,
     egress: JoinHandle<bool>,
-    post: Option<(Sender<PostRequest>, JoinHandle<()>)>,
+    post: (Sender<PostRequest>, JoinHandle<()>),
     feed: Option<(Sender<FeedRequest>, JoinHandle<()>)>,
     clerk: (Sender<ClerkRequest>, JoinHandle<()>),
     snapshots: (Sender<SnapshotRequest>, JoinHandle<()>),
@@ -201,14 +203,10 @@ impl Worker {
         let options = Arc::new(options);
         let appender = backend.appender().map_err(RunError::Broken)?;
         let log = backend.log().map_err(RunError::Broken)?;
-        let post = match plan.program.has_sends() {
-            true => {
-                let follower = backend.follower().map_err(RunError::Broken)?;
-                let log = backend.log().map_err(RunError::Broken)?;
-                Some(post::start(follower, log, shards, Arc::clone(switchboard))?)
-            }
-            false => None,
-        };
+        let directory = Arc::clone(&fleet.directory);
+        let follower = backend.follower().map_err(RunError::Broken)?;
+        let log_of_post = backend.log().map_err(RunError::Broken)?;
+        let post = post::start(follower, log_of_post, shards, Arc::clone(&directory), Arc::clone(switchboard))?;
         let feed = feed.map(|feed| feed::start(feed, plan, intake, switchboard)).transpose()?;
         let clerk = clerk::start(log, Arc::clone(switchboard))?;
         let (egress, egress_thread) = egress::start(shards, groups, Arc::clone(switchboard), halt.clone())?;
@@ -217,7 +215,8 @@ impl Worker {
         let activities = Activities::start(plan, switchboard)?;
         let named = take_over::flags(shards);
         let journal = |appender: &Arc<dyn Appender>| {
-            let posts = post.as_ref().map(|(posts, _)| posts.clone());
+            // Mailboxes of a program whose functions send nothing are empty.
+            let posts = plan.program.has_sends().then(|| post.0.clone());
             let feed = feed.as_ref().map(|(feed, _)| feed.clone());
             let (clerk, program) = (clerk.0.clone(), Arc::clone(&plan.program));
             SharedJournal::new(Arc::clone(appender), posts, clerk, feed, program, shards, record_bytes_max)
@@ -238,9 +237,10 @@ impl Worker {
             program: Arc::clone(&plan.program),
             options: Arc::clone(&options),
             backend: Arc::clone(backend),
-            appender,
+            appender: Arc::clone(&appender),
             switchboard: Arc::clone(switchboard),
             egress: egress.clone(),
+            directory: Arc::clone(&directory),
             named: Arc::clone(&named),
         };
         let (jobs, take_over) = take_over::start(office, plan.threads.max(2))?;
@@ -256,6 +256,8 @@ impl Worker {
         Ok(Self {
             shards,
             groups,
+            appender,
+            directory,
             membership,
             named,
             known: std::iter::repeat_with(away).take(shards as usize).collect(),
@@ -280,9 +282,10 @@ impl Worker {
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
             self.take_news();
+            self.tell_presence();
             match stopping {
                 None if self.is_finished() => {
-                    self.membership.leave();
+                    self.leave();
                     return Outcome::Ended(End::Finished);
                 }
                 None if stop.is_stopped() => {
@@ -297,7 +300,7 @@ impl Worker {
                 Some(since) => {
                     let is_idle = self.switchboard.is_quiet(|host| host.is_idle.load(Ordering::Acquire));
                     if is_idle || since.elapsed() >= STOP_TIME_MAX {
-                        self.membership.leave();
+                        self.leave();
                         tracing::info!(is_idle, "the worker has committed what it took in, and leaves the fleet");
                         return Outcome::Ended(End::Stopped);
                     }
@@ -328,6 +331,21 @@ impl Worker {
             Notice::SourceFailed(error) => return Some(Outcome::Broke(error.to_string())),
         }
         None
+    }
+
+    /// Others have the shards from now on.
+    fn leave(&mut self) {
+        (0..self.shards).for_each(|shard| self.directory.closed(shard));
+        self.tell_presence();
+        self.membership.leave();
+    }
+
+    /// Leaves word of this worker for the others, if it is time for that.
+    fn tell_presence(&self) {
+        if let Some(presence) = self.directory.presence(Instant::now()) {
+            let partition = progress_partition(self.shards);
+            self.appender.append(partition, vec![Arc::new(presence)], Box::new(|_| ()));
+        }
     }
 
     fn take_news(&mut self) {
@@ -403,6 +421,7 @@ impl Worker {
 
     /// A shard is not here; it is to be had again after a pause, if this worker is named for it.
     fn lose(&mut self, shard: ShardId, pause: Duration) {
+        self.directory.closed(shard);
         let place = if self.is_named(shard) { Place::Due(Instant::now() + pause) } else { Place::Away };
         self.known[shard as usize].place = place;
         let group = shard % self.groups;
@@ -453,6 +472,7 @@ impl Worker {
     /// Stops every thread in the order in which they hand on.
     fn stop(mut self) {
         self.jobs = None;
+        (0..self.shards).for_each(|shard| self.directory.closed(shard));
         self.stop_reading();
         let Threads { arbiters, activities, take_over, egress, post, feed, clerk, snapshots } = self.threads;
         feed.into_iter().for_each(|(_, thread)| join(thread));
@@ -464,12 +484,10 @@ impl Worker {
         }
         let _ = self.egress.emissions.send(EgressRequest::Stop);
         let _ = egress.join();
-        if let Some((posts, thread)) = post {
-            let _ = posts.send(PostRequest::Stop);
-            join(thread);
-        }
+        let _ = post.0.send(PostRequest::Stop);
         let _ = clerk.0.send(ClerkRequest::Stop);
         let _ = snapshots.0.send(SnapshotRequest::Stop);
+        join(post.1);
         join(clerk.1);
         join(snapshots.1);
         take_over.into_iter().for_each(join);

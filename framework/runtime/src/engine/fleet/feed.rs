@@ -17,7 +17,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     thread::JoinHandle,
@@ -28,7 +28,10 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use statefn_core::{
     address::ShardId,
     ingress::{Batches, ErasedIngress, IngressBatch},
-    ports::ingress::{ReadLimit, Stretch, finish_stretch},
+    ports::{
+        ingress::{ReadLimit, Stretch, finish_stretch},
+        inspect,
+    },
     shard::frame::Position,
 };
 
@@ -39,6 +42,7 @@ use super::{
         pauses::Pauses,
         reader::Permit,
         shard_host::{Event, Share, Switchboard},
+        status::lock,
     },
     Feed,
 };
@@ -53,6 +57,8 @@ const STRETCH: ReadLimit = ReadLimit { records: 4_096, bytes: 512 * 1024 };
 const TROUBLE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is looked whether an ingress has more partitions.
 const GROWTH_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is looked where the input ends, for those who watch.
+const ENDS_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(crate) enum FeedRequest {
     /// A shard has come; by ingress and partition, where it stands.
@@ -76,6 +82,7 @@ pub(super) fn start(
         feed,
         ingresses: plan.ingresses.clone(),
         pauses: intake.map(|intake| Arc::clone(intake.pauses())),
+        inputs: intake.map(|intake| Arc::clone(&intake.inputs)),
         partitions: BTreeMap::new(),
         due: BTreeMap::new(),
         here: BTreeMap::new(),
@@ -86,6 +93,7 @@ pub(super) fn start(
         spare,
         told_at: None,
         grown_at: Instant::now(),
+        ends_at: None,
     };
     let thread = spawn("feed", move || reader.run(&requests))?;
     Ok((sender, thread))
@@ -102,6 +110,8 @@ struct Reader {
     feed: Box<dyn Feed>,
     ingresses: Vec<Arc<dyn ErasedIngress>>,
     pauses: Option<Arc<Pauses>>,
+    /// Where those who watch the app see what it reads.
+    inputs: Option<Arc<Mutex<Vec<Vec<inspect::Partition>>>>>,
     /// By ingress and partition.
     partitions: BTreeMap<(usize, u32), Followed>,
     /// Those that are to be read from a position on.
@@ -115,6 +125,7 @@ struct Reader {
     spare: Receiver<Vec<(ShardId, IngressBatch)>>,
     told_at: Option<Instant>,
     grown_at: Instant,
+    ends_at: Option<Instant>,
 }
 
 impl Reader {
@@ -135,6 +146,7 @@ impl Reader {
                 self.read();
             }
             self.look_for_growth();
+            self.look_for_ends();
         }
     }
 
@@ -245,6 +257,18 @@ impl Reader {
         for (host, batches) in shares.into_iter().enumerate().filter(|(_, batches)| !batches.is_empty()) {
             let share = Share { batches, spares: self.spares.clone(), _permit: Arc::clone(&permit) };
             self.switchboard.post(host, vec![Event::Input(share)]);
+        }
+    }
+
+    /// Shows those who watch the app how far behind it is.
+    fn look_for_ends(&mut self) {
+        if self.here.is_empty() || self.ends_at.is_some_and(|at| at.elapsed() < ENDS_INTERVAL) {
+            return;
+        }
+        self.ends_at = Some(Instant::now());
+        match self.feed.ends() {
+            Ok(ends) => self.inputs.iter().for_each(|inputs| lock(inputs).clone_from(&ends)),
+            Err(error) => self.complain(&error),
         }
     }
 

@@ -19,6 +19,7 @@
 
 mod clerk;
 mod coordinator;
+mod directory;
 mod egress;
 mod feed;
 #[cfg(test)]
@@ -35,13 +36,16 @@ use statefn_core::{
     ingress::{Batches, ErasedIngress},
     ports::{
         ingress::{ReadLimit, Stretch},
+        inspect,
         membership::Membership,
         shared::{Appender, Follower, SharedLog},
         snapshots::Snapshots,
     },
+    program::Program,
     shard::{Emission, frame::Position},
 };
 
+pub use self::directory::Directory;
 pub(super) use self::feed::FeedRequest;
 use self::post::PostRequest;
 pub(super) use self::{clerk::ClerkRequest, coordinator::run, post::SharedJournal, take_over::TookOver};
@@ -130,6 +134,12 @@ pub trait Feed: Send {
     /// Reads a partition no more.
     fn leave(&mut self, ingress: usize, partition: u32);
 
+    /// By ingress, where its partitions are and end; those who watch from outside are told how far each is read.
+    ///
+    /// # Errors
+    /// A text that names the input and the cause.
+    fn ends(&mut self) -> Result<Vec<Vec<inspect::Partition>>, String>;
+
     /// Lets a partition rest, or go on.
     fn rest(&mut self, ingress: usize, partition: u32, is_resting: bool);
 
@@ -189,6 +199,17 @@ pub struct Fleet {
     pub worker: String,
     /// What it needs.
     pub backend: Arc<dyn Backend>,
+    /// Where the shards are.
+    pub directory: Arc<Directory>,
+}
+
+impl Fleet {
+    /// A worker of this name that runs this program.
+    #[must_use]
+    pub fn new(worker: &str, program: &Program, backend: Arc<dyn Backend>) -> Self {
+        let directory = Arc::new(Directory::new(worker, program.print()));
+        Self { worker: worker.to_owned(), backend, directory }
+    }
 }
 
 impl fmt::Debug for Fleet {

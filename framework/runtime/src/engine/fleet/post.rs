@@ -1,4 +1,4 @@
-//! What a worker leaves for others in the log, and what it finds there: mail and progress.
+//! What a worker leaves for others in the log, and what it finds there: mail, progress and workers.
 //!
 //! One thread follows the mailboxes of the shards that are here, and the partition of progress. Hosts
 //! get the records, and let a mailbox rest while its shard takes no more.
@@ -40,7 +40,7 @@ use super::{
         coordinator::spawn,
         shard_host::{Event, Switchboard},
     },
-    ClerkRequest, FeedRequest,
+    ClerkRequest, Directory, FeedRequest,
 };
 
 /// How long the thread waits for records before it looks for requests.
@@ -68,6 +68,7 @@ pub(super) fn start(
     mut follower: Box<dyn Follower>,
     mut log: Box<dyn SharedLog>,
     shards: u32,
+    directory: Arc<Directory>,
     switchboard: Arc<Switchboard>,
 ) -> Result<(Sender<PostRequest>, JoinHandle<()>), RunError> {
     let (sender, requests) = unbounded();
@@ -78,6 +79,7 @@ pub(super) fn start(
         follower,
         log,
         shards,
+        directory,
         switchboard,
         nonces: BTreeMap::new(),
         followed: [(progress, Followed::from(from))].into(),
@@ -107,6 +109,7 @@ struct Reader {
     follower: Box<dyn Follower>,
     log: Box<dyn SharedLog>,
     shards: u32,
+    directory: Arc<Directory>,
     switchboard: Arc<Switchboard>,
     /// By shard that is followed, the ownership it is followed for.
     nonces: BTreeMap<ShardId, u64>,
@@ -183,12 +186,14 @@ impl Reader {
     fn read(&mut self) {
         let (mut mail, mut progress) = (BTreeMap::<ShardId, Vec<(Offset, Vec<u8>)>>::new(), Vec::new());
         let of_progress = progress_partition(self.shards);
-        let followed = &mut self.followed;
+        let (followed, directory, now) = (&mut self.followed, &self.directory, Instant::now());
         let read = self.follower.next(PATIENCE, &mut |partition: Partition, offset, record| {
             if let Some(followed) = followed.get_mut(&partition) {
                 (followed.next, followed.is_silent) = (offset + 1, false);
             }
-            if partition == of_progress {
+            if partition == of_progress && directory.take(record, now) {
+                // It was told of a worker.
+            } else if partition == of_progress {
                 progress.push(record.to_vec());
             } else {
                 mail.entry(partition - self.shards).or_default().push((offset, record.to_vec()));

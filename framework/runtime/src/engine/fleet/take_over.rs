@@ -1,7 +1,7 @@
 //! The threads that take shards over: load, claim, own, and hand them to their hosts.
 //!
 //! ```text
-//! load snapshot and journal ─► claim ─► fold on ─► open the group's egresses ─► host
+//! load snapshots and journals ─► claim ─► fold on ─► open the group's egresses ─► host
 //!        ▲                        │ somebody wrote, or was faster, or nobody knows │
 //!        └────────────────────────┴────────────────────────────────────────────────┘
 //! ```
@@ -39,7 +39,7 @@ use super::{
         coordinator::{Notice, nonce, spawn},
         shard_host::{Adopted, Event, Switchboard},
     },
-    Backend,
+    Backend, Directory,
     egress::{Control, Ends},
 };
 
@@ -73,6 +73,7 @@ pub(super) struct Office {
     pub(super) appender: Arc<dyn Appender>,
     pub(super) switchboard: Arc<Switchboard>,
     pub(super) egress: Ends,
+    pub(super) directory: Arc<Directory>,
     /// By shard, whether this worker is named for it.
     pub(super) named: Arc<Vec<AtomicBool>>,
 }
@@ -100,6 +101,12 @@ struct Loaded {
     shard: ShardId,
     take_over: TakeOver,
     emissions: Vec<Emission>,
+}
+
+/// A shard whose claim is on its way.
+struct Claimed {
+    loaded: Loaded,
+    told: Receiver<Result<u64, AppendError>>,
 }
 
 impl Office {
@@ -131,13 +138,31 @@ impl Office {
             Ok(taken) => taken,
             Err(error) => return vec![(job.shards.clone(), TookOver::Again(error))],
         };
-        let mut outcomes = Vec::new();
-        let mut owned = Vec::new();
+        let taken_of = |shard: ShardId| taken.get(&shard).copied().unwrap_or_default();
+        let (mut outcomes, mut owned, mut claims) = (Vec::new(), Vec::new(), Vec::new());
+        let mut failed = |shard: ShardId, outcome| {
+            outcomes.push((vec![shard], self.judge(job, shard, taken_of(shard), outcome)));
+        };
+        // All are loaded before the first is claimed: until then their owner of before works on.
+        let mut loaded = Vec::new();
         for shard in &job.shards {
-            let taken = taken.get(shard).copied().unwrap_or_default();
-            match self.own(*shard, taken, reads) {
-                Ok((shard, emissions)) => owned.push((shard, emissions)),
-                Err(outcome) => outcomes.push((vec![*shard], self.judge(job, *shard, taken, outcome))),
+            match self.load(*shard, taken_of(*shard), reads) {
+                Ok(shard) => loaded.push(shard),
+                Err(outcome) => failed(*shard, outcome),
+            }
+        }
+        for loaded in loaded {
+            let shard = loaded.shard;
+            match self.claim(loaded) {
+                Ok(claim) => claims.push(claim),
+                Err(outcome) => failed(shard, outcome),
+            }
+        }
+        for claim in claims {
+            let shard = claim.loaded.shard;
+            match self.accept(claim, reads) {
+                Ok(shard) => owned.push(shard),
+                Err(outcome) => failed(shard, outcome),
             }
         }
         if !owned.is_empty() {
@@ -176,25 +201,29 @@ impl Office {
         self.named[shard as usize].load(Ordering::Acquire)
     }
 
-    /// Loads a shard, claims it and folds on up to the claim; a second time at once if its owner of before
-    /// has written meanwhile: that one is deposed now.
-    fn own(&self, id: ShardId, taken: u64, reads: &mut Reads) -> Result<(Box<Shard>, Vec<Emission>), TookOver> {
-        /// The claim deposes the owner of before, so the second time nobody writes but one who claims too.
-        const ATTEMPTS: u32 = 3;
-        for _ in 0..ATTEMPTS {
-            let Loaded { shard, mut take_over, emissions } = self.load(id, taken, reads)?;
-            if !self.is_named(shard) {
-                return Err(TookOver::Again("it is another worker's".into()));
-            }
-            let claim = take_over.claim(&self.program, nonce());
-            self.append_claim(shard, claim).map_err(|error| TookOver::Again(error.to_string()))?;
-            reads.log.refresh(&[shard]).map_err(TookOver::Again)?;
-            match take_over.accept(&mut *reads.log).map_err(broken)? {
-                Accepted::Owned(owned) => return Ok((owned, emissions)),
-                Accepted::Again => {}
-            }
+    /// Begins the append of a claim.
+    fn claim(&self, mut loaded: Loaded) -> Result<Claimed, TookOver> {
+        if !self.is_named(loaded.shard) {
+            return Err(TookOver::Again("it is another worker's".into()));
         }
-        Err(TookOver::Again("other workers claim it too".into()))
+        let claim = loaded.take_over.claim(&self.program, nonce());
+        let (sender, told) = bounded(1);
+        let tell = Box::new(move |outcome| _ = sender.send(outcome));
+        self.appender.append(loaded.shard, vec![Arc::new(claim)], tell);
+        Ok(Claimed { loaded, told })
+    }
+
+    /// Waits for a claim, and folds on up to it.
+    fn accept(&self, claim: Claimed, reads: &mut Reads) -> Result<(Box<Shard>, Vec<Emission>), TookOver> {
+        let Claimed { loaded: Loaded { shard, take_over, mut emissions }, told } = claim;
+        let told = told.recv().unwrap_or_else(|_| Err(AppendError::Unknown("the log was closed".into())));
+        told.map_err(|error| TookOver::Again(error.to_string()))?;
+        reads.log.refresh(&[shard]).map_err(TookOver::Again)?;
+        let mut emit = |emission| emissions.push(emission);
+        match take_over.accept(&mut *reads.log, &mut emit).map_err(broken)? {
+            Accepted::Owned(owned) => Ok((owned, emissions)),
+            Accepted::Again => Err(TookOver::Again("another worker claims it too".into())),
+        }
     }
 
     fn load(&self, shard: ShardId, taken: u64, reads: &mut Reads) -> Result<Loaded, TookOver> {
@@ -220,12 +249,6 @@ impl Office {
         Ok(Loaded { shard, take_over, emissions })
     }
 
-    fn append_claim(&self, shard: ShardId, claim: Vec<u8>) -> Result<u64, AppendError> {
-        let (sender, told) = bounded(1);
-        self.appender.append(shard, vec![Arc::new(claim)], Box::new(move |outcome| _ = sender.send(outcome)));
-        told.recv().unwrap_or_else(|_| Err(AppendError::Unknown("the log was closed".into())))
-    }
-
     /// Opens the egresses of the group, and gives each shard to its host.
     fn hand_over(
         &self,
@@ -243,6 +266,7 @@ impl Office {
             let egress_taken = taken.get(&id).copied().unwrap_or_default();
             emissions.retain(|emission| emission.epoch > egress_taken);
             shard.set_watch(Arc::clone(&self.switchboard.states[host].watch));
+            self.directory.opened(id, shard.term());
             tracing::debug!(shard = id, epoch = shard.epoch(), "took a shard over");
             self.switchboard.post(host, vec![Event::Adopt(Box::new(Adopted { shard, egress_taken, emissions }))]);
         }

@@ -34,7 +34,7 @@ impl Worker {
     fn start(world: &Arc<World>, number: usize, records: u64) -> Self {
         let backend = MemoryBackend::new(world, number);
         let stop = Stop::default();
-        let fleet = Fleet { worker: format!("worker-{number}"), backend: Arc::new(backend.clone()) };
+        let fleet = Fleet::new(&format!("worker-{number}"), &app::plan(records).program, Arc::new(backend.clone()));
         let plan =
             Plan { storage: Storage::Fleet(fleet), shards: SHARDS, snapshot_tail_bytes: 4 << 10, ..app::plan(records) };
         let stopped = stop.clone();
