@@ -289,8 +289,11 @@ impl TakeOver {
             parked: image.parked.len(),
             unacknowledged: image.outbox.len(),
         };
+        // The shard takes them out of the image.
+        let remembered = image.remembered.clone();
         let loaded = Shard::load(Arc::clone(program), Arc::clone(options), &mut image);
         let loaded = loaded.map_err(|problems| TakeOverError::Incompatible { shard, problems })?;
+        image.remembered = remembered;
         // A program may read an older state and write a newer one, so the states are not compared.
         if loaded.encode_without_states(image.next_offset) != image.encode() {
             let text =

@@ -30,6 +30,7 @@ use services::{kafka::Broker, s3::Server};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::{
+    audit::YOURS,
     load::Load,
     table::{Screen, Status},
     workers::{RESTART_PAUSE, SHARDS, Workers},
@@ -61,7 +62,7 @@ pub(crate) struct Options {
     seconds: Option<u64>,
     /// How many times a worker is killed within these seconds
     #[arg(long, default_value_t = 0, requires = "seconds")]
-    pub(crate) kills: u32,
+    kills: u32,
     /// Leaves a worker that died dead; else it is started again after some seconds
     #[arg(long)]
     no_restart: bool,
@@ -162,9 +163,9 @@ fn tell_how(options: &Options, workers: &Workers) -> Outcome {
     say(&format!("    kill -9 {id}"))?;
     say("Pay, and look; a worker that answers 503 has not the account's shard, so ask another one:")?;
     say(&format!(
-        "    curl -s {account}/vault/pay -H 'Content-Type: application/json' -H 'Idempotency-Key: 1' -d '{{\"to\":\"you\",\"cents\":100}}'"
+        "    curl -s {account}/vault/pay -H 'Content-Type: application/json' -H 'Idempotency-Key: 1' -d '{{\"to\":\"{YOURS}\",\"cents\":100}}'"
     ))?;
-    say(&format!("    curl -s {account}/you/state"))?;
+    say(&format!("    curl -s {account}/{YOURS}/state"))?;
     match options.seconds {
         Some(seconds) => say(&format!("It ends after {seconds} s, and counts every cent.")),
         None => say("Ctrl-C ends it, and counts every cent."),
