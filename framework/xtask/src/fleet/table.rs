@@ -115,7 +115,9 @@ fn table(workers: &Workers) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header(HEADINGS);
     for column in NUMBERS {
-        table.column_mut(column).into_iter().for_each(|column| _ = column.set_cell_alignment(CellAlignment::Right));
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
     }
     for worker in &workers.all {
         table.add_row(row(worker, workers.is_restarted()));

@@ -56,6 +56,8 @@ pub(super) struct Workers {
     recipe: Recipe,
     pub(super) all: Vec<Worker>,
     is_restarted: bool,
+    /// How often one has died, whoever killed it.
+    pub(super) deaths: u32,
     /// Workers that ended as none should: by themselves, with an error.
     pub(super) broken: Vec<String>,
 }
@@ -111,7 +113,7 @@ impl Workers {
         let all = (1..=count).map(|number| Worker::new(format!("worker-{number}"), &directory));
         let all = all.collect::<Outcome<_>>()?;
         let recipe = Recipe { binary, directory, settings: settings.into(), variables };
-        Ok(Self { recipe, all, is_restarted, broken: Vec::new() })
+        Ok(Self { recipe, all, is_restarted, deaths: 0, broken: Vec::new() })
     }
 
     /// Starts all that do not run.
@@ -134,6 +136,7 @@ impl Workers {
         let mut told = Vec::new();
         for worker in &mut self.all {
             if let Some(status) = worker.ended()? {
+                self.deaths += 1;
                 told.push(format!("{} has ended: {status}", worker.name));
                 if status.code().is_some_and(|code| code != 0) {
                     self.broken.push(format!("{} ended by itself: {status}: {}", worker.name, worker.logged()));
@@ -153,6 +156,7 @@ impl Workers {
         let Some(worker) = random.choice(alive) else { return Ok(None) };
         let id = worker.id().unwrap_or_default();
         worker.kill()?;
+        self.deaths += 1;
         Ok(Some(format!("{}, process {id}, was killed", worker.name)))
     }
 
