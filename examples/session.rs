@@ -139,4 +139,8 @@ pub(crate) fn session(program: &str, readme: &str, variable: &str, run: impl Fn(
     }
     kill_process(Pid::from_child(&service.0), Signal::TERM).unwrap();
     assert!(service.0.wait().unwrap().success());
+    let checked =
+        Command::new(program).current_dir(directory.path()).args(["--data", "data", "check"]).output().unwrap();
+    let why = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success(), "what stays behind is whole, remembered answers included: {why}");
 }

@@ -140,7 +140,8 @@ fn with_layers(mut app: App, given: &Given, matches: &ArgMatches) -> Result<App,
             layers.option(row.name[0], value.clone());
         }
     }
-    let (settings, origins) = layers.finish()?;
+    let (mut settings, origins) = layers.finish()?;
+    settings.give_way(&origins);
     Ok(app.settings_from(settings, origins))
 }
 

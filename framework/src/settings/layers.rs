@@ -104,6 +104,11 @@ impl Origins {
         self.0.get(name).cloned().unwrap_or(unsaid)
     }
 
+    /// Whether no layer over the program has said a setting.
+    pub(crate) fn is_of_program(&self, name: &[&str]) -> bool {
+        !self.0.keys().any(|known| known == name)
+    }
+
     /// Where the first of the settings came from that begin so.
     fn of_group(&self, name: &[&str]) -> Origin {
         let mut within = self.0.iter().filter(|(known, _)| known.iter().zip(name).all(|(known, name)| known == name));

@@ -479,6 +479,34 @@ impl Settings {
         filled
     }
 
+    /// Drops the directory and the files that the program itself says, where `log` was said over it: the
+    /// same program is a worker of a fleet then.
+    pub(crate) fn give_way(&mut self, origins: &Origins) {
+        let is_of_program = |name: &[&str]| origins.is_of_program(name);
+        if self.log.is_none() || is_of_program(&["log"]) {
+            return;
+        }
+        if is_of_program(&["data"]) {
+            self.data = None;
+        }
+        for (name, ingress) in &mut self.ingress {
+            if is_of_program(&["ingress", name, "path"]) {
+                ingress.path = None;
+            }
+            if is_of_program(&["ingress", name, "paths"]) {
+                ingress.paths.clear();
+            }
+        }
+        for (name, egress) in &mut self.egress {
+            if egress.to == Some(EgressKind::File) && is_of_program(&["egress", name, "to"]) {
+                egress.to = None;
+            }
+            if is_of_program(&["egress", name, "path"]) {
+                egress.path = None;
+            }
+        }
+    }
+
     /// How many shards the app has.
     #[must_use]
     pub fn shards(&self) -> u32 {
@@ -605,6 +633,30 @@ mod tests {
         assert_eq!(both.commit_interval, Some(Duration::from_secs(1)));
         assert_eq!(both.ingress["sales"].path, Some("sales.csv".into()));
         assert_eq!(Settings::from_toml(&toml::to_string(&both).expect("writes")).expect("reads"), both);
+    }
+
+    #[test]
+    fn a_log_said_over_the_program_takes_the_place_of_its_files() {
+        let program = Settings::new().data("d").input("sales", "sales.csv").output("sums", "sums.jsonl").console("log");
+        let over = |assignments: &[&str]| {
+            let mut layers = Layers::new(program.clone(), Names::default());
+            assignments.iter().for_each(|assignment| layers.assignment(assignment));
+            let (mut settings, origins) = layers.finish().expect("is right");
+            settings.give_way(&origins);
+            settings
+        };
+        assert_eq!(over(&["shards=3"]), program.with("shards=3").expect("is right"));
+        let fleet = over(&["log=kafka://a:1"]);
+        assert_eq!((&fleet.data, &fleet.ingress["sales"].path), (&None, &None));
+        assert_eq!(fleet.egress["sums"], EgressSettings::default());
+        assert_eq!(fleet.egress["log"].to, Some(EgressKind::Console));
+        let both = over(&["log=kafka://a:1", "data=e", "ingress.sales.path=s.csv", "egress.sums.to=file"]);
+        assert_eq!((both.data, both.egress["sums"].to), (Some("e".into()), Some(EgressKind::File)), "it is refused");
+        assert_eq!(both.ingress["sales"].path, Some("s.csv".into()), "it is refused");
+        let own = Settings { log: Some("kafka://a:1".into()), ..program.clone() };
+        let mut same = own.clone();
+        same.give_way(&Origins::default());
+        assert_eq!(same, own, "what one program says must fit together");
     }
 
     #[test]

@@ -20,14 +20,18 @@ use std::{
     time::Instant,
 };
 
+use clap::Parser;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    Outcome, failpoints,
+    Arguments, Outcome, Task, failpoints, fleet,
     flights::{Flights, workspace},
     http_kill, kill, orders_kill, say,
 };
+
+/// The command of README that runs a fleet.
+const FLEET: &str = "cargo xtask fleet --workers 3";
 
 /// How a line of a test begins that says what it has done, such as `figures: images=500 nested=125`.
 const FIGURES: &str = "figures: ";
@@ -169,6 +173,19 @@ impl Part {
         Self::new(format!("disk-images-{images}-flips-{flips}"), move || tests(&arguments, &[], &cases))
     }
 
+    /// What README says of a fleet, for a while, with kills: every cent is counted in the end.
+    fn local_fleet(seconds: u64, kills: u64) -> Self {
+        Self::new(format!("local-fleet-kills-{kills}"), move || {
+            let more = format!(" --seconds {seconds} --kills {kills}");
+            let Task::Fleet(options) = Arguments::try_parse_from((FLEET.to_owned() + &more).split(' ').skip(1))?.task
+            else {
+                return Err(format!("`{FLEET}` is another task").into());
+            };
+            fleet::run(&options)?;
+            Ok(Figures { fleet_kills: kills, fleet_faults: kills, ..Figures::default() })
+        })
+    }
+
     /// Faults of a fleet on real servers: so many kills, and others with them.
     fn fleet(kills: u64) -> Self {
         let arguments = ["--package", "integration-tests", "--test", "fleet", "faults_of_all_kinds"];
@@ -234,7 +251,7 @@ fn in_full() -> Vec<Part> {
     let orders_kills = (301..306).map(|seed| Part::orders_kills(20, seed));
     let kills = kills.chain(http_kills).chain(orders_kills);
     kills
-        .chain([Part::fleet(100), Part::failpoints(false), Part::disks(10_000, 10_000)])
+        .chain([Part::local_fleet(30, 2), Part::fleet(100), Part::failpoints(false), Part::disks(10_000, 10_000)])
         .chain(worlds)
         .chain([Part::mutants()])
         .collect()

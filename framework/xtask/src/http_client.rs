@@ -22,14 +22,19 @@ pub(crate) struct Response {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
+        Self::connect_with(address, PATIENCE)
+    }
+
+    /// Connects to a server whose answers may take no longer than `patience`.
+    pub(crate) fn connect_with(address: SocketAddr, patience: Duration) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, patience)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         Ok(Self(BufReader::new(stream)))
     }
 
     pub(crate) fn get(&mut self, path: &str) -> io::Result<Response> {
-        self.exchange(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"))
+        self.exchange(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"))
     }
 
     /// Posts a JSON body; `once` is its idempotency key.
@@ -37,7 +42,7 @@ impl Client {
         let once = once.map_or_else(String::new, |once| format!("idempotency-key: {once}\r\n"));
         let length = body.len();
         self.exchange(format!(
-            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{once}content-length: {length}\r\n\r\n{body}"
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{once}content-length: {length}\r\n\r\n{body}"
         ))
     }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod failpoints;
+mod fleet;
 mod flights;
 mod http_client;
 mod http_kill;
@@ -44,6 +45,8 @@ enum Task {
     HttpKill(http_kill::Options),
     /// Kills the shop while clients order over HTTP, and looks after every piece, cent and receipt.
     OrdersKill(http_kill::Options),
+    /// Runs a fleet of the bank on this machine, with a Kafka broker, an S3 server and a load.
+    Fleet(fleet::Options),
     /// Kills the flights example at every failpoint and compares it with a run that nobody killed.
     Failpoints(failpoints::Options),
     /// Runs the bounded share of the long tests.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Kill(options) => kill::run(&options),
         Task::HttpKill(options) => http_kill::run(&options),
         Task::OrdersKill(options) => orders_kill::run(&options),
+        Task::Fleet(options) => fleet::run(&options),
         Task::Failpoints(options) => failpoints::run(&options).map(drop),
         Task::Ci => ci::run_bounded(),
         Task::Nightly => ci::run_in_full(),

@@ -14,7 +14,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Error, cache, install, ports::Reserved, process::Process, shared};
+use crate::{Error, cache, install, ports::Reserved, process::Process, shared, topics};
 
 /// The directory of the jars in the cache; `pom.xml` has the same version.
 pub(crate) const JARS: &str = "kafka-4.4.0";
@@ -95,6 +95,15 @@ impl Broker {
     #[must_use]
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    /// Makes a topic whose records are kept for ever, whatever their times.
+    ///
+    /// # Errors
+    /// [`Error::System`] with what the broker says, such as that there is one of that name.
+    pub fn create_topic(&self, name: &str, partitions: i32) -> Result<(), Error> {
+        let made = topics::create(self.clients.address(), name, partitions);
+        made.map_err(Error::system(format!("make the topic `{name}`")))
     }
 
     /// The directory with its data (`data`), its settings and its log (`server.log`).

@@ -33,6 +33,8 @@ mod install;
 mod ports;
 mod process;
 mod shared;
+mod topics;
 
 pub use error::Error;
 pub use install::install;
+pub use ports::Reserved;

@@ -18,13 +18,17 @@ use crate::Error;
 
 /// A port of the system's choice; it is reserved until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Reserved {
+pub struct Reserved {
     address: SocketAddr,
     _socket: OwnedFd,
 }
 
 impl Reserved {
-    pub(crate) fn new() -> Result<Self, Error> {
+    /// Reserves one.
+    ///
+    /// # Errors
+    /// [`Error::System`] if the system has none.
+    pub fn new() -> Result<Self, Error> {
         Self::bind().map_err(Error::system("reserve a port of 127.0.0.1"))
     }
 
@@ -36,7 +40,9 @@ impl Reserved {
         Ok(Self { address, _socket: socket })
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
+    /// Where a server may listen: `127.0.0.1:port`.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 }

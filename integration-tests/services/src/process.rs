@@ -2,12 +2,14 @@
 //!
 //! A shell stands between: it starts the server, says its process id, and watches its own standard
 //! input, whose other end is here. When that closes, because this process has ended in whatever
-//! way, the shell kills the server and removes its directory. The shell ends with the server.
+//! way, the shell kills the server and removes its directory. The shell ends with the server. Both are
+//! a process group of their own, so that ctrl-C at a terminal reaches only the one who started them.
 
 use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader, Write},
     net::{SocketAddr, TcpStream},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     thread,
@@ -81,7 +83,7 @@ impl Process {
         shell.args(["-c", SCRIPT, "sh"]).arg(directory).arg(command.get_program()).args(command.get_args());
         let variables = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
         shell.envs(variables).current_dir(directory);
-        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file);
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file).process_group(0);
         let mut shell = shell.spawn().map_err(Error::system(refused()))?;
         let input = shell.stdin.take();
         let server = server_of(&mut shell).map_err(Error::system(refused()))?;

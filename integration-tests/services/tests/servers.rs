@@ -62,6 +62,14 @@ fn a_shared_broker_is_one() {
 }
 
 #[test]
+fn a_topic_is_made_once() {
+    let Some(broker) = Broker::shared() else { return };
+    broker.create_topic("made-once", 3).unwrap();
+    let again = broker.create_topic("made-once", 3).unwrap_err().to_string();
+    assert!(again.starts_with("cannot make the topic `made-once`: the broker refuses it with code 36: "), "{again}");
+}
+
+#[test]
 fn a_broker_survives_a_kill_on_its_port() {
     if Broker::shared().is_none() {
         return;

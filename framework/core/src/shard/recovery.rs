@@ -298,7 +298,10 @@ impl TakeOver {
             parked: image.parked.len(),
             unacknowledged: image.outbox.len(),
         };
+        // The shard takes them out of the image.
+        let remembered = image.remembered.clone();
         let loaded = load_under(program, options, &mut image)?;
+        image.remembered = remembered;
         // A program may read an older state and write a newer one, so the states are not compared.
         if loaded.encode_without_states(image.next_offset) != image.encode() {
             let text =
