@@ -152,7 +152,7 @@ impl Part {
 
     /// Cores that lack a rule: this program has a core without switches, so the test hunts them.
     fn mutants() -> Self {
-        let arguments = ["--package", "statefn-sim", "--test", "worlds", "every_mutant_is_caught"];
+        let arguments = ["--test", "worlds", "every_mutant_is_caught"];
         Self::new("mutants", move || tests(&arguments, &[], &[]))
     }
 
@@ -168,7 +168,7 @@ impl Part {
 
     /// The tests of disk images, damages, full disks, and mutants of the writing.
     fn disks(images: u64, flips: u64) -> Self {
-        let arguments = ["--package", "statefn-runtime", "--lib", "disk_tests"];
+        let arguments = ["--lib", "disk_tests"];
         let cases = [("STATEFN_DISK_IMAGES", images), ("STATEFN_DISK_FLIPS", flips)];
         Self::new(format!("disk-images-{images}-flips-{flips}"), move || tests(&arguments, &[], &cases))
     }
@@ -188,7 +188,7 @@ impl Part {
 
     /// Faults of a fleet on real servers: so many kills, and others with them.
     fn fleet(kills: u64) -> Self {
-        let arguments = ["--package", "integration-tests", "--test", "fleet", "faults_of_all_kinds"];
+        let arguments = ["--test", "fleet", "faults_of_all_kinds"];
         let cases = [("STATEFN_FLEET_KILLS", kills)];
         Self::new(format!("fleet-kills-{kills}"), move || tests(&arguments, &["--ignored"], &cases))
     }
@@ -210,10 +210,15 @@ fn worlds(seeds: Range<u64>) -> Outcome<Figures> {
     Ok(Figures { seeds: report.seeds, seeds_in_s: seconds, faults, ..Figures::default() })
 }
 
-/// Runs tests, prints what they print, and adds up the figures in that.
+/// Runs tests, prints what they print, and adds up the figures in that. Those of the whole workspace are
+/// chosen from: `cargo test` has built them so, and those of one package would be built anew.
 fn tests(arguments: &[&str], options: &[&str], cases: &[(&str, u64)]) -> Outcome<Figures> {
     let mut test = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    test.current_dir(workspace()).arg("test").args(arguments).args(["--", "--nocapture"]).args(options);
+    test.current_dir(workspace())
+        .args(["test", "--workspace"])
+        .args(arguments)
+        .args(["--", "--nocapture"])
+        .args(options);
     test.envs(cases.iter().map(|(name, count)| (name, count.to_string())));
     let mut running = test.stdout(Stdio::piped()).spawn()?;
     let mut figures = Figures::default();

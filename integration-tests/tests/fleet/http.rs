@@ -118,11 +118,11 @@ pub(crate) fn balance(port: u16, account: &str) -> Option<i64> {
     state["balance_cents"].as_i64()
 }
 
-/// The status that a worker tells of the whole fleet.
-pub(crate) fn status(port: u16) -> Value {
+/// The status that a worker tells of the whole fleet; none while it does not listen yet.
+fn status(port: u16) -> Option<Value> {
     let url = format!("http://127.0.0.1:{port}/admin/v1/status");
-    let mut response = agent().get(url).call().unwrap();
-    serde_json::from_str(&response.body_mut().read_to_string().unwrap()).unwrap()
+    let mut response = agent().get(url).call().ok()?;
+    serde_json::from_str(&response.body_mut().read_to_string().ok()?).ok()
 }
 
 impl Fleet {
@@ -130,9 +130,9 @@ impl Fleet {
     pub(crate) fn wait_until_owned(&self, admin_port: u16, workers: usize) -> Value {
         let begun = Instant::now();
         loop {
-            let status = status(admin_port);
-            let shards = status["shards"].as_array().unwrap().len();
-            if shards == 16 && status["workers"].as_array().unwrap().len() == workers {
+            let status = status(admin_port).unwrap_or_default();
+            let count = |what: &str| status[what].as_array().map_or(0, Vec::len);
+            if (count("shards"), count("workers")) == (16, workers) {
                 return status;
             }
             assert!(begun.elapsed() < DEPOSIT_LIMIT, "shards without an owner: {status}\n{}", self.tell());

@@ -87,7 +87,10 @@ pub(crate) enum Event {
 /// A shard that was taken over, and what its egresses may lack.
 pub(crate) struct Adopted {
     pub(crate) shard: Box<Shard>,
+    /// Up to which epoch they have its records, at least.
     pub(crate) egress_taken: u64,
+    /// By shard, what is known of that since.
+    pub(crate) taken_since: Arc<Vec<AtomicU64>>,
     pub(crate) emissions: Vec<Emission>,
 }
 
@@ -316,8 +319,10 @@ impl ShardHost {
         }
     }
 
-    fn adopt(&mut self, Adopted { shard, egress_taken, emissions }: Adopted) {
+    fn adopt(&mut self, Adopted { shard, egress_taken, taken_since, emissions }: Adopted) {
         let (id, nonce) = (shard.id(), shard.nonce());
+        // Whoever opens its egresses tells what they have, perhaps before the shard is here.
+        let egress_taken = egress_taken.max(taken_since[id as usize].load(Ordering::Acquire));
         if let [older, _, ..] = shard.snapshots() {
             let _ = self.ends.snapshots.send(SnapshotRequest::Tidy(id, older.epoch));
         }

@@ -209,7 +209,7 @@ impl Worker {
         let post = post::start(follower, log_of_post, shards, Arc::clone(&directory), Arc::clone(switchboard))?;
         let feed = feed.map(|feed| feed::start(feed, plan, intake, switchboard)).transpose()?;
         let clerk = clerk::start(log, Arc::clone(switchboard))?;
-        let (egress, egress_thread) = egress::start(shards, groups, Arc::clone(switchboard), halt.clone())?;
+        let (egress, egress_thread) = egress::start(shards, groups, backend, Arc::clone(switchboard), halt.clone())?;
         let place = backend.snapshots().map_err(RunError::Broken)?;
         let snapshots = snapshot_writer::start(place, None, Arc::clone(switchboard))?;
         let activities = Activities::start(plan, switchboard)?;
@@ -368,11 +368,19 @@ impl Worker {
         }
     }
 
-    /// Gives all shards that are due to the threads that take over, those of a group together.
+    /// Gives all shards that are due to the threads that take over, those of a group together, and one lot
+    /// after the other: they share their egresses.
     fn take_over_due(&mut self) {
         let now = Instant::now();
         let mut due = BTreeMap::<u32, Vec<ShardId>>::new();
+        let is_taking_over = |known: &Known| matches!(known.place, Place::TakingOver);
+        let busy: Vec<bool> = (0..self.groups as usize)
+            .map(|group| self.known.iter().skip(group).step_by(self.groups as usize).any(is_taking_over))
+            .collect();
         for (shard, known) in (0..).zip(&mut self.known) {
+            if busy[(shard % self.groups) as usize] {
+                continue;
+            }
             if matches!(known.place, Place::Due(at) if at <= now) {
                 known.place = Place::TakingOver;
                 due.entry(shard % self.groups).or_default().push(shard);

@@ -1,9 +1,11 @@
 //! The threads that write the egresses of a worker of a fleet, one for each shard group that is here.
 //!
-//! A group's egresses are fenced as one, and wait by themselves: one that is slow stops no other.
+//! A group's egresses are fenced as one, and wait by themselves: one that is slow stops no other. Its
+//! shards work while they are being opened, which takes a new client and some turns of the broker.
 //!
-//! Invariants: the epochs of a shard are given in order and without gaps, from what its egresses have
-//! on; a group whose egresses another worker has fenced is told to the coordinator and given up.
+//! Invariants: egresses are opened, which fences all others, only by a worker that owns a shard of the
+//! group; the epochs of a shard are given in order and without gaps, from what its egresses have on; a
+//! group whose egresses another worker has fenced is told to the coordinator and given up.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +27,7 @@ use super::{
         egress_writer::EgressRequest,
         shard_host::{Event, Switchboard},
     },
-    EgressTrouble, GroupEgress,
+    Backend, EgressTrouble, GroupEgress,
 };
 
 /// How long a position without new records may wait; it only lets journals be trimmed.
@@ -36,8 +38,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 const TROUBLE_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) enum Control {
-    /// The egresses of a group are this worker's; those of shards that were given before are closed.
-    Open(u32, Box<dyn GroupEgress>),
+    /// The egresses of a group are to be this worker's.
+    Open(u32),
     /// They are somebody else's.
     Close(u32),
 }
@@ -56,6 +58,7 @@ pub(super) struct Ends {
 pub(super) fn start(
     shards: u32,
     groups: u32,
+    backend: &Arc<dyn Backend>,
     switchboard: Arc<Switchboard>,
     halt: Stop,
 ) -> Result<(Ends, JoinHandle<bool>), RunError> {
@@ -63,7 +66,8 @@ pub(super) fn start(
     let (control, controlled) = unbounded();
     let taken: Arc<Vec<AtomicU64>> = Arc::new((0..shards).map(|_| AtomicU64::new(0)).collect());
     let ends = Ends { emissions, control, taken: Arc::clone(&taken) };
-    let mut dispatcher = Dispatcher { groups, shards, switchboard, halt, taken, writers: BTreeMap::new() };
+    let backend = Arc::clone(backend);
+    let mut dispatcher = Dispatcher { groups, shards, backend, switchboard, halt, taken, writers: BTreeMap::new() };
     let thread = spawn("egress", move || dispatcher.run(&emitted, &controlled))?;
     Ok((ends, thread))
 }
@@ -87,6 +91,7 @@ enum GroupRequest {
 struct Dispatcher {
     groups: u32,
     shards: u32,
+    backend: Arc<dyn Backend>,
     switchboard: Arc<Switchboard>,
     halt: Stop,
     taken: Arc<Vec<AtomicU64>>,
@@ -112,23 +117,18 @@ impl Dispatcher {
 
     fn control(&mut self, control: Control) {
         match control {
-            Control::Open(group, egress) => {
+            Control::Open(group) => {
                 self.close(group);
                 let (sender, requests) = unbounded();
-                let of_group: Vec<ShardId> = (group..self.shards).step_by(self.groups as usize).collect();
-                let writer = Writer {
+                let opening = Opening {
                     group,
-                    egress,
-                    shards: of_group,
+                    shards: (group..self.shards).step_by(self.groups as usize).collect(),
+                    backend: Arc::clone(&self.backend),
                     switchboard: Arc::clone(&self.switchboard),
                     halt: self.halt.clone(),
                     taken: Arc::clone(&self.taken),
-                    backlog: Vec::new(),
-                    has_records: false,
-                    synced_at: Instant::now(),
-                    told_at: None,
                 };
-                match spawn(&format!("egress-{group}"), move || writer.run(&requests)) {
+                match spawn(&format!("egress-{group}"), move || opening.run(&requests)) {
                     Ok(thread) => _ = self.writers.insert(group, (sender, thread)),
                     Err(error) => self.switchboard.notify(Notice::HostBroke(error.to_string())),
                 }
@@ -165,10 +165,60 @@ impl Dispatcher {
     }
 }
 
+/// The egresses of one group that are not open yet.
+struct Opening {
+    group: u32,
+    shards: Vec<ShardId>,
+    backend: Arc<dyn Backend>,
+    switchboard: Arc<Switchboard>,
+    halt: Stop,
+    taken: Arc<Vec<AtomicU64>>,
+}
+
+impl Opening {
+    /// Returns whether everything was written.
+    fn run(self, requests: &Receiver<GroupRequest>) -> bool {
+        let mut waiting = Vec::new();
+        let mut told_at: Option<Instant> = None;
+        let egress = loop {
+            match self.backend.egress(self.group, &self.shards) {
+                Ok(egress) => break egress,
+                Err(error) if told_at.is_none_or(|at| at.elapsed() >= TROUBLE_INTERVAL) => {
+                    told_at = Some(Instant::now());
+                    tracing::error!(group = self.group, "the egresses wait until they can be opened: {error}");
+                }
+                Err(_) => {}
+            }
+            match requests.recv_timeout(RETRY_INTERVAL) {
+                Ok(request) => waiting.push(request),
+                Err(RecvTimeoutError::Timeout) => {}
+                // The group is closed.
+                Err(RecvTimeoutError::Disconnected) => return true,
+            }
+            if self.halt.is_stopped() && waiting.iter().any(|request| matches!(request, GroupRequest::Stop)) {
+                return false;
+            }
+        };
+        if told_at.is_some() {
+            tracing::info!(group = self.group, "the egresses are open");
+        }
+        self.writer(egress).run(waiting, requests)
+    }
+
+    fn writer(self, egress: Box<dyn GroupEgress>) -> Writer {
+        let Self { group, shards, switchboard, halt, taken, .. } = self;
+        let given = shards.iter().map(|shard| (*shard, egress.taken(*shard))).collect();
+        let (backlog, has_records, synced_at, told_at) = (Vec::new(), false, Instant::now(), None);
+        Writer { group, egress, shards, given, switchboard, halt, taken, backlog, has_records, synced_at, told_at }
+    }
+}
+
 /// The egresses of one group.
 struct Writer {
     group: u32,
     egress: Box<dyn GroupEgress>,
+    /// By shard, the last epoch that they have or were given.
+    given: BTreeMap<ShardId, u64>,
     shards: Vec<ShardId>,
     switchboard: Arc<Switchboard>,
     halt: Stop,
@@ -190,8 +240,11 @@ enum Written {
 
 impl Writer {
     /// Returns whether everything was written.
-    fn run(mut self, requests: &Receiver<GroupRequest>) -> bool {
+    fn run(mut self, waiting: Vec<GroupRequest>, requests: &Receiver<GroupRequest>) -> bool {
         self.tell_taken();
+        if waiting.into_iter().any(|request| self.take(request)) {
+            return self.finish();
+        }
         loop {
             let patience = if self.told_at.is_some() { RETRY_INTERVAL } else { MARK_INTERVAL };
             let first = match requests.recv_timeout(patience) {
@@ -229,6 +282,12 @@ impl Writer {
             GroupRequest::Emit(emissions, backlog) => {
                 self.backlog.push(backlog);
                 for emission in emissions {
+                    // What they had when they were opened was not known when its shard came.
+                    let given = self.given.entry(emission.shard).or_default();
+                    if emission.epoch <= *given {
+                        continue;
+                    }
+                    *given = emission.epoch;
                     self.has_records |= !emission.records.is_empty();
                     self.egress.write_epoch(&emission);
                 }

@@ -1,7 +1,7 @@
 //! The threads that take shards over: load, claim, own, and hand them to their hosts.
 //!
 //! ```text
-//! load snapshots and journals ─► claim ─► fold on ─► open the group's egresses ─► host
+//! load snapshots and journals ─► claim ─► fold on ─► host, and the group's egresses are opened
 //!        ▲                        │ somebody wrote, or was faster, or nobody knows │
 //!        └────────────────────────┴────────────────────────────────────────────────┘
 //! ```
@@ -249,41 +249,29 @@ impl Office {
         Ok(Loaded { shard, take_over, emissions })
     }
 
-    /// Opens the egresses of the group, and gives each shard to its host.
+    /// Gives each shard to its host, which works while the egresses of the group are opened.
     fn hand_over(
         &self,
         job: &Job,
         owned: Vec<(Box<Shard>, Vec<Emission>)>,
-        known: &BTreeMap<ShardId, u64>,
+        taken: &BTreeMap<ShardId, u64>,
     ) -> (Vec<ShardId>, TookOver) {
         let ids: Vec<ShardId> = owned.iter().map(|(shard, _)| shard.id()).collect();
-        let taken = match self.open_egress(job, known) {
-            Ok(taken) => taken,
-            Err(error) => return (ids, TookOver::Again(format!("the egresses cannot be opened: {error}"))),
-        };
-        for (mut shard, mut emissions) in owned {
+        if !job.is_egress_open {
+            // The dispatcher is gone only when the run is over.
+            let _ = self.egress.control.send(Control::Open(job.group));
+        }
+        for (mut shard, emissions) in owned {
             let (id, host) = (shard.id(), self.switchboard.host_of(shard.id()));
             let egress_taken = taken.get(&id).copied().unwrap_or_default();
-            emissions.retain(|emission| emission.epoch > egress_taken);
             shard.set_watch(Arc::clone(&self.switchboard.states[host].watch));
             self.directory.opened(id, shard.term());
             tracing::debug!(shard = id, epoch = shard.epoch(), "took a shard over");
-            self.switchboard.post(host, vec![Event::Adopt(Box::new(Adopted { shard, egress_taken, emissions }))]);
+            let taken_since = Arc::clone(&self.egress.taken);
+            let adopted = Adopted { shard, egress_taken, taken_since, emissions };
+            self.switchboard.post(host, vec![Event::Adopt(Box::new(adopted))]);
         }
         (ids, TookOver::Owned)
-    }
-
-    fn open_egress(&self, job: &Job, known: &BTreeMap<ShardId, u64>) -> Result<BTreeMap<ShardId, u64>, String> {
-        if job.is_egress_open {
-            return Ok(known.clone());
-        }
-        let groups = super::groups(self.options.shards);
-        let shards: Vec<ShardId> = (job.group..self.options.shards).step_by(groups as usize).collect();
-        let egress = self.backend.egress(job.group, &shards)?;
-        let taken = shards.iter().map(|shard| (*shard, egress.taken(*shard))).collect();
-        // The dispatcher is gone only when the run is over.
-        let _ = self.egress.control.send(Control::Open(job.group, egress));
-        Ok(taken)
     }
 }
 
