@@ -86,6 +86,23 @@ impl Total {
     }
 }
 
+/// What nobody sends.
+#[derive(Clone, PartialEq, prost::Message, Message)]
+#[message(name = "poke", prost)]
+struct Poke {}
+
+/// A function that sends, so that workers follow mailboxes and progress; it is never called.
+#[derive(Default, Clone, Serialize, Deserialize, State)]
+struct Sender {}
+
+#[function(name = "bench/sender", sends(Total))]
+impl Sender {
+    #[on]
+    fn poke(&mut self, _msg: &Poke, ctx: &mut Context<Self>) {
+        ctx.send(Total::at(ctx.key()), Add::of(0, 1));
+    }
+}
+
 impl Add {
     /// Record `number` of a fixed sequence over so many keys; also the number of its key.
     pub(super) fn numbered(number: u64, keys: u64) -> (u64, Self) {
@@ -181,6 +198,9 @@ pub(crate) struct Worker {
     /// A setting, `name=value`.
     #[arg(long = "set")]
     settings: Vec<String>,
+    /// The app has a function that sends.
+    #[arg(long)]
+    sends: bool,
 }
 
 impl Worker {
@@ -190,6 +210,7 @@ impl Worker {
         let settings = self.settings.iter().try_fold(Settings::new(), |settings, setting| settings.with(setting))?;
         let adds = Ingress::<Add>::new(ADDS).to::<Total>();
         let app = App::new(NAME).function::<Total>().egress(&OUT).settings(settings);
+        let app = if self.sends { app.function::<Sender>() } else { app };
         let app = app.ingress(adds, |add, out| out.forward_unchanged(Total::at(&add.user), add));
         let running = app.start()?;
         let stopper = running.stopper();

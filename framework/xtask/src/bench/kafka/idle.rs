@@ -55,8 +55,7 @@ impl FleetRow for Idle {
         let servers = Servers::start()?;
         servers.create(&[(ADDS, self.partitions), (SUMS, self.partitions)])?;
         let settings = [format!("shards={}", self.shards), format!("threads={}", self.threads)];
-        let settings = [&settings, self.common.settings.as_slice()].concat();
-        let mut office = Office::new(&servers, &settings)?;
+        let mut office = Office::new(&servers, &self.common, &settings)?;
         let keys = keys_in_turn(self.shards, 1);
         let keys_max = keys.iter().max().map_or(0, |key| key + 1);
         let (producer, mut written) = (servers.producer(0)?, Tally::new(keys_max));

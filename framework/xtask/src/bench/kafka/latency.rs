@@ -105,12 +105,11 @@ fn through_worker(options: &Kafka, delivery: &str) -> Result<Vec<Duration>, Fail
         "commit_interval=0s".to_owned(),
         format!("kafka.delivery={delivery}"),
     ];
-    let settings = [&settings, options.common.settings.as_slice()].concat();
     let keys = keys_in_turn(options.shards, KEYS_EACH);
     let keys_max = keys.iter().max().map_or(0, |key| key + 1);
     let (producer, mut written) = (servers.producer(0)?, Tally::new(keys_max));
     let mut output = Output::start(servers.consumer(SUMS, options.partitions)?, keys_max);
-    let mut worker = Office::new(&servers, &settings)?.worker()?;
+    let mut worker = Office::new(&servers, &options.common, &settings)?.worker()?;
 
     // Once each key has come out, all shards are here.
     write_once(&producer, &mut written, &keys)?;

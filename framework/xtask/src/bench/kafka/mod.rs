@@ -54,6 +54,9 @@ pub(crate) struct Common {
     /// A setting of the workers besides those of the row, `name=value`.
     #[arg(long = "set")]
     settings: Vec<String>,
+    /// The app has a function that sends, though it never does, so workers follow mailboxes and progress.
+    #[arg(long)]
+    sends: bool,
 }
 
 /// Runs a row and prints its figures.

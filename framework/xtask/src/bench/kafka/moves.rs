@@ -80,8 +80,7 @@ impl FleetRow for Moves {
             "threads=1".to_owned(),
             format!("commit_interval={}", humantime::format_duration(self.commit_interval)),
         ];
-        let settings = [&settings, self.common.settings.as_slice()].concat();
-        let mut office = Office::new(&servers, &settings)?;
+        let mut office = Office::new(&servers, &self.common, &settings)?;
         let keys = keys_in_turn(self.shards, KEYS_EACH);
         let keys_max = keys.iter().max().map_or(0, |key| key + 1);
         let (producer, mut written) = (servers.producer(0)?, Tally::new(keys_max));

@@ -11,6 +11,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::{
+    Common,
     app::{ADDS, SUMS},
     servers::Servers,
 };
@@ -25,6 +26,7 @@ const LINES_TOLD: usize = 15;
 /// Starts processes of this program, and has what they say.
 pub(super) struct Office {
     settings: Vec<String>,
+    sends: bool,
     variables: Vec<(&'static str, String)>,
     logs: TempDir,
     started: usize,
@@ -38,7 +40,7 @@ pub(super) struct Process {
 
 impl Office {
     /// Workers with these settings, besides those that they need for the servers.
-    pub(super) fn new(servers: &Servers, settings: &[String]) -> Result<Self, Failure> {
+    pub(super) fn new(servers: &Servers, common: &Common, settings: &[String]) -> Result<Self, Failure> {
         let Servers { broker, server } = servers;
         let mut all = vec![
             format!("log=kafka://{}", broker.bootstrap()),
@@ -48,20 +50,22 @@ impl Office {
             format!("ingress.{ADDS}.topic={ADDS}"),
             format!("egress.{SUMS}.topic={SUMS}"),
         ];
-        all.extend_from_slice(settings);
+        all.extend(settings.iter().chain(&common.settings).cloned());
         let variables = vec![
             ("AWS_ACCESS_KEY_ID", server.access_key().to_owned()),
             ("AWS_SECRET_ACCESS_KEY", server.secret_key().to_owned()),
             ("AWS_ENDPOINT_URL", server.endpoint().to_owned()),
         ];
-        Ok(Self { settings: all, variables, logs: tempfile::tempdir()?, started: 0 })
+        Ok(Self { settings: all, sends: common.sends, variables, logs: tempfile::tempdir()?, started: 0 })
     }
 
     /// Starts a worker.
     pub(super) fn worker(&mut self) -> Result<Process, Failure> {
         let name = format!("worker=worker-{}", self.started + 1);
         let settings = self.settings.iter().chain([&name]).map(|setting| format!("--set={setting}"));
-        let arguments: Vec<String> = ["bench", "fleet-worker"].map(str::to_owned).into_iter().chain(settings).collect();
+        let mut arguments: Vec<String> =
+            ["bench", "fleet-worker"].map(str::to_owned).into_iter().chain(settings).collect();
+        arguments.extend(self.sends.then(|| "--sends".to_owned()));
         self.process(&arguments)
     }
 

@@ -61,8 +61,7 @@ pub(super) fn measure(options: &Kafka, results: &mut Results) -> Result<(), Fail
         format!("threads={}", options.threads),
         format!("commit_interval={}", humantime::format_duration(options.commit_interval)),
     ];
-    let settings = [&settings, options.common.settings.as_slice()].concat();
-    let mut office = Office::new(&servers, &settings)?;
+    let mut office = Office::new(&servers, &options.common, &settings)?;
 
     let arguments = ByHand::arguments(servers.broker.bootstrap(), options.records, partitions);
     let process = office.process(&arguments)?;

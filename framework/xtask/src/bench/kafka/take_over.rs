@@ -73,9 +73,9 @@ impl FleetRow for TakeOver {
             "threads=1".to_owned(),
             "commit_interval=20ms".to_owned(),
             format!("kafka.session_timeout={}", humantime::format_duration(self.session_timeout)),
+            format!("kafka.heartbeat_interval={}ms", self.session_timeout.as_millis() / 4),
         ];
-        let settings = [&settings, self.common.settings.as_slice()].concat();
-        let mut office = Office::new(&servers, &settings)?;
+        let mut office = Office::new(&servers, &self.common, &settings)?;
         let in_turn = keys_in_turn(self.shards, KEYS_EACH);
         let keys = (self.bytes / STATE_BYTES).max(in_turn.iter().max().map_or(0, |key| key + 1));
         let mut output = Output::start(servers.consumer(SUMS, self.partitions)?, keys);
