@@ -122,10 +122,11 @@ impl Session {
         Ok(session)
     }
 
-    /// Whether a request of the last write may still be on its way.
+    /// Whether a request of the last transaction may still be on its way. Without transactions nothing is
+    /// ended by one that is late.
     pub(super) fn is_suspect(&self) -> bool {
         self.look();
-        self.watch().is_suspect.load(Ordering::Acquire)
+        self.is_transactional && self.watch().is_suspect.load(Ordering::Acquire)
     }
 
     /// How many partitions a topic has; `None` if it is not there.

@@ -109,7 +109,8 @@ fn through_worker(options: &Kafka, delivery: &str) -> Result<Vec<Duration>, Fail
     let keys_max = keys.iter().max().map_or(0, |key| key + 1);
     let (producer, mut written) = (servers.producer(0)?, Tally::new(keys_max));
     let mut output = Output::start(servers.consumer(SUMS, options.partitions)?, keys_max);
-    let mut worker = Office::new(&servers, &options.common, &settings)?.worker()?;
+    let mut office = Office::new(&servers, &options.common, &settings)?;
+    let mut worker = office.worker()?;
 
     // Once each key has come out, all shards are here.
     write_once(&producer, &mut written, &keys)?;
