@@ -200,7 +200,7 @@ impl Follower for KafkaFollower {
         while bytes < CALL_BYTES_MAX && records < CALL_RECORDS_MAX {
             let left = until.saturating_duration_since(Instant::now());
             // Only the first record is waited for.
-            let left = if records == 0 { left } else { Duration::ZERO };
+            let left = if records == 0 { whole_ms(left) } else { Duration::ZERO };
             let taken = Self::take(&self.consumer, (&self.topics, &mut self.followed), left, each);
             match taken {
                 Ok(Some(taken)) => {
@@ -230,6 +230,12 @@ impl KafkaFollower {
         let count = self.assigned.len();
         format!("one of {count} partitions ({} ..) cannot be followed: {error}", places.join(", "))
     }
+}
+
+/// The time in whole milliseconds, rounded up: the client waits for whole ones only, and asks again and
+/// again, without a pause, for the rest.
+fn whole_ms(time: Duration) -> Duration {
+    Duration::from_millis(time.as_micros().div_ceil(1_000) as u64)
 }
 
 /// Whether a topic is not there, be it that a broker that has just started does not know it yet.

@@ -5,6 +5,7 @@
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use services::{kafka::Broker, s3::Server};
 
 /// Runs a row as a developer does, in this build, and returns its JSON.
 fn bench(arguments: &str) -> Value {
@@ -78,6 +79,45 @@ fn recovery() {
 #[test]
 fn start() {
     check(1, "start --keys 20000");
+}
+
+/// Runs a row with a fleet, where its servers are installed, and checks that it has these figures.
+fn check_fleet(arguments: &str, figures: &[&str]) {
+    // Says what is missing, or fails where nothing may be skipped.
+    if Broker::shared().is_none() || Server::shared().is_none() {
+        return;
+    }
+    let output = run(&format!("bench {arguments} --unoptimized --json"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "`bench {arguments}` failed: {}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    for name in figures {
+        let figure = report["conclusions"][name].as_f64().unwrap_or_else(|| panic!("no `{name}` in {report}"));
+        assert!(figure.is_finite() && figure > 0.0, "{name} is {figure}");
+    }
+}
+
+#[test]
+fn kafka() {
+    let figures = ["ratio", "CPU s per million events, app", "exactly once, p50 ms", "at least once, p99 ms"];
+    check_fleet("kafka --records 20000 --keys 500 --shards 8 --partitions 2 --time 1s", &figures);
+}
+
+#[test]
+fn moves() {
+    let figures = ["shards that moved", "pause of one that moved, p99 ms", "longest gap while nothing moved, max ms"];
+    check_fleet("move --moves 1 --shards 4 --partitions 2 --rate 200", &figures);
+}
+
+#[test]
+fn take_over() {
+    let figures = ["shards of the worker that was killed", "kill until first output, worst s"];
+    check_fleet("take-over --bytes 200000 --shards 4 --partitions 2 --rate 200 --session-timeout 3s", &figures);
+}
+
+#[test]
+fn idle_fleet() {
+    check_fleet("idle-fleet --shards 8 --partitions 2 --time 1s", &["start until all shards are here, s", "RSS MiB"]);
 }
 
 #[test]

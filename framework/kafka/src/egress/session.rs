@@ -34,8 +34,11 @@ use crate::{
 
 /// The header with the identity of a record, `shard/epoch/index`.
 pub const ID_HEADER: &str = "statefn-id";
-/// How long one look for news of the client lasts.
+/// The shortest time that a call of the client may take.
 const LOOK: Duration = Duration::from_millis(1);
+/// How long to wait at first, and at most, before the client is asked again for news. It has no way to wait
+/// for them: its `poll` asks again and again, without a pause, in the last millisecond of its time.
+const PAUSES: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(1)];
 
 /// How long after a commit the next transaction begins at the soonest. Until the broker has written
 /// the marks of the last one it refuses the next, and the client tries that again after 20 ms only.
@@ -119,10 +122,11 @@ impl Session {
         Ok(session)
     }
 
-    /// Whether a request of the last write may still be on its way.
+    /// Whether a request of the last transaction may still be on its way. Without transactions nothing is
+    /// ended by one that is late.
     pub(super) fn is_suspect(&self) -> bool {
         self.look();
-        self.watch().is_suspect.load(Ordering::Acquire)
+        self.is_transactional && self.watch().is_suspect.load(Ordering::Acquire)
     }
 
     /// How many partitions a topic has; `None` if it is not there.
@@ -203,6 +207,7 @@ impl Session {
 
     fn send(&self, record: &Outgoing<'_>) -> Result<(), Failure> {
         let begun = Instant::now();
+        let mut pause = PAUSES[0];
         loop {
             let error = match self.producer.send(record.to_base()) {
                 Ok(()) => return Ok(()),
@@ -212,19 +217,27 @@ impl Session {
             if !is_full || begun.elapsed() > self.patience {
                 return Err(Failure::of(&format!("write to the topic `{}`", record.topic), &error));
             }
-            self.producer.poll(LOOK);
+            self.wait_for_news(&mut pause);
         }
+    }
+
+    /// Hears the news of the client, after a pause, which is longer the next time.
+    fn wait_for_news(&self, pause: &mut Duration) {
+        std::thread::sleep(*pause);
+        self.look();
+        *pause = (*pause * 5 / 4).min(PAUSES[1]);
     }
 
     /// Waits until each of `sent` records is acknowledged.
     fn drain(&self, sent: u64) -> Result<(), Failure> {
         let begun = Instant::now();
+        let mut pause = PAUSES[0];
         while self.producer.in_flight_count() > 0 {
             if begun.elapsed() > self.patience {
                 let cause = format!("there was no answer for {} ms", self.patience.as_millis());
                 return Err(Failure::unknown("write records", cause));
             }
-            self.producer.poll(LOOK);
+            self.wait_for_news(&mut pause);
         }
         self.watch().outcome(sent)
     }

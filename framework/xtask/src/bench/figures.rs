@@ -131,7 +131,7 @@ impl fmt::Display for Report {
 }
 
 /// A figure with about four digits that count.
-fn digits(value: f64) -> String {
+pub(crate) fn digits(value: f64) -> String {
     let behind_the_point = match value.abs() {
         size if size >= 1_000.0 => 0,
         size if size >= 10.0 => 1,

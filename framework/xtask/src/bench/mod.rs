@@ -18,6 +18,7 @@ mod figures;
 mod files;
 mod gate;
 mod http;
+mod kafka;
 mod keyed_sum;
 mod latency;
 mod meter;
@@ -63,6 +64,20 @@ pub(crate) enum Workload {
     Recovery(recovery::Options),
     /// The start of an app, and the memory it takes.
     Start(start::Options),
+    /// A worker of a fleet on a real broker: how much it does, and how soon.
+    Kafka(kafka::Kafka),
+    /// How long shards pause that move between workers which are started and stopped.
+    Move(kafka::Moves),
+    /// How long shards pause whose worker is killed.
+    TakeOver(kafka::TakeOver),
+    /// The start of a worker with many shards, and what it takes while nothing comes.
+    IdleFleet(kafka::Idle),
+    /// A worker of these rows.
+    #[command(hide = true)]
+    FleetWorker(kafka::Worker),
+    /// The loop by hand beside such a worker.
+    #[command(hide = true)]
+    FleetByHand(kafka::ByHand),
 }
 
 type Failure = Box<dyn std::error::Error>;
@@ -79,6 +94,12 @@ pub(crate) fn main(workload: Workload) -> ExitCode {
         Workload::Poison(options) => run(&options),
         Workload::Recovery(options) => run(&options),
         Workload::Start(options) => run(&options),
+        Workload::Kafka(options) => run_fleet(&options),
+        Workload::Move(options) => run_fleet(&options),
+        Workload::TakeOver(options) => run_fleet(&options),
+        Workload::IdleFleet(options) => run_fleet(&options),
+        Workload::FleetWorker(options) => options.run(),
+        Workload::FleetByHand(options) => options.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -99,6 +120,11 @@ fn run<R: Row>(row: &R) -> Result<(), Failure> {
         None if measuring.count_allocations => allocations::compare(row),
         None => row::compare(row),
     }
+}
+
+fn run_fleet<R: kafka::FleetRow>(row: &R) -> Result<(), Failure> {
+    let measuring = Measuring { unoptimized: row.common().unoptimized, ..Measuring::default() };
+    if is_built_for(&measuring) { kafka::run(row) } else { build_and_run_again(&measuring) }
 }
 
 /// `cargo xtask` is a debug build, which says nothing about speed, and counts no allocations.

@@ -9,7 +9,9 @@
 //!
 //! Invariants: the stretches of a partition reach a host in order, each beginning where the one before
 //! ended or earlier; a host passes over one that begins behind a shard's position, which is what was
-//! on its way while the shard came: it comes again.
+//! on its way while the shard came: it comes again. A shard that has nothing of a stretch is not given
+//! it at once: it would write a frame for each record of others, only to say how far it has read. The next
+//! stretch that it is given begins where its last one ended, and at the latest after [`SILENT_INTERVAL`].
 //!
 //! Deliberately absent: any choice of which worker reads what. Every worker reads all partitions and
 //! keeps what is for its shards (decision 0040).
@@ -53,6 +55,8 @@ const PATIENCE: Duration = Duration::from_millis(5);
 const STRETCHES_BESIDES: usize = 2;
 /// How much one stretch takes.
 const STRETCH: ReadLimit = ReadLimit { records: 4_096, bytes: 512 * 1024 };
+/// How long a shard may not be told how far the input was read that has nothing for it.
+const SILENT_INTERVAL: Duration = Duration::from_millis(100);
 /// How often an input that cannot be read is reported.
 const TROUBLE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is looked whether an ingress has more partitions.
@@ -86,6 +90,7 @@ pub(super) fn start(
         partitions: BTreeMap::new(),
         due: BTreeMap::new(),
         here: BTreeMap::new(),
+        silent_since: Instant::now(),
         switchboard: Arc::clone(switchboard),
         on_their_way: Arc::default(),
         batches: Batches::new(plan.shards),
@@ -106,6 +111,42 @@ struct Followed {
     is_resting: bool,
 }
 
+/// How far a shard is in a partition.
+struct Reach {
+    /// Where what it was given ends.
+    given: u64,
+    /// Where what was looked through for it ends: there is nothing in between.
+    seen: Position,
+}
+
+impl Reach {
+    fn at(position: Position) -> Self {
+        Self { given: position.offset, seen: position }
+    }
+
+    /// Whether the shard is to be given a batch; what holds nothing for it may wait.
+    fn takes(&mut self, batch: &mut IngressBatch) -> bool {
+        let is_new = (batch.to.offset, batch.to.is_ended) > (self.seen.offset, self.seen.is_ended);
+        // What is missing in front of it comes again, and it with that.
+        if batch.from > self.seen.offset || !is_new {
+            return false;
+        }
+        self.seen = batch.to;
+        let is_silent = batch.offsets.is_empty() && batch.dead_letters.is_empty() && !batch.to.is_ended;
+        if !is_silent {
+            batch.from = batch.from.min(self.given);
+            self.given = batch.to.offset;
+        }
+        !is_silent
+    }
+
+    /// What the shard was not told, if there is any.
+    fn untold(&mut self) -> Option<(u64, Position)> {
+        let from = std::mem::replace(&mut self.given, self.seen.offset);
+        (from < self.seen.offset).then_some((from, self.seen))
+    }
+}
+
 struct Reader {
     feed: Box<dyn Feed>,
     ingresses: Vec<Arc<dyn ErasedIngress>>,
@@ -116,8 +157,10 @@ struct Reader {
     partitions: BTreeMap<(usize, u32), Followed>,
     /// Those that are to be read from a position on.
     due: BTreeMap<(usize, u32), Position>,
-    /// By shard that is here, by ingress and partition, where it stood when it came.
-    here: BTreeMap<ShardId, Vec<Vec<Position>>>,
+    /// By shard that is here, by ingress and partition, how far it is.
+    here: BTreeMap<ShardId, Vec<Vec<Reach>>>,
+    /// When shards were told last that had nothing of the input.
+    silent_since: Instant,
     switchboard: Arc<Switchboard>,
     on_their_way: Arc<AtomicUsize>,
     batches: Batches,
@@ -144,6 +187,7 @@ impl Reader {
             self.heed_pauses();
             if is_open {
                 self.read();
+                self.tell_silent();
             }
             self.look_for_growth();
             self.look_for_ends();
@@ -170,7 +214,8 @@ impl Reader {
                 }
             }
         }
-        self.here.insert(shard, positions);
+        let reached = |partitions: Vec<Position>| partitions.into_iter().map(Reach::at).collect();
+        self.here.insert(shard, positions.into_iter().map(reached).collect());
     }
 
     /// Begins to read the partitions that are due.
@@ -239,18 +284,49 @@ impl Reader {
         let status = &self.switchboard.status;
         status.records.fetch_add(read, Ordering::Relaxed);
         finish_stretch(&mut self.batches, ingress, partition, stretch);
-        let hosts = self.switchboard.states.len();
-        let mut shares: Vec<Vec<(ShardId, IngressBatch)>> = std::iter::repeat_with(Vec::new).take(hosts).collect();
+        let mut shares = self.shares();
         let mut spare: Vec<IngressBatch> = self.spare.try_iter().flatten().map(|(_, batch)| batch).collect();
         for (shard, batch) in (0..).zip(&mut self.batches.shards) {
             status.unreadable.fetch_add(batch.dead_letters.len() as u64, Ordering::Relaxed);
-            if self.here.contains_key(&shard) {
+            let reach = self.here.get_mut(&shard).map(|reached| &mut reached[ingress][partition as usize]);
+            if reach.is_some_and(|reach| reach.takes(batch)) {
                 let mut empty = spare.pop().unwrap_or_default();
                 empty.clear();
                 shares[self.switchboard.host_of(shard)].push((shard, std::mem::replace(batch, empty)));
             } else {
                 batch.clear();
             }
+        }
+        self.send(shares);
+    }
+
+    /// Tells shards how far the input was read that had nothing for them.
+    fn tell_silent(&mut self) {
+        if self.silent_since.elapsed() < SILENT_INTERVAL {
+            return;
+        }
+        self.silent_since = Instant::now();
+        let mut shares = self.shares();
+        for (shard, reached) in &mut self.here {
+            let share = &mut shares[self.switchboard.host_of(*shard)];
+            for (ingress, partitions) in reached.iter_mut().enumerate() {
+                for (partition, reach) in (0..).zip(partitions) {
+                    let Some((from, to)) = reach.untold() else { continue };
+                    share.push((*shard, IngressBatch { ingress, partition, from, to, ..IngressBatch::default() }));
+                }
+            }
+        }
+        self.send(shares);
+    }
+
+    /// For each host, what it is to be given: nothing yet.
+    fn shares(&self) -> Vec<Vec<(ShardId, IngressBatch)>> {
+        self.switchboard.states.iter().map(|_| Vec::new()).collect()
+    }
+
+    fn send(&self, shares: Vec<Vec<(ShardId, IngressBatch)>>) {
+        if shares.iter().all(Vec::is_empty) {
+            return;
         }
         self.on_their_way.fetch_add(1, Ordering::AcqRel);
         let permit = Arc::new(Permit::new(Arc::clone(&self.on_their_way)));
@@ -283,5 +359,53 @@ impl Reader {
         if known.iter().zip(&partitions).any(|(known, found)| known.len() < *found as usize) {
             self.switchboard.notify(Notice::InputGrew);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position(offset: u64) -> Position {
+        Position { offset, ..Position::default() }
+    }
+
+    fn batch(from: u64, to: u64, offsets: &[u64]) -> IngressBatch {
+        IngressBatch { from, to: position(to), offsets: offsets.to_vec(), ..IngressBatch::default() }
+    }
+
+    #[test]
+    fn a_batch_begins_where_the_one_before_ended_that_the_shard_was_given() {
+        let mut reach = Reach::at(position(10));
+        assert!(!reach.takes(&mut batch(10, 20, &[])), "it has nothing for the shard");
+        let mut next = batch(20, 30, &[25]);
+        assert!(reach.takes(&mut next));
+        assert_eq!(next.from, 10);
+        assert!(!reach.takes(&mut batch(15, 25, &[21])), "the shard has it: another one is read again for");
+        let mut overlap = batch(15, 40, &[21, 35]);
+        assert!(reach.takes(&mut overlap));
+        assert_eq!(overlap.from, 15);
+        assert!(reach.untold().is_none());
+    }
+
+    #[test]
+    fn a_gap_is_not_passed_over() {
+        let mut reach = Reach::at(position(10));
+        assert!(!reach.takes(&mut batch(11, 20, &[12])), "what is at 10 was not looked through for the shard");
+        assert!(reach.untold().is_none());
+        assert!(reach.takes(&mut batch(5, 20, &[10])));
+    }
+
+    #[test]
+    fn a_shard_is_told_at_some_time_how_far_the_input_was_read_and_at_once_that_it_ended() {
+        let mut reach = Reach::at(position(10));
+        assert!(!reach.takes(&mut batch(10, 20, &[])));
+        assert!(!reach.takes(&mut batch(20, 22, &[])));
+        assert_eq!(reach.untold(), Some((10, position(22))));
+        assert!(reach.untold().is_none());
+        let mut end = batch(22, 22, &[]);
+        end.to.is_ended = true;
+        assert!(reach.takes(&mut end));
+        assert!(!reach.takes(&mut end), "once");
     }
 }
