@@ -46,6 +46,9 @@ use crate::{clock::MachineClock, failpoint::failpoint};
 
 /// How often it is told that parked keys keep a host from taking input, or make dead letters.
 const PARKED_INTERVAL: Duration = Duration::from_secs(10);
+/// In a fleet, which has many shards: in how many ticks a host that has nothing to do looks once what the clock
+/// has brought.
+const IDLE_TICKS: u32 = 10;
 /// How many requests are applied before a host looks whether it is full.
 const REQUESTS_AT_A_TIME: usize = 256;
 
@@ -202,6 +205,8 @@ pub(crate) struct ShardHost {
     sealed_at: Option<Instant>,
     is_draining: bool,
     is_broken: bool,
+    /// How many ticks were passed over since the last one that was not.
+    passed_ticks: u32,
     /// Shards that another worker is to have.
     leaving: BTreeSet<ShardId>,
     /// When it was last told that parked keys have come to their limits, and how many calls they had refused.
@@ -240,6 +245,7 @@ impl ShardHost {
             sealed_at: None,
             is_draining: false,
             is_broken: false,
+            passed_ticks: 0,
             leaving: BTreeSet::new(),
             alarmed_at: None,
             parked_refused: 0,
@@ -592,6 +598,16 @@ impl ShardHost {
         }
     }
 
+    /// Whether a tick can be passed over: nothing is under way, and only the clock could bring something.
+    fn passes_tick(&mut self) -> bool {
+        let is_idle = self.switchboard.states[self.number].is_idle.load(Ordering::Acquire);
+        let is_shared = matches!(self.journal, Journal::Shared(_));
+        let passes =
+            is_shared && is_idle && self.leaving.is_empty() && !self.is_draining && self.passed_ticks + 1 < IDLE_TICKS;
+        self.passed_ticks = if passes { self.passed_ticks + 1 } else { 0 };
+        passes
+    }
+
     /// A turn that no event began.
     fn turn(&mut self, ctx: &mut Context<Self>, and_then: impl FnOnce(&mut Self)) {
         self.switchboard.sent.fetch_add(1, Ordering::AcqRel);
@@ -654,6 +670,9 @@ impl Actor for ShardHost {
     fn started(&mut self, ctx: &mut Context<Self>) {
         panics::note_thread(&self.switchboard.states[self.number].watch);
         ctx.run_interval(self.tick, |host, ctx| {
+            if host.passes_tick() {
+                return;
+            }
             host.turn(ctx, |host| {
                 host.desk.send_away_deferred(host.is_draining);
                 let told = host.tell_counters();

@@ -46,8 +46,8 @@ use super::{
     take_over::{self, Job, TookOver},
 };
 
-/// How often the coordinator looks whether anything has to be done.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// How often the coordinator looks whether anything has to be done; of what threads do it is told at once.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a stop waits for what is under way; another worker goes on with it.
 const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a shard that could not be taken over rests at first, and at most.

@@ -117,10 +117,15 @@ impl Process {
 
     /// An error with what it has said last.
     pub(super) fn broken(&self, what: &str) -> Failure {
+        format!("process {} {what}; {}", self.id(), self.told()).into()
+    }
+
+    /// What it has said last.
+    pub(super) fn told(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let last = lines[lines.len().saturating_sub(LINES_TOLD)..].join("\n");
-        format!("process {} {what}; the last lines of its log:\n{last}", self.id()).into()
+        format!("the last lines of its log:\n{last}")
     }
 }
 

@@ -100,8 +100,13 @@ fn run(
     written: &Tally,
 ) -> Result<Pace, Failure> {
     let samples = watch(servers, options, &mut process, topic)?;
+    let log = process.told();
     process.stop()?;
-    audit(&servers.consumer(topic, options.partitions)?, options, written)?;
+    if let Err(error) = audit(&servers.consumer(topic, options.partitions)?, options, written) {
+        // Once more, to tell what is not there from what a client did not get.
+        let again = audit(&servers.consumer(topic, options.partitions)?, options, written);
+        return Err(format!("{error}; another reader says: {again:?}; {log}").into());
+    }
     pace(&samples, options.records)
 }
 
@@ -152,9 +157,25 @@ fn audit(consumer: &BaseConsumer, options: &Kafka, written: &Tally) -> Result<()
     let mut heard_at = Instant::now();
     while heard_at.elapsed() < READ_LIMIT || found.records() < options.records && heard_at.elapsed() < SILENCE_LIMIT {
         if let Some(seen) = servers::read(consumer, READ_LIMIT)? {
-            found.take(&seen.sum)?;
+            if let Err(error) = found.take(&seen.sum) {
+                let (partition, offset, id) = seen.place;
+                let rest = count_rest(consumer)?;
+                let before = found.records();
+                return Err(format!(
+                    "{error}: `{id}` at offset {offset} of partition {partition}, behind {before} records and before {rest}"
+                )
+                .into());
+            }
             heard_at = Instant::now();
         }
     }
     written.check(&found)
+}
+
+fn count_rest(consumer: &BaseConsumer) -> Result<u64, Failure> {
+    let mut rest = 0;
+    while servers::read(consumer, READ_LIMIT)?.is_some() {
+        rest += 1;
+    }
+    Ok(rest)
 }

@@ -10,7 +10,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
-    message::{BorrowedMessage, Header, Headers},
+    message::{BorrowedMessage, Headers},
     producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
     types::RDKafkaErrorCode,
 };
@@ -146,6 +146,8 @@ pub(super) struct Seen {
     pub(super) sum: Sum,
     /// None of what the loop by hand has written.
     pub(super) shard: Option<u32>,
+    /// Where it stands, and its identity, for people.
+    pub(super) place: (i32, i64, String),
 }
 
 /// The next record out, if one comes soon.
@@ -153,11 +155,13 @@ pub(super) fn read(consumer: &BaseConsumer, patience: Duration) -> Result<Option
     let Some(message) = consumer.poll(patience).transpose()? else { return Ok(None) };
     let at = Instant::now();
     let sum = Sum::read(message.payload().ok_or_else(|| format!("a record of `{SUMS}` has no value"))?)?;
-    Ok(Some(Seen { at, sum, shard: shard_of(&message) }))
+    let id = id_of(&message).unwrap_or_default();
+    let shard = id.split('/').next().and_then(|shard| shard.parse().ok());
+    Ok(Some(Seen { at, sum, shard, place: (message.partition(), message.offset(), id.to_owned()) }))
 }
 
-fn shard_of(message: &BorrowedMessage<'_>) -> Option<u32> {
+fn id_of<'a>(message: &'a BorrowedMessage<'_>) -> Option<&'a str> {
     let headers = message.headers()?;
-    let Header { value, .. } = headers.iter().find(|header| header.key == ID_HEADER)?;
-    std::str::from_utf8(value?).ok()?.split('/').next()?.parse().ok()
+    let header = headers.iter().find(|header| header.key == ID_HEADER)?;
+    std::str::from_utf8(header.value?).ok()
 }
