@@ -63,8 +63,8 @@ fn build_example(name: &str) -> PathBuf {
     assert!(output.status.success(), "the example {name} cannot be built");
     let messages = String::from_utf8(output.stdout).unwrap();
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let binaries = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-    binaries.last().unwrap_or_else(|| panic!("cargo does not say where it put the example {name}"))
+    let mut binaries = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    binaries.next_back().unwrap_or_else(|| panic!("cargo does not say where it put the example {name}"))
 }
 
 /// Where workers take requests, as they come and go.
