@@ -139,7 +139,7 @@ fn apart(plan: &mut Plan) {
 
 fn small_records(plan: &mut Plan) {
     many_owners(plan);
-    (plan.record_bytes_max, plan.faults.unknown) = (300, 200);
+    (plan.record_bytes_max, plan.faults.unknown) = (200, 300);
 }
 
 fn unknown_appends(plan: &mut Plan) {

@@ -186,11 +186,11 @@ impl Part {
         })
     }
 
-    /// Faults of a fleet on real servers: so many kills, and others with them.
-    fn fleet(kills: u64) -> Self {
-        let arguments = ["--test", "fleet", "faults_of_all_kinds"];
+    /// Faults of a fleet on real servers: a test, with so many kills and others with them.
+    fn fleet(test: &'static str, kills: u64) -> Self {
+        let arguments = ["--test", "fleet", test];
         let cases = [("STATEFN_FLEET_KILLS", kills)];
-        Self::new(format!("fleet-kills-{kills}"), move || tests(&arguments, &["--ignored"], &cases))
+        Self::new(format!("fleet-{test}-kills-{kills}"), move || tests(&arguments, &["--ignored"], &cases))
     }
 }
 
@@ -255,8 +255,14 @@ fn in_full() -> Vec<Part> {
     let http_kills = (201..206).map(|seed| Part::http_kills(20, seed));
     let orders_kills = (301..306).map(|seed| Part::orders_kills(20, seed));
     let kills = kills.chain(http_kills).chain(orders_kills);
+    let fleets = [
+        Part::local_fleet(30, 2),
+        Part::fleet("faults_of_all_kinds_lose_nothing_and_double_nothing", 100),
+        Part::fleet("faults_of_all_kinds_leave_the_bank_every_cent", 30),
+    ];
     kills
-        .chain([Part::local_fleet(30, 2), Part::fleet(100), Part::failpoints(false), Part::disks(10_000, 10_000)])
+        .chain(fleets)
+        .chain([Part::failpoints(false), Part::disks(10_000, 10_000)])
         .chain(worlds)
         .chain([Part::mutants()])
         .collect()

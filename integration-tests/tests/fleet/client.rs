@@ -4,39 +4,29 @@ use std::time::Duration;
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use services::kafka::Broker;
 
-/// The topic that the ingress reads.
+/// The topic that the ingress of the ledger reads.
 pub(crate) const TRANSFERS: &str = "transfers";
-/// The topic that the egress writes.
+/// The topic that the egress of either program writes.
 pub(crate) const STATEMENTS: &str = "statements";
 /// How long the broker may take for anything, an outage included.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The two topics of the app.
+/// The topics of the app.
 pub(crate) struct Topics {
     bootstrap: String,
     pub(crate) partitions: i32,
 }
 
 impl Topics {
-    /// Makes both with so many partitions.
-    pub(crate) fn create(broker: &Broker, partitions: i32) -> Self {
-        let bootstrap = broker.bootstrap().to_owned();
-        let admin: AdminClient<DefaultClientContext> = config(&bootstrap).create().unwrap();
-        let topic = |name| {
-            // Event times may be of any year.
-            NewTopic::new(name, partitions, TopicReplication::Fixed(1)).set("retention.ms", "-1")
-        };
-        let topics = [topic(TRANSFERS), topic(STATEMENTS)];
-        let made = futures_executor::block_on(admin.create_topics(&topics, &AdminOptions::new())).unwrap();
-        made.into_iter().for_each(|made| _ = made.unwrap());
-        Self { bootstrap, partitions }
+    /// Makes them, each with so many partitions.
+    pub(crate) fn create(broker: &Broker, partitions: i32, names: &[&str]) -> Self {
+        names.iter().for_each(|name| broker.create_topic(name, partitions).unwrap());
+        Self { bootstrap: broker.bootstrap().to_owned(), partitions }
     }
 
     pub(crate) fn producer(&self) -> BaseProducer {

@@ -7,16 +7,29 @@ use std::{
 
 use services::kafka::Broker;
 
-use crate::{ledger::Ledger, worker::Fleet};
+use crate::worker::Fleet;
 
-/// How many transfers are paid around each fault.
-const TRANSFERS: usize = 3_500;
-/// One transfer for each of these.
-const PAUSE: Duration = Duration::from_micros(1_500);
+/// How long is paid around each fault.
+const AROUND: Duration = Duration::from_millis(5_250);
 /// How long the broker is frozen: longer than the message time-out of the workers.
 const BROKER_FREEZE: Duration = Duration::from_secs(5);
 /// How many workers there are at least, and at most.
 const WORKERS: [usize; 2] = [3, 5];
+
+/// Those who pay while faults happen, and know what has come of it.
+pub(crate) trait Load {
+    /// So many new effects show that others have the shards of a worker that is frozen.
+    const PROOF: usize;
+
+    /// Pays for a while.
+    fn pay_for(&mut self, time: Duration);
+
+    /// How many effects of payments were seen by now.
+    fn seen(&self) -> usize;
+
+    /// Waits until so many were seen.
+    fn wait_until_seen(&mut self, count: usize);
+}
 
 /// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,17 +102,17 @@ impl Plan {
     }
 
     /// Pays, and lets each fault happen in the middle of it; returns how many there were.
-    pub(crate) fn run(mut self, fleet: &mut Fleet, broker: &mut Broker, ledger: &mut Ledger) -> Counts {
-        ledger.pay_while(1_000, PAUSE, || ());
-        ledger.wait_until_stated(500);
+    pub(crate) fn run<L: Load>(mut self, fleet: &mut Fleet, broker: &mut Broker, load: &mut L) -> Counts {
+        load.pay_for(Duration::from_millis(1_500));
+        load.wait_until_seen(L::PROOF / 2);
         for (number, fault) in self.order().into_iter().enumerate() {
-            println!("fault {number}: {fault:?}, {} statements so far", ledger.stated());
+            println!("fault {number}: {fault:?}, {} effects so far", load.seen());
             let worker = self.random(fleet.len());
-            let before = self.random(TRANSFERS / 2);
-            ledger.pay_while(before, PAUSE, || ());
+            let before = AROUND.mul_f64(self.random(1_000) as f64 / 2_000.0);
+            load.pay_for(before);
             let ends_at = Self::begin(fault, worker, fleet, broker);
-            ledger.pay_while(TRANSFERS - before, PAUSE, || ());
-            Self::end(fault, ends_at, fleet, broker, ledger);
+            load.pay_for(AROUND - before);
+            Self::end(fault, ends_at, fleet, broker, load);
         }
         self.counts
     }
@@ -127,15 +140,14 @@ impl Plan {
         Instant::now()
     }
 
-    fn end(fault: Fault, ends_at: Instant, fleet: &mut Fleet, broker: &mut Broker, ledger: &mut Ledger) {
+    fn end<L: Load>(fault: Fault, ends_at: Instant, fleet: &mut Fleet, broker: &mut Broker, load: &mut L) {
         let left = ends_at.saturating_duration_since(Instant::now());
         match fault {
             Fault::Kill => fleet.start(),
             Fault::Freeze => {
-                // Others have its shards when statements of payments since then have come.
-                ledger.pay_while(left.as_millis() as usize / 2, Duration::from_millis(2), || ());
-                let stated = ledger.stated();
-                ledger.wait_until_stated(stated + 1_000);
+                // Others have its shards when effects of payments since then have come.
+                load.pay_for(left);
+                load.wait_until_seen(load.seen() + L::PROOF);
                 let last = fleet.len() - 1;
                 fleet.freeze(last, false);
             }

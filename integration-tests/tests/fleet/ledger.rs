@@ -9,12 +9,17 @@ use rdkafka::{consumer::BaseConsumer, producer::BaseProducer};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::client::{self, Topics};
+use crate::{
+    client::{self, Topics},
+    faults::Load,
+};
 
 /// Event time of the first transfer, in milliseconds.
 const BEGIN_MS: i64 = 1_700_000_000_000;
 /// How far apart transfers are in event time, in milliseconds.
 const STEP_MS: i64 = 3;
+/// One transfer for each of these, in the mix of faults.
+const PAUSE: Duration = Duration::from_micros(1_500);
 /// How long nothing may be stated before something is wrong: longer than any fault lasts.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 /// How long it is waited for statements that should not come.
@@ -78,18 +83,12 @@ impl Ledger {
         }
     }
 
-    /// How many statements were read.
-    pub(crate) fn stated(&self) -> usize {
-        self.stated.len()
-    }
-
     /// Writes so many transfers, one for each `pause`, and reads statements meanwhile; calls `each`
     /// after every transfer.
-    pub(crate) fn pay_while(&mut self, count: usize, pause: Duration, mut each: impl FnMut()) {
+    pub(crate) fn pay_while(&mut self, count: usize, pause: Duration) {
         let begun = Instant::now();
         for number in 0..count {
             self.pay();
-            each();
             let due = begun + pause * number as u32;
             self.read_until(due);
         }
@@ -202,5 +201,21 @@ impl Ledger {
         }
         assert_eq!(accounts.values().map(|(cents, _)| cents).sum::<i64>(), 0, "no money is made or lost");
         accounts.len()
+    }
+}
+
+impl Load for Ledger {
+    const PROOF: usize = 1_000;
+
+    fn pay_for(&mut self, time: Duration) {
+        self.pay_while(time.div_duration_f64(PAUSE) as usize, PAUSE);
+    }
+
+    fn seen(&self) -> usize {
+        self.stated.len()
+    }
+
+    fn wait_until_seen(&mut self, count: usize) {
+        self.wait_until_stated(count);
     }
 }

@@ -1,12 +1,14 @@
 //! Workers of a fleet, in processes of their own, on a real Kafka broker and a real S3 server.
 //!
-//! The app is `src/bin/ledger.rs`. Whatever happens to workers and servers, its statements, read by an
+//! There are two apps: `src/bin/ledger.rs`, which reads transfers of a topic, and the bank of the examples,
+//! which is paid with over HTTP. Whatever happens to workers and servers, their statements, read by an
 //! independent client that sees committed records only, must be those of a run in which nothing
 //! happened: each once, those of an account in an order that explains its balance at each of them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails loudly where it stands")]
 #![allow(clippy::print_stdout, reason = "figures, and what led to a failure, are told")]
 
+mod bank;
 mod client;
 mod faults;
 mod http;
@@ -17,7 +19,13 @@ use std::time::Duration;
 
 use services::{kafka::Broker, s3::Server};
 
-use self::{client::Topics, faults::Plan, ledger::Ledger, worker::Fleet};
+use self::{
+    bank::Bank,
+    client::{STATEMENTS, TRANSFERS, Topics},
+    faults::Plan,
+    ledger::Ledger,
+    worker::{Fleet, Program},
+};
 
 /// Servers that nobody else uses, if they are installed.
 fn servers() -> Option<(Broker, Server)> {
@@ -30,14 +38,14 @@ fn servers() -> Option<(Broker, Server)> {
 #[test]
 fn a_worker_that_is_killed_is_replaced_and_every_statement_stands_once() {
     let Some((broker, server)) = servers() else { return };
-    let topics = Topics::create(&broker, 4);
-    let mut fleet = Fleet::new(&broker, &server);
+    let topics = Topics::create(&broker, 4, &[TRANSFERS, STATEMENTS]);
+    let mut fleet = Fleet::new(Program::ledger(), &broker, &server);
     (0..3).for_each(|_| fleet.start());
     let mut ledger = Ledger::new(&topics, 40);
-    ledger.pay_while(2_000, Duration::from_millis(1), || ());
+    ledger.pay_while(2_000, Duration::from_millis(1));
     ledger.wait_until_stated(1_000);
     fleet.kill(1);
-    ledger.pay_while(2_000, Duration::from_millis(1), || ());
+    ledger.pay_while(2_000, Duration::from_millis(1));
     fleet.start();
     ledger.settle();
     fleet.stop_all();
@@ -49,8 +57,8 @@ fn a_worker_that_is_killed_is_replaced_and_every_statement_stands_once() {
 #[test]
 fn every_worker_answers_for_every_account_whatever_happens_to_the_others() {
     let Some((broker, server)) = servers() else { return };
-    Topics::create(&broker, 4);
-    let mut fleet = Fleet::new(&broker, &server);
+    Topics::create(&broker, 4, &[TRANSFERS, STATEMENTS]);
+    let mut fleet = Fleet::new(Program::ledger(), &broker, &server);
     let ports = http::free_ports(8);
     let admins = ports[4..].to_vec();
     let mut listens = ports.iter().zip(&admins).map(|(http, admin)| [*http, *admin]);
@@ -85,8 +93,8 @@ fn every_worker_answers_for_every_account_whatever_happens_to_the_others() {
 #[ignore = "it takes minutes: `cargo xtask nightly` runs it"]
 fn faults_of_all_kinds_lose_nothing_and_double_nothing() {
     let Some((mut broker, server)) = servers() else { return };
-    let topics = Topics::create(&broker, 6);
-    let mut fleet = Fleet::new(&broker, &server);
+    let topics = Topics::create(&broker, 6, &[TRANSFERS, STATEMENTS]);
+    let mut fleet = Fleet::new(Program::ledger(), &broker, &server);
     (0..3).for_each(|_| fleet.start());
     let mut ledger = Ledger::new(&topics, 1_000);
     let plan = Plan::of_environment();
@@ -96,6 +104,26 @@ fn faults_of_all_kinds_lose_nothing_and_double_nothing() {
     let checked = ledger.check();
     fleet.check_stored();
     assert!(checked.messages >= 200_000, "{checked:?}");
+    println!("figures: fleet_kills={} fleet_faults={}", counts.kills, counts.all());
+    println!("{counts:?}, {checked:?}");
+}
+
+/// The same with the bank, whose clients ask any worker, and ask again with the same idempotency key.
+#[test]
+#[ignore = "it takes minutes: `cargo xtask nightly` runs it"]
+fn faults_of_all_kinds_leave_the_bank_every_cent() {
+    let Some((mut broker, server)) = servers() else { return };
+    let topics = Topics::create(&broker, 6, &["orders", STATEMENTS, "audits"]);
+    let mut fleet = Fleet::new(Program::bank(), &broker, &server);
+    (0..3).for_each(|_| fleet.start());
+    let mut bank = Bank::open(fleet.addresses(), 200);
+    let plan = Plan::of_environment();
+    let counts = plan.run(&mut fleet, &mut broker, &mut bank);
+    bank.settle();
+    fleet.stop_all();
+    let checked = bank.check(&topics);
+    fleet.check_stored();
+    assert!(checked.payments >= 100 * counts.all(), "{checked:?}");
     println!("figures: fleet_kills={} fleet_faults={}", counts.kills, counts.all());
     println!("{counts:?}, {checked:?}");
 }

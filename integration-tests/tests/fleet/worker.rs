@@ -1,21 +1,79 @@
 //! Worker processes: started, killed, frozen, stopped.
 
 use std::{
+    env,
     fs::File,
+    net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use services::{kafka::Broker, s3::Server};
+use serde_json::Value;
+use services::{Reserved, kafka::Broker, s3::Server};
 use tempfile::TempDir;
 
 /// How long a worker may take to end when it is asked to.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
+/// What the workers run.
+pub(crate) struct Program {
+    binary: PathBuf,
+    /// Its settings but for those that are the same for all programs.
+    settings: Vec<&'static str>,
+    /// Whether it takes requests.
+    is_service: bool,
+}
+
+impl Program {
+    /// The ledger, which reads transfers of a topic: `src/bin/ledger.rs`.
+    pub(crate) fn ledger() -> Self {
+        let settings = vec![
+            "commit_interval=20ms",
+            "snapshot_tail_bytes=64KiB",
+            "ingress.transfers.topic=transfers",
+            "egress.statements.topic=statements",
+        ];
+        Self { binary: env!("CARGO_BIN_EXE_ledger").into(), settings, is_service: false }
+    }
+
+    /// The bank of the examples, which is paid with over HTTP.
+    pub(crate) fn bank() -> Self {
+        let settings = vec![
+            "commit_interval=10ms",
+            // Small enough that shards take snapshots often.
+            "snapshot_tail_bytes=16KiB",
+            "ingress.orders.topic=orders",
+            // Nobody writes there, so event time follows the clock.
+            "ingress.orders.until=now",
+        ];
+        Self { binary: build_example("bank"), settings, is_service: true }
+    }
+}
+
+/// Builds an example as a worker of a fleet and finds the program: no package here depends on examples.
+fn build_example(name: &str) -> PathBuf {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--package", name, "--bin", name, "--features", "fleet"]);
+    build.args(["--message-format", "json-render-diagnostics"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = build.stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "the example {name} cannot be built");
+    let messages = String::from_utf8(output.stdout).unwrap();
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut binaries = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    binaries.next_back().unwrap_or_else(|| panic!("cargo does not say where it put the example {name}"))
+}
+
+/// Where workers take requests, as they come and go.
+pub(crate) type Addresses = Arc<Mutex<Vec<SocketAddr>>>;
+
 /// The workers of one app.
 pub(crate) struct Fleet {
+    program: Program,
+    addresses: Addresses,
     workers: Vec<Worker>,
     started: usize,
     settings: Vec<String>,
@@ -26,36 +84,35 @@ pub(crate) struct Fleet {
 struct Worker {
     process: Child,
     log: PathBuf,
+    port: Option<Reserved>,
 }
 
 impl Fleet {
-    pub(crate) fn new(broker: &Broker, server: &Server) -> Self {
+    pub(crate) fn new(program: Program, broker: &Broker, server: &Server) -> Self {
         let settings = [
             format!("log=kafka://{}", broker.bootstrap()),
-            format!("snapshots=s3://{}/ledger", server.bucket()),
+            format!("snapshots=s3://{}/app", server.bucket()),
             "shards=16".into(),
             "threads=1".into(),
-            "commit_interval=20ms".into(),
-            "snapshot_tail_bytes=64KiB".into(),
             "kafka.replication=1".into(),
             "kafka.min_insync_replicas=1".into(),
             "kafka.message_timeout=3s".into(),
             "kafka.session_timeout=3s".into(),
             "kafka.heartbeat_interval=500ms".into(),
-            "ingress.transfers.topic=transfers".into(),
-            "egress.statements.topic=statements".into(),
         ];
+        let settings = settings.into_iter().chain(program.settings.iter().map(ToString::to_string)).collect();
         let variables = vec![
             ("AWS_ACCESS_KEY_ID", server.access_key().to_owned()),
             ("AWS_SECRET_ACCESS_KEY", server.secret_key().to_owned()),
             ("AWS_ENDPOINT_URL", server.endpoint().to_owned()),
         ];
         let logs = tempfile::tempdir().unwrap();
-        Self { workers: Vec::new(), started: 0, settings: settings.into(), variables, logs }
+        let addresses = Addresses::default();
+        Self { program, addresses, workers: Vec::new(), started: 0, settings, variables, logs }
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ledger"));
+        let mut command = Command::new(&self.program.binary);
         command.current_dir(self.logs.path()).env_remove("RUST_LOG").envs(self.variables.iter().cloned());
         command.args(self.settings.iter().map(|setting| format!("--set={setting}")));
         command
@@ -64,6 +121,11 @@ impl Fleet {
     /// How many workers there are.
     pub(crate) fn len(&self) -> usize {
         self.workers.len()
+    }
+
+    /// Where its workers take requests.
+    pub(crate) fn addresses(&self) -> Addresses {
+        Arc::clone(&self.addresses)
     }
 
     /// Starts one more worker.
@@ -85,12 +147,23 @@ impl Fleet {
         let mut command = self.command();
         command.arg(format!("--set=worker={name}")).args(arguments).stdin(Stdio::null());
         command.stdout(output.try_clone().unwrap()).stderr(output);
-        self.workers.push(Worker { process: command.spawn().unwrap(), log });
+        let port = self.program.is_service.then(|| Reserved::new().unwrap());
+        command.args(port.iter().map(|port| format!("--set=http.listen={}", port.address())));
+        self.addresses.lock().unwrap().extend(port.iter().map(Reserved::address));
+        self.workers.push(Worker { process: command.spawn().unwrap(), log, port });
+    }
+
+    /// Takes a worker out, which nobody is to ask any more.
+    fn remove(&mut self, place: usize) -> Worker {
+        let worker = self.workers.remove(place);
+        let gone = worker.port.as_ref().map(Reserved::address);
+        self.addresses.lock().unwrap().retain(|address| Some(*address) != gone);
+        worker
     }
 
     /// Ends a worker by `kill -9`.
     pub(crate) fn kill(&mut self, place: usize) {
-        let mut worker = self.workers.remove(place);
+        let mut worker = self.remove(place);
         worker.process.kill().unwrap();
         worker.process.wait().unwrap();
     }
@@ -102,7 +175,7 @@ impl Fleet {
 
     /// Asks a worker to end, and waits until it has.
     pub(crate) fn stop(&mut self, place: usize) {
-        let mut worker = self.workers.remove(place);
+        let mut worker = self.remove(place);
         worker.signal(Signal::TERM);
         let begun = Instant::now();
         loop {

@@ -58,7 +58,7 @@ pub(super) struct Payment {
 }
 
 /// What was paid, as far as it is known.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Books {
     /// What each account must have.
     pub(super) expected: BTreeMap<String, i64>,
@@ -76,7 +76,7 @@ pub(super) struct Books {
     pub(super) broken_off: u64,
     /// When the recent payments were answered, and after how long.
     recent: VecDeque<(Instant, Duration)>,
-    times_ms: Option<Histogram<u64>>,
+    times_ms: Histogram<u64>,
 }
 
 /// How fast payments are answered.
@@ -89,8 +89,18 @@ pub(super) struct Pace {
 
 impl Books {
     fn new() -> Outcome<Self> {
-        let times_ms = Histogram::new_with_bounds(1, TIME_MS_MAX, 3)?;
-        Ok(Self { times_ms: Some(times_ms), ..Self::default() })
+        Ok(Self {
+            expected: BTreeMap::new(),
+            last: VecDeque::new(),
+            made: 0,
+            overdrawn: 0,
+            failures: Vec::new(),
+            given_up: 0,
+            untaken: 0,
+            broken_off: 0,
+            recent: VecDeque::new(),
+            times_ms: Histogram::new_with_bounds(1, TIME_MS_MAX, 3)?,
+        })
     }
 
     fn enter(&mut self, payment: Payment, answer: Response, took: Duration) {
@@ -109,7 +119,7 @@ impl Books {
         }
         self.recent.push_back((Instant::now(), took));
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(TIME_MS_MAX);
-        self.times_ms.iter_mut().for_each(|times| times.saturating_record(took_ms));
+        self.times_ms.saturating_record(took_ms);
     }
 
     /// How fast the payments of the last while were answered.
@@ -127,9 +137,8 @@ impl Books {
 
     /// The same of all payments.
     pub(super) fn pace_of_all(&self, seconds: f64) -> Pace {
-        let ms = |share| self.times_ms.as_ref().map_or(0, |times| times.value_at_quantile(share));
-        let count = self.times_ms.as_ref().map_or(0, Histogram::len);
-        Pace { each_second: count as f64 / seconds.max(0.001), p50_ms: ms(0.5), p99_ms: ms(0.99) }
+        let ms = |share| self.times_ms.value_at_quantile(share);
+        Pace { each_second: self.times_ms.len() as f64 / seconds.max(0.001), p50_ms: ms(0.5), p99_ms: ms(0.99) }
     }
 }
 
