@@ -145,7 +145,7 @@ impl Fleet {
 
     fn place(&self, address: SocketAddr, token: &str) -> Place {
         let url = Some(format!("http://{address}"));
-        let peer = Peer { worker: "other".into(), url, token: token.into(), program: self.program.print() };
+        let peer = Peer { worker: "other".into(), url, token: token.into(), program: self.program.fingerprint() };
         Place::At(Arc::new(peer))
     }
 

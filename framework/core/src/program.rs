@@ -364,10 +364,10 @@ impl Program {
         Some(Destination { function, handler, names: [self.functions[usize::from(function)].name, name] })
     }
 
-    /// A print of what its numbers stand for: programs with the same one mean the same functions, handlers,
+    /// A fingerprint of what its numbers stand for: programs with the same one mean the same functions, handlers,
     /// stages and ingresses by the same numbers.
     #[must_use]
-    pub fn print(&self) -> u32 {
+    pub fn fingerprint(&self) -> u32 {
         let mut names: Vec<&str> = Vec::new();
         for function in &self.functions {
             names.extend(["function", function.spec.name]);
@@ -381,8 +381,8 @@ impl Program {
         }
         names.push("ingresses");
         names.extend(self.ingresses.iter().map(|ingress| ingress.name));
-        names.iter().fold(crc32c::crc32c(self.app.as_bytes()), |print, name| {
-            crc32c::crc32c_append(crc32c::crc32c_append(print, name.as_bytes()), b"\n")
+        names.iter().fold(crc32c::crc32c(self.app.as_bytes()), |sum, name| {
+            crc32c::crc32c_append(crc32c::crc32c_append(sum, name.as_bytes()), b"\n")
         })
     }
 

@@ -22,7 +22,7 @@ pub struct Peer {
     pub url: Option<String>,
     /// What a forwarded request shows it.
     pub token: String,
-    /// The print of its program ([`Program::print`](crate::program::Program::print)).
+    /// The fingerprint of its program ([`Program::fingerprint`](crate::program::Program::fingerprint)).
     pub program: u32,
 }
 

@@ -72,7 +72,7 @@ impl Internal {
     }
 
     async fn ask(&self, asked: Asked) -> Result<Finding, Unanswered> {
-        if asked.program != self.program.print() || asked.shard >= self.inspect.shards() {
+        if asked.program != self.program.fingerprint() || asked.shard >= self.inspect.shards() {
             return Err(Unanswered::Elsewhere);
         }
         let (teller, told) = oneshot::channel();

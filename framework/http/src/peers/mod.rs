@@ -66,7 +66,7 @@ pub struct Forwarder {
 
 struct Inside {
     program: Arc<Program>,
-    print: u32,
+    fingerprint: u32,
     requests: Arc<dyn Requests>,
     inspect: Arc<dyn Inspect>,
     peers: Arc<dyn Peers>,
@@ -91,7 +91,7 @@ impl Forwarder {
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("forward").enable_all().build()?;
         let inside = Inside {
             program: Arc::clone(program),
-            print: program.print(),
+            fingerprint: program.fingerprint(),
             requests: Arc::new(local.clone()),
             inspect: Arc::new(local),
             peers,
@@ -272,7 +272,7 @@ impl Inside {
     }
 
     async fn ask(&self, peer: &Peer, shard: ShardId, question: Question) -> Result<Finding, Unanswered> {
-        let body = written(&Asked { program: self.print, shard, question });
+        let body = written(&Asked { program: self.fingerprint, shard, question });
         let told = self.post(peer, wire::QUESTION, body, CONNECT_TIME_MAX + OWNER_TIME_MAX).await;
         told.unwrap_or(Err(Unanswered::Elsewhere))
     }
@@ -282,7 +282,7 @@ impl Inspect for Forwarder {
     fn ask(&self, shard: ShardId, question: Question, tell: inspect::Tell) {
         match self.inside.peers.place(shard) {
             Place::Here => self.inside.inspect.ask(shard, question, tell),
-            Place::At(peer) if peer.program == self.inside.print => {
+            Place::At(peer) if peer.program == self.inside.fingerprint => {
                 let inside = Arc::clone(&self.inside);
                 self.handle.spawn(async move { tell(inside.ask(&peer, shard, question).await) });
             }

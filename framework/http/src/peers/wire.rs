@@ -2,7 +2,7 @@
 //!
 //! A demand names its function and handler, so that workers may run different programs; a question and
 //! what was found have the numbers of a program, and go only between workers whose programs have the
-//! same print.
+//! same fingerprint.
 //!
 //! Deliberately absent: a version. A field that is new has a default, and one that is unknown is passed over.
 
@@ -47,7 +47,7 @@ pub(crate) struct Forwarded {
 /// A question on its way to another worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Asked {
-    /// The print of the program whose numbers the question has.
+    /// The fingerprint of the program whose numbers the question has.
     pub(crate) program: u32,
     pub(crate) shard: ShardId,
     pub(crate) question: Question,

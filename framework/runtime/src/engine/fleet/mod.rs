@@ -207,7 +207,7 @@ impl Fleet {
     /// A worker of this name that runs this program.
     #[must_use]
     pub fn new(worker: &str, program: &Program, backend: Arc<dyn Backend>) -> Self {
-        let directory = Arc::new(Directory::new(worker, program.print()));
+        let directory = Arc::new(Directory::new(worker, program.fingerprint()));
         Self { worker: worker.to_owned(), backend, directory }
     }
 }
