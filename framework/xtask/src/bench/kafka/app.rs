@@ -239,7 +239,7 @@ mod tests {
         for (shard, keys) in (0..).zip(keys) {
             assert_eq!(keys.len(), 3);
             for key in keys {
-                assert_eq!(shard_of(murmur2(Total::at(&user(key)).key()), 7), shard);
+                assert_eq!(shard_of(murmur2(Total::at(user(key)).key()), 7), shard);
             }
         }
     }
