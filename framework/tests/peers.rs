@@ -242,7 +242,7 @@ fn a_request_whose_worker_dies_is_made_again_only_where_that_does_no_harm() {
     let fleet = Fleet::start();
     let (address, deaths) = dying();
     let broken = fleet.place(address, TOKEN);
-    fleet.is_at(broken.clone());
+    fleet.is_at(broken);
     assert_eq!(fleet.told(add("a", None)), Err(Unanswered::Unknown));
     assert_eq!(deaths.load(Ordering::Acquire), 1, "it is never made again");
     let (once, read) = (fleet.demand(add("b", Some("once"))), fleet.demand(get("b")));

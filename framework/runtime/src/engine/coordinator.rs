@@ -71,8 +71,8 @@ pub(crate) enum Notice {
     ShardLost(ShardId),
     /// What came of shards of a fleet that were to be taken over.
     TookOver(Vec<ShardId>, TookOver),
-    /// Another worker of a fleet has the egresses of a shard group.
-    GroupFenced(u32),
+    /// The egresses of a shard group cannot be written on as they were opened this time.
+    GroupLost(u32, u64),
     /// An ingress of a fleet has more partitions than before.
     InputGrew,
 }
@@ -407,7 +407,7 @@ async fn wait(
                 Notice::Lost(reason) => return Ok(Outcome::Again(reason)),
                 Notice::HostBroke(reason) => return Ok(Outcome::Again(format!("a shard host broke: {reason}"))),
                 // Nobody but this process has shards of an embedded app.
-                Notice::Named | Notice::ShardLost(_) | Notice::TookOver(..) | Notice::GroupFenced(_) | Notice::InputGrew => {
+                Notice::Named | Notice::ShardLost(_) | Notice::TookOver(..) | Notice::GroupLost(..) | Notice::InputGrew => {
                 }
             },
             () = tokio::time::sleep(LOOK_INTERVAL) => {}

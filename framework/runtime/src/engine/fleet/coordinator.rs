@@ -158,8 +158,6 @@ struct Worker {
     membership: Box<dyn Member>,
     named: Arc<Vec<AtomicBool>>,
     known: Vec<Known>,
-    /// Groups whose egresses are open here.
-    open: Vec<bool>,
     switchboard: Arc<Switchboard>,
     jobs: Option<Sender<Job>>,
     egress: egress::Ends,
@@ -261,7 +259,6 @@ impl Worker {
             membership,
             named,
             known: std::iter::repeat_with(away).take(shards as usize).collect(),
-            open: vec![false; groups as usize],
             switchboard: Arc::clone(switchboard),
             jobs: Some(jobs),
             egress,
@@ -323,7 +320,7 @@ impl Worker {
             Notice::TookOver(shards, outcome) => {
                 shards.into_iter().for_each(|shard| self.took_over(shard, &outcome));
             }
-            Notice::GroupFenced(group) => self.fenced(group),
+            Notice::GroupLost(group, time) => self.lose_group(group, time),
             Notice::HostBroke(reason) => {
                 return Some(Outcome::Broke(format!("a shard host broke: {reason}")));
             }
@@ -387,7 +384,7 @@ impl Worker {
             }
         }
         for (group, shards) in due {
-            let job = Job { group, shards, is_egress_open: self.open[group as usize] };
+            let job = Job { group, shards };
             if let Some(jobs) = &self.jobs {
                 // The threads are gone only when the run is over.
                 let _ = jobs.send(job);
@@ -400,9 +397,14 @@ impl Worker {
         let group = shard % self.groups;
         let known = &mut self.known[shard as usize];
         match outcome {
+            // They were lost while it was on its way, so nobody writes what it commits.
+            TookOver::Owned if !self.egress.is_open(group) => {
+                let host = self.switchboard.host_of(shard);
+                self.switchboard.post(host, vec![Event::Release(shard)]);
+                self.lose(shard, random(PAUSES[0]));
+            }
             TookOver::Owned => {
                 (known.place, known.pause, known.told_at) = (Place::Here, PAUSES[0], None);
-                self.open[group as usize] = true;
                 if !is_named {
                     let host = self.switchboard.host_of(shard);
                     self.switchboard.post(host, vec![Event::Leaving(shard, true)]);
@@ -441,14 +443,16 @@ impl Worker {
     }
 
     fn close_egress(&mut self, group: u32) {
-        if std::mem::take(&mut self.open[group as usize]) {
-            let _ = self.egress.control.send(egress::Control::Close(group));
-        }
+        self.egress.close(group);
         take_over::forget_taken(&self.egress.taken, group, self.groups);
     }
 
-    /// Somebody else has the egresses of a group, so its shards too, or soon.
-    fn fenced(&mut self, group: u32) {
+    /// Somebody else has the egresses of a group, so its shards too, or soon; or they have to be opened again.
+    fn lose_group(&mut self, group: u32, time: u64) {
+        if time != self.egress.time(group) {
+            // They were closed, and perhaps opened again, since.
+            return;
+        }
         self.close_egress(group);
         for shard in (group..self.shards).step_by(self.groups as usize) {
             if matches!(self.known[shard as usize].place, Place::Here) {

@@ -4,8 +4,10 @@
 //! shards work while they are being opened, which takes a new client and some turns of the broker.
 //!
 //! Invariants: egresses are opened, which fences all others, only by a worker that owns a shard of the
-//! group; the epochs of a shard are given in order and without gaps, from what its egresses have on; a
-//! group whose egresses another worker has fenced is told to the coordinator and given up.
+//! group; the epochs of a shard are given in order and without gaps, from what its egresses have on: a gap
+//! would be lost for good once a position stands behind it; a group whose egresses another worker has
+//! fenced, or that was given a gap, is told to the coordinator and given up. Each time that egresses are
+//! opened has a number, so that nobody takes what one time has to say for news of another.
 
 use std::{
     collections::BTreeMap,
@@ -38,8 +40,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 const TROUBLE_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) enum Control {
-    /// The egresses of a group are to be this worker's.
-    Open(u32),
+    /// The egresses of a group are to be this worker's, for the time with this number.
+    Open(u32, u64),
     /// They are somebody else's.
     Close(u32),
 }
@@ -48,9 +50,45 @@ pub(super) enum Control {
 #[derive(Clone)]
 pub(super) struct Ends {
     pub(super) emissions: Sender<EgressRequest>,
-    pub(super) control: Sender<Control>,
+    control: Sender<Control>,
+    /// By group, how often its egresses were opened and closed: they are open where that is odd.
+    times: Arc<Vec<AtomicU64>>,
     /// By shard, up to which epoch this process knows its egresses to have the records.
     pub(super) taken: Arc<Vec<AtomicU64>>,
+}
+
+impl Ends {
+    /// Whether the egresses of a group are open, or being opened.
+    pub(super) fn is_open(&self, group: u32) -> bool {
+        self.time(group) % 2 == 1
+    }
+
+    /// The number of the time for which they are open.
+    pub(super) fn time(&self, group: u32) -> u64 {
+        self.times[group as usize].load(Ordering::Acquire)
+    }
+
+    /// Opens the egresses of a group, unless they are open.
+    pub(super) fn open(&self, group: u32) {
+        if let Some(time) = self.turn(group, 0) {
+            // The dispatcher is gone only when the run is over.
+            let _ = self.control.send(Control::Open(group, time));
+        }
+    }
+
+    /// Closes the egresses of a group, if they are open.
+    pub(super) fn close(&self, group: u32) {
+        if self.turn(group, 1).is_some() {
+            let _ = self.control.send(Control::Close(group));
+        }
+    }
+
+    /// Turns to the next number if the last one was even or odd, as `parity` says.
+    fn turn(&self, group: u32, parity: u64) -> Option<u64> {
+        let next = |time: u64| (time % 2 == parity).then_some(time + 1);
+        let turned = self.times[group as usize].fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        turned.ok().map(|time| time + 1)
+    }
 }
 
 /// Starts the thread that hands emissions to those of their groups; it ends with
@@ -65,7 +103,8 @@ pub(super) fn start(
     let (emissions, emitted) = unbounded();
     let (control, controlled) = unbounded();
     let taken: Arc<Vec<AtomicU64>> = Arc::new((0..shards).map(|_| AtomicU64::new(0)).collect());
-    let ends = Ends { emissions, control, taken: Arc::clone(&taken) };
+    let times = Arc::new((0..groups).map(|_| AtomicU64::new(0)).collect());
+    let ends = Ends { emissions, control, times, taken: Arc::clone(&taken) };
     let backend = Arc::clone(backend);
     let mut dispatcher = Dispatcher { groups, shards, backend, switchboard, halt, taken, writers: BTreeMap::new() };
     let thread = spawn("egress", move || dispatcher.run(&emitted, &controlled))?;
@@ -117,11 +156,12 @@ impl Dispatcher {
 
     fn control(&mut self, control: Control) {
         match control {
-            Control::Open(group) => {
+            Control::Open(group, time) => {
                 self.close(group);
                 let (sender, requests) = unbounded();
                 let opening = Opening {
                     group,
+                    time,
                     shards: (group..self.shards).step_by(self.groups as usize).collect(),
                     backend: Arc::clone(&self.backend),
                     switchboard: Arc::clone(&self.switchboard),
@@ -168,6 +208,7 @@ impl Dispatcher {
 /// The egresses of one group that are not open yet.
 struct Opening {
     group: u32,
+    time: u64,
     shards: Vec<ShardId>,
     backend: Arc<dyn Backend>,
     switchboard: Arc<Switchboard>,
@@ -206,16 +247,30 @@ impl Opening {
     }
 
     fn writer(self, egress: Box<dyn GroupEgress>) -> Writer {
-        let Self { group, shards, switchboard, halt, taken, .. } = self;
+        let Self { group, time, shards, switchboard, halt, taken, .. } = self;
         let given = shards.iter().map(|shard| (*shard, egress.taken(*shard))).collect();
-        let (backlog, has_records, synced_at, told_at) = (Vec::new(), false, Instant::now(), None);
-        Writer { group, egress, shards, given, switchboard, halt, taken, backlog, has_records, synced_at, told_at }
+        Writer {
+            group,
+            time,
+            egress,
+            shards,
+            given,
+            switchboard,
+            halt,
+            taken,
+            backlog: Vec::new(),
+            has_records: false,
+            has_gap: false,
+            synced_at: Instant::now(),
+            told_at: None,
+        }
     }
 }
 
 /// The egresses of one group.
 struct Writer {
     group: u32,
+    time: u64,
     egress: Box<dyn GroupEgress>,
     /// By shard, the last epoch that they have or were given.
     given: BTreeMap<ShardId, u64>,
@@ -225,6 +280,8 @@ struct Writer {
     taken: Arc<Vec<AtomicU64>>,
     backlog: Vec<Backlog>,
     has_records: bool,
+    /// Whether epochs are missing that nobody gives any more.
+    has_gap: bool,
     synced_at: Instant,
     /// Since they could not be written, when that was told.
     told_at: Option<Instant>,
@@ -245,7 +302,7 @@ impl Writer {
         if waiting.into_iter().any(|request| self.take(request)) {
             return self.finish();
         }
-        loop {
+        while !self.has_gap {
             let patience = if self.told_at.is_some() { RETRY_INTERVAL } else { MARK_INTERVAL };
             let first = match requests.recv_timeout(patience) {
                 Ok(request) => Some(request),
@@ -262,6 +319,8 @@ impl Writer {
                 return false;
             }
         }
+        self.switchboard.notify(Notice::GroupLost(self.group, self.time));
+        false
     }
 
     /// Writes what is left; tries again for as long as the run is not stopped.
@@ -284,7 +343,18 @@ impl Writer {
                 for emission in emissions {
                     // What they had when they were opened was not known when its shard came.
                     let given = self.given.entry(emission.shard).or_default();
-                    if emission.epoch <= *given {
+                    if emission.epoch <= *given || self.has_gap {
+                        continue;
+                    }
+                    if emission.epoch > *given + 1 {
+                        let Emission { shard, epoch, .. } = emission;
+                        tracing::error!(
+                            shard,
+                            epoch,
+                            given,
+                            "epochs are missing: the group's shards are taken over again"
+                        );
+                        self.has_gap = true;
                         continue;
                     }
                     *given = emission.epoch;
@@ -312,7 +382,7 @@ impl Writer {
             }
             Err(EgressTrouble::Fenced(error)) => {
                 tracing::info!(group = self.group, "another worker has the egresses: {error}");
-                self.switchboard.notify(Notice::GroupFenced(self.group));
+                self.switchboard.notify(Notice::GroupLost(self.group, self.time));
                 Written::Fenced
             }
             Err(EgressTrouble::Later(error)) => {
@@ -335,5 +405,50 @@ impl Writer {
                 self.switchboard.post(host, vec![Event::EgressTaken(vec![(*shard, taken)])]);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            super::{Status, coordinator::switchboard, disk_tests::app},
+            memory::{MemoryBackend, World},
+        },
+        *,
+    };
+
+    const GROUP: u32 = 3;
+
+    fn emission(epoch: u64) -> Emission {
+        Emission { shard: GROUP, epoch, frame: Arc::new(Vec::new()), records: Vec::new() }
+    }
+
+    #[test]
+    fn a_gap_is_told_with_its_time_and_nothing_behind_it_is_written() {
+        let plan = app::plan(0);
+        let (switchboard, mut notices) = switchboard(&plan, &Arc::new(Status::new()), true);
+        let world = World::new(plan.shards, 0);
+        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new(&world, 0));
+        let groups = plan.shards;
+        let (ends, thread) =
+            start(plan.shards, groups, &backend, switchboard, Stop::default()).expect("threads can be started");
+        let emit = |epochs: &[u64]| {
+            let emissions = epochs.iter().map(|epoch| emission(*epoch)).collect();
+            ends.emissions.send(EgressRequest::Emit(emissions, 0)).expect("the thread lives");
+        };
+        ends.open(GROUP);
+        ends.open(GROUP);
+        assert_eq!((ends.is_open(GROUP), ends.time(GROUP)), (true, 1), "it is opened once");
+        emit(&[1, 2, 2, 4, 5]);
+        assert!(matches!(notices.blocking_recv(), Some(Notice::GroupLost(GROUP, 1))));
+        ends.close(GROUP);
+        ends.close(GROUP);
+        assert_eq!((ends.is_open(GROUP), ends.time(GROUP)), (false, 2));
+        ends.open(GROUP);
+        emit(&[1, 2, 3]);
+        ends.emissions.send(EgressRequest::Stop).expect("the thread lives");
+        assert!(thread.join().expect("it does not panic"), "all is written");
+        assert_eq!(backend.egress(GROUP, &[GROUP]).expect("memory").taken(GROUP), 3);
     }
 }

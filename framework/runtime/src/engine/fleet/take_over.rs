@@ -40,7 +40,7 @@ use super::{
         shard_host::{Adopted, Event, Switchboard},
     },
     Backend, Directory,
-    egress::{Control, Ends},
+    egress::Ends,
 };
 
 /// Shards of a group that are to be taken over together.
@@ -48,8 +48,6 @@ use super::{
 pub(super) struct Job {
     pub(super) group: u32,
     pub(super) shards: Vec<ShardId>,
-    /// Whether the group's egresses are open in this process.
-    pub(super) is_egress_open: bool,
 }
 
 /// What came of a shard.
@@ -175,7 +173,7 @@ impl Office {
     /// are open here: another worker may have had them in between.
     fn taken(&self, job: &Job) -> Result<BTreeMap<ShardId, u64>, String> {
         let mut taken = self.backend.egress_taken(job.group, &job.shards)?;
-        if job.is_egress_open {
+        if self.egress.is_open(job.group) {
             for shard in &job.shards {
                 let known = self.egress.taken[*shard as usize].load(Ordering::Acquire);
                 let taken = taken.entry(*shard).or_default();
@@ -257,10 +255,7 @@ impl Office {
         taken: &BTreeMap<ShardId, u64>,
     ) -> (Vec<ShardId>, TookOver) {
         let ids: Vec<ShardId> = owned.iter().map(|(shard, _)| shard.id()).collect();
-        if !job.is_egress_open {
-            // The dispatcher is gone only when the run is over.
-            let _ = self.egress.control.send(Control::Open(job.group));
-        }
+        self.egress.open(job.group);
         for (mut shard, emissions) in owned {
             let (id, host) = (shard.id(), self.switchboard.host_of(shard.id()));
             let egress_taken = taken.get(&id).copied().unwrap_or_default();
