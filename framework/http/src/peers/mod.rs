@@ -82,6 +82,9 @@ impl Forwarder {
     where
         L: Requests + Inspect + Clone + 'static,
     {
+        // Workers speak without TLS. A client that another part of the program has built with it asks for a
+        // provider all the same; one that is there already stays.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIME_MAX)
             .pool_idle_timeout(IDLE_TIME_MAX)
