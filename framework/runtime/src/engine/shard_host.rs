@@ -564,8 +564,12 @@ impl ShardHost {
         }
     }
 
-    /// Gives shards the mail that came by their mailboxes.
+    /// Gives shards the mail that came by their mailboxes. A worker that stops leaves it to the next owners,
+    /// which find it there: others send on and on.
     fn apply_mailboxes(&mut self) -> bool {
+        if self.is_draining {
+            return false;
+        }
         let Journal::Shared(shared) = &mut self.journal else { return false };
         shared.deliver(&mut self.pipeline, MachineClock.now())
     }
