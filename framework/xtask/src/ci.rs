@@ -238,7 +238,6 @@ fn bounded() -> Vec<Part> {
         Part::http_kills(10, 1),
         Part::orders_kills(10, 1),
         Part::failpoints(true),
-        Part::fleet("faults_of_all_kinds_lose_nothing_and_double_nothing", 10),
         Part::disks(500, 1_000),
         Part::worlds(1_000..1_200),
         Part::mutants(),

@@ -90,7 +90,7 @@ fn every_worker_answers_for_every_account_whatever_happens_to_the_others() {
 
 /// All kinds of faults, mixed; how many, the variable `STATEFN_FLEET_KILLS` says.
 #[test]
-#[ignore = "it takes minutes: `cargo xtask ci` runs it"]
+#[ignore = "it takes minutes: `cargo xtask nightly` runs it"]
 fn faults_of_all_kinds_lose_nothing_and_double_nothing() {
     let Some((mut broker, server)) = servers() else { return };
     let topics = Topics::create(&broker, 6, &[TRANSFERS, STATEMENTS]);
