@@ -5,6 +5,7 @@ use std::time::Duration;
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
+    message::Headers,
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use services::kafka::Broker;
@@ -74,7 +75,15 @@ pub(crate) fn flush(producer: &BaseProducer) {
 
 /// The next statement, if one comes soon.
 pub(crate) fn read(consumer: &BaseConsumer, patience: Duration) -> Option<Vec<u8>> {
+    read_with_place(consumer, patience).map(|(value, _)| value)
+}
+
+/// The same, with where it stands and its identity: partition, offset and `shard/epoch/index`.
+pub(crate) fn read_with_place(consumer: &BaseConsumer, patience: Duration) -> Option<(Vec<u8>, String)> {
     // A broker that is away for a while is one of the faults.
     let message = consumer.poll(patience)?.ok()?;
-    Some(message.payload().unwrap_or_default().to_vec())
+    let id = message.headers().and_then(|headers| headers.iter().find(|header| header.key == "statefn-id"));
+    let id = id.and_then(|id| id.value).unwrap_or_default();
+    let place = format!("{}@{} {}", message.partition(), message.offset(), String::from_utf8_lossy(id));
+    Some((message.payload().unwrap_or_default().to_vec(), place))
 }
