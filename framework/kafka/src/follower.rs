@@ -41,6 +41,7 @@ const ASK_LIMIT: Duration = Duration::from_secs(5);
 
 /// Follows partitions of the log of an app; see [`Follower`] for the contract.
 pub struct KafkaFollower {
+    connection: Connection,
     topics: Arc<Topics>,
     consumer: BaseConsumer<Reporter>,
     followed: BTreeMap<Partition, Followed>,
@@ -64,11 +65,10 @@ impl KafkaFollower {
     /// # Errors
     /// [`Error::Property`] or [`Error::Failed`] if there can be no consumer.
     pub fn new(connection: &Connection, topics: &Arc<Topics>) -> Result<Self, Error> {
-        let config = connection.consumer_config(&format!("{}-reader", topics.app()), Isolation::Uncommitted);
-        let consumer = connection.client("follow the log", &config, connection.reporter("follower"))?;
         Ok(Self {
+            connection: connection.clone(),
             topics: Arc::clone(topics),
-            consumer,
+            consumer: consumer(connection, topics)?,
             followed: BTreeMap::new(),
             assigned: BTreeSet::new(),
             changed: BTreeSet::new(),
@@ -190,6 +190,13 @@ impl Follower for KafkaFollower {
         }
     }
 
+    fn renew(&mut self) -> Result<(), String> {
+        self.consumer = consumer(&self.connection, &self.topics).map_err(|error| error.to_string())?;
+        self.assigned.clear();
+        self.changed.extend(self.followed.keys());
+        Ok(())
+    }
+
     fn next(&mut self, patience: Duration, each: &mut dyn FnMut(Partition, Offset, &[u8])) -> Result<(), String> {
         let until = Instant::now() + patience;
         if self.is_out_of_range {
@@ -230,6 +237,11 @@ impl KafkaFollower {
         let count = self.assigned.len();
         format!("one of {count} partitions ({} ..) cannot be followed: {error}", places.join(", "))
     }
+}
+
+fn consumer(connection: &Connection, topics: &Topics) -> Result<BaseConsumer<Reporter>, Error> {
+    let config = connection.consumer_config(&format!("{}-reader", topics.app()), Isolation::Uncommitted);
+    connection.client("follow the log", &config, connection.reporter("follower"))
 }
 
 /// The time in whole milliseconds, rounded up: the client waits for whole ones only, and asks again and

@@ -13,6 +13,8 @@ use crate::worker::Fleet;
 const AROUND: Duration = Duration::from_millis(5_250);
 /// How long the broker is frozen: longer than the message time-out of the workers.
 const BROKER_FREEZE: Duration = Duration::from_secs(5);
+/// How long it may take until others have the shards of a worker that is frozen.
+const PROOF_LIMIT: Duration = Duration::from_secs(60);
 /// How many workers there are at least, and at most.
 const WORKERS: [usize; 2] = [3, 5];
 
@@ -113,6 +115,7 @@ impl Plan {
             let ends_at = Self::begin(fault, worker, fleet, broker);
             load.pay_for(AROUND - before);
             Self::end(fault, ends_at, fleet, broker, load);
+            fleet.revive();
         }
         self.counts
     }
@@ -140,6 +143,15 @@ impl Plan {
         Instant::now()
     }
 
+    /// Pays until many effects have come: those of a load that is not paid any more may be too few.
+    fn prove_others_work<L: Load>(load: &mut L) {
+        let (begun, wanted) = (Instant::now(), load.seen() + L::PROOF);
+        while load.seen() < wanted {
+            assert!(begun.elapsed() < PROOF_LIMIT, "only {} of {wanted} effects came", load.seen());
+            load.pay_for(Duration::from_millis(200));
+        }
+    }
+
     fn end<L: Load>(fault: Fault, ends_at: Instant, fleet: &mut Fleet, broker: &mut Broker, load: &mut L) {
         let left = ends_at.saturating_duration_since(Instant::now());
         match fault {
@@ -147,7 +159,7 @@ impl Plan {
             Fault::Freeze => {
                 // Others have its shards when effects of payments since then have come.
                 load.pay_for(left);
-                load.wait_until_seen(load.seen() + L::PROOF);
+                Self::prove_others_work(load);
                 let last = fleet.len() - 1;
                 fleet.freeze(last, false);
             }

@@ -168,6 +168,22 @@ impl Fleet {
         worker.process.wait().unwrap();
     }
 
+    /// Starts workers again that gave up because the broker was away while they started, as whoever runs
+    /// workers does.
+    pub(crate) fn revive(&mut self) {
+        for place in (0..self.workers.len()).rev() {
+            let worker = &mut self.workers[place];
+            let Some(status) = worker.process.try_wait().unwrap() else { continue };
+            let told = worker.tell();
+            assert!(
+                told.contains("error: cannot ") && told.contains("Timed out"),
+                "a worker ended by {status}: {told}"
+            );
+            self.remove(place);
+            self.start();
+        }
+    }
+
     /// Freezes a worker, or lets it go on.
     pub(crate) fn freeze(&mut self, place: usize, is_frozen: bool) {
         self.workers[place].signal(if is_frozen { Signal::STOP } else { Signal::CONT });

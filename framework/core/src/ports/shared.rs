@@ -62,6 +62,13 @@ pub trait Follower: Send {
     /// Lets a partition that is followed rest, or go on.
     fn rest(&mut self, partition: Partition, is_resting: bool);
 
+    /// Begins anew with all that is followed, each partition where it is: for when partitions that have
+    /// records give none, also after they were followed again.
+    ///
+    /// # Errors
+    /// A text that names the cause; it goes on as before.
+    fn renew(&mut self) -> Result<(), String>;
+
     /// Waits for records, as long as `patience` at most, and hands out those that are there.
     ///
     /// # Errors
@@ -237,6 +244,10 @@ impl Follower for MemoryFollower {
         }
     }
 
+    fn renew(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
     fn next(&mut self, _: Duration, each: &mut dyn FnMut(Partition, Offset, &[u8])) -> Result<(), String> {
         for (partition, (next, is_resting)) in &mut self.followed {
             if *is_resting {
@@ -347,6 +358,7 @@ impl Suite {
         self.ports.follower.follow(1, 1);
         self.wait("a partition that grows is followed", |seen| count(seen, 1) >= 1);
         assert_eq!((count(&self.seen, 0), count(&self.seen, 2)), (5, wanted.len()), "one rests, the other was left");
+        self.ports.follower.renew().expect("a usable log is followed anew");
         self.ports.follower.rest(0, false);
         self.wait("after a rest it goes on", |seen| count(seen, 0) >= 6);
         self.ports.follower.follow(1, 0);
@@ -452,6 +464,9 @@ mod tests {
             if !is_resting {
                 self.0.follow(partition, 0);
             }
+        }
+        fn renew(&mut self) -> Result<(), String> {
+            self.0.renew()
         }
         fn next(&mut self, patience: Duration, each: &mut dyn FnMut(Partition, Offset, &[u8])) -> Result<(), String> {
             self.0.next(patience, each)

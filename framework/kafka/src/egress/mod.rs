@@ -16,8 +16,11 @@
 //!
 //! Invariants:
 //! - `taken` moves only to what a committed position says.
-//! - After a fault there is one way on: a new producer, which ends what is open, and then the
-//!   position, which says what stands. Nothing is concluded from an error of a commit.
+//! - After a fault there is one way on: a new producer, which ends what is open, and then a look at what
+//!   stands. Nothing is concluded from an error of a commit, and nothing from its success either: a broker
+//!   that is being stopped may say that a transaction is committed and leave out marks of partitions that
+//!   have no leader any more, for good (decision 0044). So what was committed is kept until the mark of a
+//!   transaction behind it was seen, and is read back after a fault.
 //! - A position names who wrote it. Whoever finds that another has written one since does not fence
 //!   that owner, but is [fenced](EgressError::Fenced) itself.
 //! - The records of a shard stand in the order of its epochs, in one partition of each topic: a shard
@@ -33,13 +36,14 @@
 
 mod error;
 mod last;
+mod partition;
 mod position;
 mod session;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     ops::Range,
     time::{Duration, Instant},
 };
@@ -48,9 +52,10 @@ use statefn_core::{address::ShardId, limits::MESSAGE_BYTES_MAX, ports::egress::E
 
 pub use self::{error::EgressError, session::ID_HEADER};
 use self::{
-    last::{Found, PositionPlace},
+    last::{Found, read_positions},
+    partition::Partition,
     position::{GroupPosition, Owner},
-    session::{Failure, Outgoing, Remedy, Session},
+    session::{Failure, Outgoing, Remedy, Session, id_of},
 };
 use crate::connection::{Connection, ProducerOptions};
 
@@ -58,6 +63,10 @@ use crate::connection::{Connection, ProducerOptions};
 const TRANSACTION_BYTES: Range<usize> = 256 * 1024..16 * 1024 * 1024;
 /// About how many records one transaction has.
 const TRANSACTION_RECORDS: usize = 50_000;
+/// How often it is looked whether transactions have their marks.
+const MARKS_INTERVAL: Duration = Duration::from_millis(100);
+/// How many bytes of transactions may be without marks: more than several of the largest have.
+const UNMARKED_BYTES_MAX: usize = 4 * TRANSACTION_BYTES.end;
 /// After how many positions the old ones are removed.
 const TRIM_INTERVAL: u64 = 1_000;
 
@@ -139,6 +148,10 @@ pub struct GroupEgress {
     outputs: Vec<Topic>,
     shards: BTreeMap<ShardId, Reached>,
     waiting: VecDeque<Epoch>,
+    /// The last transactions whose commit was tried, of which nobody knows whether they stand.
+    attempts: Vec<Attempt>,
+    /// When it was looked for their marks.
+    looked_at: Instant,
     waiting_bytes: usize,
     /// About how many bytes the next transaction has: less after one that failed.
     transaction_bytes: usize,
@@ -158,7 +171,7 @@ struct Place {
     connection: Connection,
     group: ShardGroup,
     transactional_id: String,
-    positions: PositionPlace,
+    positions: Partition,
     owner: Owner,
 }
 
@@ -184,8 +197,27 @@ struct Epoch {
     shard: ShardId,
     epoch: u64,
     bytes: Vec<u8>,
-    /// The output of each record, and where it stands in the bytes.
-    records: Vec<(usize, Range<usize>)>,
+    records: Vec<Record>,
+}
+
+/// A record of an epoch.
+struct Record {
+    output: usize,
+    /// Its number among the records of its output in the epoch.
+    index: u32,
+    /// Where it stands in the bytes.
+    value: Range<usize>,
+}
+
+/// A transaction whose commit was tried.
+struct Attempt {
+    epochs: Vec<Epoch>,
+    /// What its position says.
+    reached: BTreeMap<ShardId, u64>,
+    /// The partitions that it wrote to, with a place that none of its records stands before.
+    places: Vec<(Partition, u64)>,
+    /// Whether the broker said that it is committed, and where its position is.
+    said: Option<Option<u64>>,
 }
 
 /// What is removed of the positions.
@@ -227,6 +259,8 @@ impl GroupEgress {
             outputs,
             shards,
             waiting: VecDeque::new(),
+            attempts: Vec::new(),
+            looked_at: Instant::now(),
             waiting_bytes: 0,
             transaction_bytes: TRANSACTION_BYTES.end,
             session: Some(session),
@@ -279,7 +313,10 @@ impl GroupEgress {
     /// If there is no such egress.
     #[must_use]
     pub fn written(&self, egress: usize) -> Written {
-        self.outputs[egress].written
+        let mut written = self.outputs[egress].written;
+        let last = self.attempts.iter().filter(|attempt| attempt.said.is_some()).flat_map(|attempt| &attempt.epochs);
+        last.for_each(|epoch| epoch.count_in(egress, &mut written));
+        written
     }
 
     /// How often the producer was replaced after a fault.
@@ -315,7 +352,7 @@ impl GroupEgress {
     fn next(&self, is_last: bool) -> Option<(usize, bool)> {
         let is_due = is_last || self.position_at.elapsed() >= self.options.position_interval;
         if self.waiting.is_empty() {
-            return (is_due && self.is_behind()).then_some((0, true));
+            return ((is_due || self.session.is_none()) && self.is_behind()).then_some((0, true));
         }
         let (mut epochs, mut bytes, mut records) = (0, 0, 0);
         for epoch in &self.waiting {
@@ -334,11 +371,18 @@ impl GroupEgress {
         let reached = self.reached_with(epochs);
         let position = GroupPosition { owner: self.place.owner, group: self.group(), epochs: reached };
         let value = position.encode();
-        let PositionPlace { topic, partition } = &self.place.positions;
-        let outgoing = Outgoing { topic, partition: *partition, id: None, value: &value };
+        let Partition { topic, number } = &self.place.positions;
+        let outgoing = Outgoing { topic, partition: *number, id: None, value: &value };
         let session = self.session.as_ref().expect("a write follows a renewal");
         let records = self.waiting.range(..epochs).flat_map(|epoch| epoch.outgoing(&self.outputs));
-        match session.write(records, with_position.then_some(&outgoing)) {
+        let written = session.write(records, with_position.then_some(&outgoing));
+        if let Some(places) = session.take_places() {
+            let said = written.as_ref().ok().copied();
+            let epochs = self.waiting.drain(..epochs).collect();
+            self.waiting_bytes = self.waiting.iter().map(|epoch| epoch.bytes.len()).sum();
+            self.attempts.push(Attempt { epochs, reached: position.epochs.clone(), places, said });
+        }
+        match written {
             Ok(offset) => {
                 self.has_failed = false;
                 self.written_up_to(&position.epochs, with_position);
@@ -347,6 +391,7 @@ impl GroupEgress {
                     self.position_at = Instant::now();
                     self.trim_sometimes(offset);
                 }
+                self.look_for_marks();
                 Ok(())
             }
             Err(failure) => {
@@ -357,6 +402,28 @@ impl GroupEgress {
                 }
                 Err(failure)
             }
+        }
+    }
+
+    /// Now and then forgets the transactions before one whose position has its mark: when that was written the
+    /// partitions still had leaders. Where too many have none it is time for a look at what stands.
+    fn look_for_marks(&mut self) {
+        let Some(session) = self.session.as_ref().filter(|_| self.looked_at.elapsed() >= MARKS_INTERVAL) else {
+            return;
+        };
+        self.looked_at = Instant::now();
+        // A broker that does not answer leaves everything as it is.
+        let stable = session.stable_end(&self.place.positions).unwrap_or_default();
+        let is_marked = |attempt: &Attempt| attempt.said.flatten().is_some_and(|position| position < stable);
+        let proven = self.attempts.iter().rposition(is_marked).unwrap_or_default();
+        for epoch in self.attempts.drain(..proven).flat_map(|attempt| attempt.epochs) {
+            epoch.count(&mut self.outputs);
+        }
+        let bytes: usize =
+            self.attempts.iter().flat_map(|attempt| &attempt.epochs).map(|epoch| epoch.bytes.len()).sum();
+        if bytes > UNMARKED_BYTES_MAX {
+            tracing::warn!(group = self.group(), bytes, "committed transactions have no marks: looking at what stands");
+            self.session = None;
         }
     }
 
@@ -382,6 +449,7 @@ impl GroupEgress {
             }
         }
         let (shards, outputs, waiting_bytes) = (&self.shards, &mut self.outputs, &mut self.waiting_bytes);
+        // Those of a transaction are gone already; without transactions they are still here.
         self.waiting.retain(|epoch| {
             let is_waiting = epoch.epoch > shards[&epoch.shard].written;
             if !is_waiting {
@@ -411,12 +479,51 @@ impl GroupEgress {
             self.place.clear(&session, &self.outputs)?;
             let found = self.place.read(&self.options, true)?;
             self.check_owner(&found)?;
-            self.written_up_to(&found.highest, true);
+            let standing = self.place.standing(&self.attempts, self.options.patience)?;
+            self.take_back(&found, &standing);
             self.session = Some(session);
         }
         self.renewals += 1;
         tracing::info!(group = self.group(), "the egress of a shard group has a new producer after a fault");
         Ok(())
+    }
+
+    /// Lets the records of the last transactions wait again that do not stand, whatever the broker and the
+    /// position say of them.
+    fn take_back(&mut self, found: &Found, standing: &HashSet<(String, String)>) {
+        let mut reached = found.highest.clone();
+        let mut waiting = VecDeque::new();
+        for Attempt { epochs, reached: attempted, .. } in std::mem::take(&mut self.attempts) {
+            for (shard, epoch) in attempted {
+                let known = reached.entry(shard).or_default();
+                *known = epoch.max(*known);
+            }
+            for mut epoch in epochs {
+                let records = std::mem::take(&mut epoch.records);
+                let topic = |record: &Record| self.outputs[record.output].name.clone();
+                let does_stand = |record: &Record| standing.contains(&(topic(record), epoch.id(record)));
+                let (stand, missing) = records.into_iter().partition(does_stand);
+                epoch.records = stand;
+                epoch.count(&mut self.outputs);
+                epoch.records = missing;
+                if !epoch.records.is_empty() {
+                    waiting.push_back(epoch);
+                }
+            }
+        }
+        for epoch in &waiting {
+            let known = reached.entry(epoch.shard).or_default();
+            *known = (*known).min(epoch.epoch - 1);
+        }
+        for (shard, state) in &mut self.shards {
+            let position = found.highest.get(shard).copied().unwrap_or_default();
+            state.written = reached.get(shard).copied().unwrap_or_default();
+            state.taken = state.written.min(position);
+            state.ended = state.ended.max(state.written);
+        }
+        waiting.append(&mut self.waiting);
+        self.waiting = waiting;
+        self.waiting_bytes = self.waiting.iter().map(|epoch| epoch.bytes.len()).sum();
     }
 
     fn check_owner(&mut self, found: &Found) -> Result<(), EgressError> {
@@ -454,11 +561,14 @@ impl Egresses for GroupEgress {
         }
         reached.ended = epoch;
         let mut waiting = Epoch { shard, epoch, bytes: Vec::new(), records: Vec::new() };
+        let mut indexes = vec![0_u32; self.outputs.len()];
         for (output, record) in records {
             assert!(output < self.outputs.len(), "there is no egress {output}");
             let start = waiting.bytes.len();
             waiting.bytes.extend_from_slice(record);
-            waiting.records.push((output, start..waiting.bytes.len()));
+            let index = indexes[output];
+            indexes[output] += 1;
+            waiting.records.push(Record { output, index, value: start..waiting.bytes.len() });
         }
         if !waiting.records.is_empty() {
             self.waiting_bytes += waiting.bytes.len();
@@ -503,7 +613,7 @@ impl std::fmt::Debug for GroupEgress {
 impl Place {
     fn new(connection: &Connection, group: ShardGroup) -> Self {
         let transactional_id = format!("{}-{}", group.app, group.group);
-        let positions = PositionPlace { topic: format!("{}.egress", group.app), partition: group.group };
+        let positions = Partition { topic: format!("{}.egress", group.app), number: group.group };
         Self { connection: connection.clone(), group, transactional_id, positions, owner: fastrand::u128(..) }
     }
 
@@ -526,7 +636,7 @@ impl Place {
             let name = topic.name.clone();
             partitions.into_iter().map(move |partition| (name.clone(), partition))
         };
-        let positions = (self.positions.topic.clone(), self.positions.partition);
+        let positions = (self.positions.topic.clone(), self.positions.number);
         let places: BTreeSet<(String, u32)> = outputs.iter().flat_map(of_topic).chain([positions]).collect();
         let records =
             places.iter().map(|(topic, partition)| Outgoing { topic, partition: *partition, id: None, value: &[] });
@@ -535,7 +645,24 @@ impl Place {
 
     fn read(&self, options: &EgressOptions, is_complete: bool) -> Result<Found, EgressError> {
         let is_complete = is_complete && options.delivery == Delivery::ExactlyOnce;
-        self.positions.read(&self.connection, options.patience, is_complete)
+        read_positions(&self.positions, &self.connection, options.patience, is_complete)
+    }
+
+    /// Topic and identity of the records that stand of what these transactions wrote, and of others.
+    fn standing(&self, attempts: &[Attempt], patience: Duration) -> Result<HashSet<(String, String)>, EgressError> {
+        let mut places = BTreeMap::<Partition, u64>::new();
+        for (partition, from) in attempts.iter().flat_map(|attempt| &attempt.places) {
+            let lowest = places.entry(partition.clone()).or_insert(*from);
+            *lowest = (*from).min(*lowest);
+        }
+        let mut standing = HashSet::new();
+        for (partition, from) in places {
+            partition.read(&self.connection, patience, true, from, |message| {
+                standing.extend(id_of(message).map(|id| (partition.topic.clone(), id)));
+                Ok(())
+            })?;
+        }
+        Ok(standing)
     }
 
     /// How far the shards are by the positions that were found.
@@ -596,25 +723,32 @@ impl Reached {
 impl Epoch {
     /// The records as they are sent.
     fn outgoing<'a>(&'a self, outputs: &'a [Topic]) -> impl Iterator<Item = Outgoing<'a>> {
-        let mut indexes = vec![0_u32; outputs.len()];
-        self.records.iter().map(move |(output, range)| {
-            let index = indexes[*output];
-            indexes[*output] += 1;
-            let topic = &outputs[*output];
+        self.records.iter().map(move |record| {
+            let topic = &outputs[record.output];
             Outgoing {
                 topic: &topic.name,
                 partition: self.shard % topic.partitions,
-                id: Some(format!("{}/{}/{index}", self.shard, self.epoch)),
-                value: &self.bytes[range.clone()],
+                id: Some(self.id(record)),
+                value: &self.bytes[record.value.clone()],
             }
         })
     }
 
+    /// The identity of one of its records among those of its output.
+    fn id(&self, record: &Record) -> String {
+        format!("{}/{}/{}", self.shard, self.epoch, record.index)
+    }
+
     fn count(&self, outputs: &mut [Topic]) {
-        for (output, range) in &self.records {
-            let written = &mut outputs[*output].written;
+        for (output, topic) in outputs.iter_mut().enumerate() {
+            self.count_in(output, &mut topic.written);
+        }
+    }
+
+    fn count_in(&self, output: usize, written: &mut Written) {
+        for record in self.records.iter().filter(|record| record.output == output) {
             written.records += 1;
-            written.bytes += range.len() as u64;
+            written.bytes += record.value.len() as u64;
         }
     }
 }

@@ -11,7 +11,8 @@
 //! out what is like the one before.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -27,6 +28,7 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
 };
 
+use super::partition::Partition;
 use crate::{
     connection::{Connection, ProducerOptions},
     report::{Reporter, lock},
@@ -91,6 +93,10 @@ pub(super) struct Session {
     is_transactional: bool,
     patience: Duration,
     committed_at: Cell<Option<Instant>>,
+    /// The partitions that the last transaction has written records to, but for its position.
+    places: RefCell<Vec<Partition>>,
+    /// Whether its commit was tried.
+    is_tried: Cell<bool>,
 }
 
 impl Session {
@@ -112,7 +118,14 @@ impl Session {
         let producer: BaseProducer<Watch> = connection
             .client("write egresses", &config, watch)
             .map_err(|error| Failure::unknown("make a producer", error))?;
-        let session = Self { producer, is_transactional, patience, committed_at: Cell::new(None) };
+        let session = Self {
+            producer,
+            is_transactional,
+            patience,
+            committed_at: Cell::new(None),
+            places: RefCell::default(),
+            is_tried: Cell::new(false),
+        };
         if is_transactional {
             session
                 .until("take over the transactions of the group", |left| session.producer.init_transactions(left))?;
@@ -141,6 +154,13 @@ impl Session {
         }
     }
 
+    /// The offset in a partition before which every transaction is decided.
+    pub(super) fn stable_end(&self, partition: &Partition) -> Option<u64> {
+        // A producer asks with the isolation that clients have by themselves: for committed records.
+        let found = self.producer.client().fetch_watermarks(&partition.topic, partition.number as i32, self.patience);
+        u64::try_from(found.ok()?.1).ok()
+    }
+
     /// Writes records, all or none of them if the producer is transactional, the position last.
     ///
     /// Returns the offset of the position.
@@ -150,6 +170,8 @@ impl Session {
         position: Option<&Outgoing<'a>>,
     ) -> Result<Option<u64>, Failure> {
         self.watch().begin();
+        self.is_tried.set(false);
+        self.places.borrow_mut().clear();
         if !self.is_transactional {
             let written = self.write_plainly(records, position);
             return written.map_err(|failure| Failure { remedy: Remedy::Renew, ..failure });
@@ -205,11 +227,34 @@ impl Session {
         Ok(sent)
     }
 
+    /// The partitions that the last transaction wrote to, each with the offset of its first record there;
+    /// none if it was not tried to commit it.
+    pub(super) fn take_places(&self) -> Option<Vec<(Partition, u64)>> {
+        let places = self.places.take();
+        let firsts = std::mem::take(&mut *lock(&self.watch().firsts));
+        let first = |slot: usize| firsts.get(&slot).copied().unwrap_or_default();
+        self.is_tried.take().then(|| places.into_iter().enumerate().map(|(slot, place)| (place, first(slot))).collect())
+    }
+
+    /// What the client is to say with the outcome of a record: 1 for a position, `2 + place` for the first
+    /// record in a partition, 0 for all others.
+    fn opaque(&self, record: &Outgoing<'_>) -> usize {
+        if record.id.is_none() {
+            return 1;
+        }
+        let mut places = self.places.borrow_mut();
+        if places.iter().any(|place| (place.number, place.topic.as_str()) == (record.partition, record.topic)) {
+            return 0;
+        }
+        places.push(Partition { topic: record.topic.to_owned(), number: record.partition });
+        places.len() + 1
+    }
+
     fn send(&self, record: &Outgoing<'_>) -> Result<(), Failure> {
-        let begun = Instant::now();
+        let (begun, opaque) = (Instant::now(), self.opaque(record));
         let mut pause = PAUSES[0];
         loop {
-            let error = match self.producer.send(record.to_base()) {
+            let error = match self.producer.send(record.to_base(opaque)) {
                 Ok(()) => return Ok(()),
                 Err((error, _)) => error,
             };
@@ -246,7 +291,16 @@ impl Session {
     fn commit(&self) -> Result<(), Failure> {
         #[cfg(test)]
         super::tests::reach_commit();
-        self.until("commit a transaction", |left| self.producer.commit_transaction(left))?;
+        self.is_tried.set(true);
+        #[cfg(test)]
+        if super::tests::pretends_to_commit() {
+            return Ok(());
+        }
+        let committed = self.until("commit a transaction", |left| self.producer.commit_transaction(left));
+        committed.map_err(|failure| match failure.remedy {
+            Remedy::WriteAgain => Failure { remedy: Remedy::Renew, ..failure },
+            Remedy::Renew | Remedy::AskWhoOwns => failure,
+        })?;
         self.committed_at.set(Some(Instant::now()));
         Ok(())
     }
@@ -313,10 +367,9 @@ impl<'a> Outgoing<'a> {
         Self { topic, partition, value, id: self.id.clone() }
     }
 
-    fn to_base(&self) -> BaseRecord<'_, [u8], [u8], usize> {
-        let is_position = usize::from(self.id.is_none());
+    fn to_base(&self, opaque: usize) -> BaseRecord<'_, [u8], [u8], usize> {
         let partition = i32::try_from(self.partition).expect("partitions are few");
-        let record = BaseRecord::with_opaque_to(self.topic, is_position).partition(partition).payload(self.value);
+        let record = BaseRecord::with_opaque_to(self.topic, opaque).partition(partition).payload(self.value);
         match &self.id {
             Some(id) => record.headers(OwnedHeaders::new().insert(Header { key: ID_HEADER, value: Some(id) })),
             None => record,
@@ -357,6 +410,8 @@ struct Watch {
     acknowledged: AtomicU64,
     /// The offset of the position and one, 0 if there is none.
     position: AtomicU64,
+    /// By place, the offset of the first record of the transaction there.
+    firsts: Mutex<BTreeMap<usize, u64>>,
     /// The first record that was refused, and why; one that was only cleared away gives way.
     refused: Mutex<Option<(String, KafkaError)>>,
 }
@@ -368,6 +423,7 @@ impl Watch {
             is_suspect: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
             position: AtomicU64::new(0),
+            firsts: Mutex::default(),
             refused: Mutex::new(None),
         }
     }
@@ -377,6 +433,7 @@ impl Watch {
         self.acknowledged.store(0, Ordering::Release);
         self.position.store(0, Ordering::Release);
         *lock(&self.refused) = None;
+        lock(&self.firsts).clear();
     }
 
     fn outcome(&self, sent: u64) -> Result<(), Failure> {
@@ -431,12 +488,14 @@ fn leaves_requests_behind(facility: &str, text: &str) -> bool {
 impl ProducerContext for Watch {
     type DeliveryOpaque = usize;
 
-    fn delivery(&self, delivery: &DeliveryResult<'_>, is_position: usize) {
+    fn delivery(&self, delivery: &DeliveryResult<'_>, opaque: usize) {
         match delivery {
             Ok(message) => {
-                if is_position == 1 {
-                    let offset = u64::try_from(message.offset()).map_or(0, |offset| offset + 1);
-                    self.position.store(offset, Ordering::Release);
+                let offset = u64::try_from(message.offset()).ok();
+                match opaque {
+                    0 => {}
+                    1 => self.position.store(offset.map_or(0, |offset| offset + 1), Ordering::Release),
+                    first => _ = lock(&self.firsts).insert(first - 2, offset.unwrap_or_default()),
                 }
                 self.acknowledged.fetch_add(1, Ordering::AcqRel);
             }
@@ -452,13 +511,14 @@ impl ProducerContext for Watch {
 }
 
 fn name_of(message: &impl Message) -> String {
-    let headers = message.headers();
-    let id = headers.and_then(|headers| headers.iter().find(|header| header.key == ID_HEADER));
     let size = message.payload().map_or(0, <[u8]>::len);
-    match id.and_then(|header| header.value) {
-        Some(id) => format!("the record {} of {size} bytes", String::from_utf8_lossy(id)),
-        None => "a position".to_owned(),
-    }
+    id_of(message).map_or("a position".to_owned(), |id| format!("the record {id} of {size} bytes"))
+}
+
+/// The identity of a record, if it has one.
+pub(super) fn id_of(message: &impl Message) -> Option<String> {
+    let id = message.headers()?.iter().find(|header| header.key == ID_HEADER)?;
+    id.value.map(|id| String::from_utf8_lossy(id).into_owned())
 }
 
 #[cfg(test)]

@@ -1,11 +1,17 @@
-//! A commit whose outcome is not known, with a real broker that freezes or dies just before it.
+//! Commits whose outcome is not known, or not what a real broker says of it.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 
 use futures_executor::block_on;
 use rdkafka::{
     admin::{AdminOptions, NewTopic, TopicReplication},
     consumer::{BaseConsumer, Consumer},
+    message::{Header, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer},
 };
 use services::kafka::Broker;
 
@@ -15,6 +21,15 @@ use crate::{connection::Isolation, report::Reporter};
 thread_local! {
     /// What happens when this thread is about to commit, once.
     static AT_COMMIT: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+thread_local! {
+    /// Whether this thread is to be told that its next transaction is committed, and nothing of it is.
+    static PRETENDS: Cell<bool> = const { Cell::new(false) };
+}
+
+pub(super) fn pretends_to_commit() -> bool {
+    PRETENDS.take()
 }
 
 pub(super) fn reach_commit() {
@@ -141,4 +156,61 @@ fn a_commit_that_was_lost_is_written_again() {
         commit_into(|broker| broker.kill().expect("it runs"), |broker| broker.restart().expect("it starts again"));
     let Some(written) = written else { return };
     assert_eq!(written, ["1", "2", "2", "3"], "what was aborted is written again");
+}
+
+/// Writes three epochs. Of the second the broker says that it is committed, as one does that is being
+/// stopped, and leaves out all marks; `marked` puts what it left marked all the same. Returns what stands.
+fn lose_marks_of_the_second(marked: impl FnOnce(&Connection, &GroupEgress)) -> Option<Vec<String>> {
+    let broker = broker()?;
+    let connection = connection(&broker.borrow());
+    let mut egress = open(&connection);
+    give(&mut egress, 1);
+    until("an epoch is written", || egress.sync());
+    give(&mut egress, 2);
+    PRETENDS.set(true);
+    until("the broker says that it is committed", || egress.sync());
+    assert_eq!((egress.taken(0), egress.written(0).records), (2, 2));
+    let stable = egress.session.as_ref().and_then(|session| session.stable_end(&egress.place.positions));
+    assert_eq!(stable, egress.attempts.last().and_then(|attempt| attempt.said.flatten()), "it has no mark");
+    marked(&connection, &egress);
+    give(&mut egress, 3);
+    until("everything is taken", || egress.sync());
+    assert_eq!((egress.taken(0), egress.written(0).records), (3, 3));
+    drop(egress);
+    assert_eq!(open(&connection).taken(0), 3);
+    Some(records(&connection, Isolation::Committed))
+}
+
+/// Writes one record that stands.
+fn write_marked(connection: &Connection, topic: &str, id: Option<&str>, value: &[u8]) {
+    let options =
+        ProducerOptions { message_timeout: LIMIT, record_bytes_max: MESSAGE_BYTES_MAX, transactional_id: None };
+    let producer: BaseProducer = connection.producer_config(&options).create().expect("a client");
+    let headers = id.map(|id| OwnedHeaders::new().insert(Header { key: ID_HEADER, value: Some(id) }));
+    let record = BaseRecord::<(), [u8]>::to(topic).partition(0).payload(value);
+    producer.send(headers.into_iter().fold(record, BaseRecord::headers)).map_err(|(error, _)| error).expect("room");
+    producer.flush(LIMIT).expect("the broker is there");
+}
+
+#[test]
+fn what_is_said_to_be_committed_and_has_no_marks_is_written_again() {
+    let Some(standing) = lose_marks_of_the_second(|_, _| ()) else { return };
+    assert_eq!(standing, ["1", "2", "3"]);
+}
+
+#[test]
+fn records_that_stand_without_their_position_are_not_written_again() {
+    let record = |connection: &Connection, _: &GroupEgress| write_marked(connection, TOPIC, Some("0/2/0"), b"2");
+    let Some(standing) = lose_marks_of_the_second(record) else { return };
+    assert_eq!(standing, ["1", "2", "3"]);
+}
+
+#[test]
+fn records_that_do_not_stand_though_their_position_does_are_written_again() {
+    let position = |connection: &Connection, egress: &GroupEgress| {
+        let position = GroupPosition { owner: egress.place.owner, group: 0, epochs: [(0, 2)].into() };
+        write_marked(connection, "app.egress", None, &position.encode());
+    };
+    let Some(standing) = lose_marks_of_the_second(position) else { return };
+    assert_eq!(standing, ["1", "2", "3"]);
 }

@@ -44,7 +44,11 @@ pub struct KafkaFeed {
     // Dropped before their consumer.
     followed: BTreeMap<Key, Followed>,
     consumer: Arc<BaseConsumer<Reporter>>,
+    connection: Connection,
+    group: String,
     inputs: BTreeMap<usize, Known>,
+    /// Those that were followed anew because they gave nothing, and have given nothing since.
+    anew: BTreeSet<Key>,
     news: Arc<News>,
     /// Who was served last: the others come first.
     last: Key,
@@ -96,6 +100,9 @@ impl KafkaFeed {
         let mut feed = Self {
             followed: BTreeMap::new(),
             consumer: consumer(connection, group, IDLE_WAIT)?,
+            connection: connection.clone(),
+            group: group.to_owned(),
+            anew: BTreeSet::new(),
             inputs: inputs.into_iter().map(known).collect(),
             news: Arc::default(),
             last: (0, 0),
@@ -233,6 +240,7 @@ impl KafkaFeed {
             while let Some(key) = self.news.next(self.last) {
                 if let Some(stretch) = self.take(key, ingresses, batches, limit)? {
                     (self.last, self.quiet_since) = (key, Instant::now());
+                    self.anew.remove(&key);
                     return Ok(Some((key.0, key.1, stretch)));
                 }
             }
@@ -246,6 +254,7 @@ impl KafkaFeed {
 
     /// Follows partitions anew that have records and give none. A client may stop to fetch after its broker
     /// was away, or after partitions have come and gone: it was seen to for a minute, with nothing to hear.
+    /// Where that does not help the client is replaced.
     fn wake(&mut self) -> Result<(), InputError> {
         if self.quiet_since.elapsed() < QUIET {
             return Ok(());
@@ -253,6 +262,7 @@ impl KafkaFeed {
         self.quiet_since = Instant::now();
         let awake = self.followed.iter().filter(|(_, followed)| !followed.is_resting);
         let places: Vec<_> = awake.map(|(key, followed)| (*key, followed.reading.bounds())).collect();
+        let mut is_of_use = true;
         for ((ingress, partition), (position, until)) in places.into_iter().filter(|(_, (at, _))| !at.is_ended) {
             // A broker that does not answer is no news.
             let Ok(end) = self.end(ingress, partition) else { break };
@@ -264,7 +274,21 @@ impl KafkaFeed {
                     position.offset
                 );
                 self.follow(ingress, partition, position, until)?;
+                is_of_use &= self.anew.insert((ingress, partition));
             }
+        }
+        if is_of_use { Ok(()) } else { self.renew() }
+    }
+
+    /// Follows everything with a new client, from where it is.
+    fn renew(&mut self) -> Result<(), InputError> {
+        tracing::warn!(target: "statefn::kafka", "the reader of topics is replaced");
+        self.consumer = consumer(&self.connection, &self.group, IDLE_WAIT)?;
+        self.anew.clear();
+        let places = self.followed.iter().map(|(key, followed)| (*key, followed.reading.bounds(), followed.is_resting));
+        for ((ingress, partition), (position, until), is_resting) in places.collect::<Vec<_>>() {
+            self.follow(ingress, partition, position, until)?;
+            self.rest(ingress, partition, is_resting);
         }
         Ok(())
     }

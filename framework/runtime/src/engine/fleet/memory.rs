@@ -194,6 +194,10 @@ impl Follower for MemoryFollower {
         self.1.entry(partition).and_modify(|followed| followed.1 = is_resting);
     }
 
+    fn renew(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
     fn next(&mut self, _: Duration, each: &mut dyn FnMut(Partition, Offset, &[u8])) -> Result<(), String> {
         let mut is_any = false;
         for (partition, (next, _)) in self.1.iter_mut().filter(|(_, (_, is_resting))| !is_resting) {

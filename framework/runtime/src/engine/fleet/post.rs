@@ -96,12 +96,14 @@ struct Followed {
     next: Offset,
     /// Whether none has come since it was looked where the partition ends.
     is_silent: bool,
+    /// Whether none has come since it was followed again because of that.
+    is_anew: bool,
     is_resting: bool,
 }
 
 impl Followed {
     fn from(next: Offset) -> Self {
-        Self { next, is_silent: false, is_resting: false }
+        Self { next, is_silent: false, is_anew: false, is_resting: false }
     }
 }
 
@@ -130,7 +132,8 @@ impl Reader {
     }
 
     /// Follows partitions again that have records and give none. A client that stops to fetch one, as after
-    /// the broker was away, would keep back the messages and the event time of all others for good.
+    /// the broker was away, would keep back the messages and the event time of all others for good. Where
+    /// that does not help the client is of no more use: it was seen to give nothing for a minute.
     fn look_for_silence(&mut self) {
         let silent: Vec<Partition> =
             self.followed.iter().filter(|(_, followed)| followed.is_silent).map(|(partition, _)| *partition).collect();
@@ -138,6 +141,7 @@ impl Reader {
         if let Err(error) = self.log.refresh(&silent) {
             return self.complain(&error);
         }
+        let mut is_of_use = true;
         for partition in silent {
             let (start, end) = (self.log.start(partition), self.log.end(partition));
             let Some(followed) = self.followed.get_mut(&partition).filter(|followed| followed.next.max(start) < end)
@@ -146,7 +150,20 @@ impl Reader {
             };
             tracing::warn!(partition, next = followed.next, start, end, "a partition has records and gives none");
             followed.is_silent = false;
-            self.follower.follow(partition, followed.next);
+            is_of_use &= !std::mem::replace(&mut followed.is_anew, true);
+            // A place that was trimmed would make the client look where all partitions begin.
+            self.follower.follow(partition, followed.next.max(start));
+        }
+        if !is_of_use {
+            self.renew();
+        }
+    }
+
+    fn renew(&mut self) {
+        tracing::warn!("the reader of mailboxes and progress is replaced");
+        match self.follower.renew() {
+            Ok(()) => self.followed.values_mut().for_each(|followed| followed.is_anew = false),
+            Err(error) => self.complain(&error),
         }
     }
 
