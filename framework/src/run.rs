@@ -242,6 +242,10 @@ fn check(names: &Names, settings: &Settings, origins: &Origins) -> Result<(), Er
     if let Some(sample) = settings.trace.sample.filter(|sample| !(0.0..=1.0).contains(sample)) {
         return Err(origins.wrong(&["trace", "sample"], sample, "it must be a share, 0 to 1"));
     }
+    if let (None, Some(url)) = (&settings.log, &settings.http.advertised_url) {
+        let fix = "only a worker of a fleet has others to tell where it is reached: remove it, or set `log`";
+        return Err(origins.wrong(&["http", "advertised_url"], url.as_str(), fix));
+    }
     let unknown = |given: &str, known: &[String]| !known.iter().any(|known| known == given);
     if let Some(name) = settings.ingress.keys().find(|name| unknown(name, &names.ingresses)) {
         return Err(origins.unknown("ingress", name, &names.ingresses));
@@ -355,6 +359,16 @@ fn webhook(name: &str, given: EgressSettings, origins: &Origins) -> Result<Webho
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_for_other_workers_is_refused_where_there_are_none() {
+        let names = Names { ingresses: Vec::new(), egresses: Vec::new() };
+        let url = "[http]\nadvertised_url = \"http://10.0.0.7:8080\"";
+        let check = |toml: &str| check(&names, &Settings::from_toml(toml).expect("settings"), &Origins::default());
+        let error = check(url).expect_err("it is alone").to_string();
+        assert!(error.contains("`http.advertised_url`") && error.contains("set `log`"), "{error}");
+        assert!(check(&format!("log = \"kafka://a:9092\"\n{url}")).is_ok());
+    }
 
     #[test]
     fn a_program_whose_panics_end_the_process_is_refused() {

@@ -206,7 +206,7 @@ impl Reader {
         let (followed, directory, now) = (&mut self.followed, &self.directory, Instant::now());
         let read = self.follower.next(PATIENCE, &mut |partition: Partition, offset, record| {
             if let Some(followed) = followed.get_mut(&partition) {
-                (followed.next, followed.is_silent) = (offset + 1, false);
+                (followed.next, followed.is_silent, followed.is_anew) = (offset + 1, false, false);
             }
             if partition == of_progress && directory.take(record, now) {
                 // It was told of a worker.
@@ -363,5 +363,77 @@ impl SharedJournal {
             }
         }
         is_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            super::{Status, coordinator::switchboard, disk_tests::app},
+            Backend,
+            memory::{MemoryBackend, World},
+        },
+        *,
+    };
+
+    /// Gives nothing until it is renewed, as a client of a broker was seen to.
+    struct Deaf {
+        follower: Box<dyn Follower>,
+        is_deaf: bool,
+        followed: usize,
+    }
+
+    impl Follower for Deaf {
+        fn follow(&mut self, partition: Partition, from: Offset) {
+            self.followed += 1;
+            self.follower.follow(partition, from);
+        }
+        fn leave(&mut self, partition: Partition) {
+            self.follower.leave(partition);
+        }
+        fn rest(&mut self, partition: Partition, is_resting: bool) {
+            self.follower.rest(partition, is_resting);
+        }
+        fn renew(&mut self) -> Result<(), String> {
+            assert!(self.followed > 1, "what is silent is followed again before");
+            self.is_deaf = false;
+            self.follower.renew()
+        }
+        fn next(&mut self, patience: Duration, each: &mut dyn FnMut(Partition, Offset, &[u8])) -> Result<(), String> {
+            if self.is_deaf { Ok(()) } else { self.follower.next(patience, each) }
+        }
+    }
+
+    #[test]
+    fn a_follower_that_gives_nothing_is_followed_anew_and_then_replaced() {
+        let plan = app::plan(0);
+        let (switchboard, _notices) = switchboard(&plan, &Arc::new(Status::new()), true);
+        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new(&World::new(plan.shards, 0), 0));
+        let progress = progress_partition(plan.shards);
+        let appender = backend.appender().expect("memory");
+        appender.append(progress, vec![Arc::new(b"unreadable".to_vec())], Box::new(|told| assert!(told.is_ok())));
+        let follower = backend.follower().expect("memory");
+        let mut reader = Reader {
+            follower: Box::new(Deaf { follower, is_deaf: true, followed: 0 }),
+            log: backend.log().expect("memory"),
+            shards: plan.shards,
+            directory: Arc::new(Directory::new("worker", 0)),
+            switchboard,
+            nonces: BTreeMap::new(),
+            followed: [(progress, Followed::from(0))].into(),
+            looked_at: Instant::now(),
+            told_at: None,
+        };
+        reader.follower.follow(progress, 0);
+        let next = |reader: &Reader| reader.followed[&progress].next;
+        let looks = (1..10).find(|_| {
+            reader.look_for_silence();
+            reader.read();
+            next(&reader) > 0
+        });
+        assert_eq!(looks, Some(4), "two looks for each step");
+        reader.look_for_silence();
+        assert!(!reader.followed[&progress].is_anew);
     }
 }
