@@ -33,6 +33,11 @@ pub(crate) fn is_missing_object(error: &Error) -> bool {
     matches!(error, Error::NotFound { .. }) && code_of(&text).is_none_or(|code| code == "NoSuchKey")
 }
 
+/// Whether a server that keeps objects as files has found a directory that comes or goes just now.
+pub(crate) fn is_of_directories(error: &Error) -> bool {
+    code_of(&error.to_string()) == Some("ExistingObjectIsDirectory")
+}
+
 pub(crate) fn of(error: &Error) -> Cause {
     let text = error.to_string();
     if let Some(code) = code_of(&text) {

@@ -3,6 +3,7 @@
 use std::{
     ops::{Deref, Range},
     sync::Arc,
+    time::Duration,
 };
 
 use futures::StreamExt;
@@ -34,8 +35,25 @@ impl From<Error> for Failure {
     }
 }
 
+/// How often a place is tried whose server is in the way of itself.
+const TRIES_MAX: u32 = 5;
+const TRY_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Looks whether objects can be listed, stored, read and removed.
+///
+/// A server that keeps objects as files may refuse one while another worker, which starts at the same
+/// time, removes the last one of the same directory: versitygw does.
 pub(crate) async fn try_all(store: &Store, root: &Path) -> Result<(), Failure> {
+    for _ in 1..TRIES_MAX {
+        match try_once(store, root).await {
+            Err(Failure::Object(error)) if cause::is_of_directories(&error) => tokio::time::sleep(TRY_INTERVAL).await,
+            tried => return tried,
+        }
+    }
+    try_once(store, root).await
+}
+
+async fn try_once(store: &Store, root: &Path) -> Result<(), Failure> {
     // First, as a key that nobody knows makes some servers say of an object that it is not there.
     store.list(Some(root)).next().await.transpose()?;
     let (key, bytes) = (probe(root), b"probe");

@@ -92,3 +92,18 @@ fn opening_leaves_nothing_behind() {
     let left = fs::read_dir(files(server, "empty")).map_or(0, Iterator::count);
     assert_eq!(left, 0);
 }
+
+/// Each tries the place with an object of its own, and the last to remove one takes the directory away
+/// that another is about to use.
+#[test]
+fn workers_that_start_together_all_have_the_place() {
+    let Some(server) = Server::shared() else { return };
+    for round in 0..40 {
+        let app = format!("together/{round}");
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| open(server, &app));
+            }
+        });
+    }
+}
