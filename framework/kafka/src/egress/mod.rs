@@ -15,7 +15,8 @@
 //! anything twice.
 //!
 //! Invariants:
-//! - `taken` moves only to what a committed position says.
+//! - `taken` moves only to what a committed position says, and back to what stands if a fault shows that
+//!   this is less.
 //! - After a fault there is one way on: a new producer, which ends what is open, and then a look at what
 //!   stands. Nothing is concluded from an error of a commit, and nothing from its success either: a broker
 //!   that is being stopped may say that a transaction is committed and leave out marks of partitions that
@@ -64,7 +65,7 @@ const TRANSACTION_BYTES: Range<usize> = 256 * 1024..16 * 1024 * 1024;
 /// About how many records one transaction has.
 const TRANSACTION_RECORDS: usize = 50_000;
 /// How often it is looked whether transactions have their marks.
-const MARKS_INTERVAL: Duration = Duration::from_millis(100);
+const MARKS_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How many bytes of transactions may be without marks: more than several of the largest have.
 const UNMARKED_BYTES_MAX: usize = 4 * TRANSACTION_BYTES.end;
 /// After how many positions the old ones are removed.
@@ -408,7 +409,7 @@ impl GroupEgress {
     /// Now and then forgets the transactions before one whose position has its mark: when that was written the
     /// partitions still had leaders. Where too many have none it is time for a look at what stands.
     fn look_for_marks(&mut self) {
-        let Some(session) = self.session.as_ref().filter(|_| self.looked_at.elapsed() >= MARKS_INTERVAL) else {
+        let Some(session) = self.session.as_ref().filter(|_| self.looked_at.elapsed() >= MARKS_LOOK_INTERVAL) else {
             return;
         };
         self.looked_at = Instant::now();

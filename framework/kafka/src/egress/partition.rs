@@ -88,6 +88,7 @@ impl Partition {
                     "a transaction that nobody ends holds it back at offset {stable} of {end}: find and abort it with `kafka-transactions.sh`"
                 )));
             }
+            // A broker tells nobody when a transaction is decided, so it is asked again.
             std::thread::sleep(LOOK);
         }
     }

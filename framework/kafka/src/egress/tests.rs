@@ -21,9 +21,6 @@ use crate::{connection::Isolation, report::Reporter};
 thread_local! {
     /// What happens when this thread is about to commit, once.
     static AT_COMMIT: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
-}
-
-thread_local! {
     /// Whether this thread is to be told that its next transaction is committed, and nothing of it is.
     static PRETENDS: Cell<bool> = const { Cell::new(false) };
 }
@@ -99,14 +96,20 @@ fn records(connection: &Connection, isolation: Isolation) -> Vec<String> {
     }
 }
 
-/// Writes one epoch, then another whose commit meets `trouble`, and returns what was written in all.
-fn commit_into(trouble: impl FnOnce(&mut Broker) + 'static, heal: impl FnOnce(&mut Broker)) -> Option<Vec<String>> {
+/// An egress that has written one epoch and was given another.
+fn begin() -> Option<(Rc<RefCell<Broker>>, Connection, GroupEgress)> {
     let broker = broker()?;
     let connection = connection(&broker.borrow());
     let mut egress = open(&connection);
     give(&mut egress, 1);
     until("an epoch is written", || egress.sync());
     give(&mut egress, 2);
+    Some((broker, connection, egress))
+}
+
+/// Writes one epoch, then another whose commit meets `trouble`, and returns what was written in all.
+fn commit_into(trouble: impl FnOnce(&mut Broker) + 'static, heal: impl FnOnce(&mut Broker)) -> Option<Vec<String>> {
+    let (broker, connection, mut egress) = begin()?;
     let at_commit = Rc::clone(&broker);
     AT_COMMIT.set(Some(Box::new(move || trouble(&mut at_commit.borrow_mut()))));
     let error = egress.sync().expect_err("the broker does not answer").to_string();
@@ -161,12 +164,7 @@ fn a_commit_that_was_lost_is_written_again() {
 /// Writes three epochs. Of the second the broker says that it is committed, as one does that is being
 /// stopped, and leaves out all marks; `marked` puts what it left marked all the same. Returns what stands.
 fn lose_marks_of_the_second(marked: impl FnOnce(&Connection, &GroupEgress)) -> Option<Vec<String>> {
-    let broker = broker()?;
-    let connection = connection(&broker.borrow());
-    let mut egress = open(&connection);
-    give(&mut egress, 1);
-    until("an epoch is written", || egress.sync());
-    give(&mut egress, 2);
+    let (_broker, connection, mut egress) = begin()?;
     PRETENDS.set(true);
     until("the broker says that it is committed", || egress.sync());
     assert_eq!((egress.taken(0), egress.written(0).records), (2, 2));

@@ -200,6 +200,7 @@ impl KafkaFeed {
     /// Follows a partition no more.
     pub fn leave(&mut self, ingress: usize, partition: u32) {
         self.followed.remove(&(ingress, partition));
+        self.anew.remove(&(ingress, partition));
     }
 
     /// Lets a partition that is followed rest, or go on.
@@ -273,15 +274,19 @@ impl KafkaFeed {
                     self.place(ingress, partition),
                     position.offset
                 );
+                is_of_use &= !self.anew.contains(&(ingress, partition));
                 self.follow(ingress, partition, position, until)?;
-                is_of_use &= self.anew.insert((ingress, partition));
+                self.anew.insert((ingress, partition));
             }
         }
         if is_of_use { Ok(()) } else { self.renew() }
     }
 
     /// Follows everything with a new client, from where it is.
-    fn renew(&mut self) -> Result<(), InputError> {
+    ///
+    /// # Errors
+    /// If there can be no client, or it does not take a partition, which is not read until it is followed again.
+    pub fn renew(&mut self) -> Result<(), InputError> {
         tracing::warn!(target: "statefn::kafka", "the reader of topics is replaced");
         self.consumer = consumer(&self.connection, &self.group, IDLE_WAIT)?;
         self.anew.clear();

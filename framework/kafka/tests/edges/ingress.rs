@@ -407,6 +407,28 @@ fn partitions_take_turns_rest_and_are_left() {
 }
 
 #[test]
+fn a_new_client_reads_on_where_the_one_before_was() {
+    let Some(broker) = Broker::shared() else { return };
+    let bootstrap = broker.bootstrap();
+    let producer = plain(bootstrap);
+    make_topic(bootstrap, "renewed", 2);
+    let mut reader = Reader::open(bootstrap, "renewed", vec![named(0, &["renewed"])]).expect("opens");
+    for partition in [0, 1] {
+        produce(&producer, "renewed", partition as i32, &["one", "two", "three"]);
+        reader.follow(0, partition, Position::default(), None);
+    }
+    reader.feed.rest(0, 1, true);
+    let two = ReadLimit { records: 2, ..ALL };
+    until("some are read", || reader.read(two).expect("it can be read").ok_or("not yet"));
+    reader.feed.renew().expect("the broker is there");
+    // `Reader::read` sees to it that nothing is left out and nothing comes twice.
+    assert_eq!(reader.read_records(3), ["one", "two", "three"]);
+    assert_eq!(reader.read(ALL).expect("it can be read"), None, "the other one rests");
+    reader.feed.rest(0, 1, false);
+    assert_eq!(reader.read_records(3), ["one", "two", "three"]);
+}
+
+#[test]
 fn topics_that_cannot_be_meant_are_refused() {
     let Some(broker) = Broker::shared() else { return };
     let bootstrap = broker.bootstrap();
