@@ -94,7 +94,8 @@ impl Inspection {
         let mut log = backend.log().map_err(Error::Broken)?;
         let snapshots = backend.snapshots().map_err(Error::Broken)?;
         log.refresh(&(0..shards).collect::<Vec<_>>()).map_err(Error::Broken)?;
-        Ok(Self { options: options(&program, shards), program, log, snapshots, data: None })
+        let options = Options { is_log_shared: true, ..Options::clone(&options(&program, shards)) };
+        Ok(Self { options: Arc::new(options), program, log, snapshots, data: None })
     }
 
     fn image(&mut self, shard: u32) -> Result<Image, Error> {
@@ -138,8 +139,9 @@ impl Inspection {
         Ok(lines)
     }
 
-    /// Returns a line of JSON for each partition of an ingress: how many of its records every shard
-    /// has committed, how many the furthest one has, and whether all have committed its end.
+    /// Returns a line of JSON for each partition of an ingress: how many of its records every shard that
+    /// takes it in has committed, how many the furthest one has, and whether all have committed its end.
+    /// In a fleet one shard takes a partition in, else all do.
     ///
     /// # Errors
     /// [`Error::Stored`] if what is stored is damaged.
@@ -150,9 +152,9 @@ impl Inspection {
                 positions.entry((ingress.to_owned(), partition)).or_default().push(position);
             }
         }
-        let shards = self.options.shards as usize;
+        let readers = if self.options.is_log_shared { 1 } else { self.options.shards as usize };
         let line = |((ingress, partition), of_shards): ((String, u32), Vec<Position>)| {
-            let is_everywhere = of_shards.len() == shards;
+            let is_everywhere = of_shards.len() == readers;
             let records = || of_shards.iter().map(|position| position.records);
             let records_min = if is_everywhere { records().min().unwrap_or_default() } else { 0 };
             let records_max = records().max().unwrap_or_default();

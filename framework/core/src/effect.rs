@@ -445,6 +445,13 @@ impl Effects {
         length
     }
 
+    /// Sends a message that came from outside on to the shard it is for; its bytes stand in `bytes`, and its
+    /// length was checked where it was read.
+    pub(crate) fn send_on(&mut self, call: &Call, bytes: &[u8], shard: ShardId, names: [NameId; 2]) {
+        let payload = call.payload.of(bytes);
+        self.send_remote(*call, call.key.of(bytes), shard, names, |body| body.extend_from_slice(payload));
+    }
+
     /// Tells the one who waits what came of his call; `key` is the one that he called.
     ///
     /// `outcome` writes the outcome of a reply, or for one outside the remembered reply.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use crate::{
-    address::{Address, murmur2, shard_of},
+    address::{Address, ShardId, murmur2, shard_of},
     dead_letter::DeadLetter,
     effect::{Call, Calls, Span},
     error::DecodeError,
@@ -241,6 +241,15 @@ impl<L> fmt::Debug for Router<'_, L> {
     }
 }
 
+/// The shard that takes a partition of an ingress in, where processes share the log.
+///
+/// A producer that chooses the partition of a key as Kafka's default partitioner does, over as many
+/// partitions as there are shards, has put the key's records where they belong.
+#[must_use]
+pub fn partition_owner(partition: u32, shards: u32) -> ShardId {
+    partition % shards
+}
+
 /// What one shard gets of a stretch of an ingress partition.
 #[derive(Debug, Clone, Default)]
 pub struct IngressBatch {
@@ -250,12 +259,16 @@ pub struct IngressBatch {
     pub partition: u32,
     /// Where the stretch begins.
     pub from: u64,
-    /// The position behind it, which every shard gets, with messages or without.
+    /// The position behind it; where every shard reads a partition, each gets it, with messages or without.
     pub to: Position,
     /// The messages for this shard.
     pub calls: Calls,
     /// Where the record of each message begins.
     pub offsets: Vec<u64>,
+    /// The messages that this shard sends on to others; none where every shard reads a partition.
+    pub onward: Calls,
+    /// For each of them, the shard it is for, and where its record begins.
+    pub onward_to: Vec<(ShardId, u64)>,
     /// Records that cannot be read, and where they begin.
     pub dead_letters: Vec<(u64, DeadLetter)>,
 }
@@ -265,6 +278,8 @@ impl IngressBatch {
     pub fn clear(&mut self) {
         self.calls.clear();
         self.offsets.clear();
+        self.onward.clear();
+        self.onward_to.clear();
         self.dead_letters.clear();
     }
 }
@@ -287,6 +302,21 @@ impl Batches {
     pub fn new(shards: u32) -> Self {
         let shards = vec![IngressBatch::default(); shards as usize];
         Self { shards, spare: Box::new(()), offset: 0, marks: Vec::new(), written: 0 }
+    }
+
+    /// Gives everything to the shard that takes the partition in: it sends on what is for others.
+    pub fn gather(&mut self, owner: ShardId) {
+        let mut gathered = std::mem::take(&mut self.shards[owner as usize]);
+        for (shard, batch) in (0..).zip(&mut self.shards) {
+            for (call, offset) in batch.calls.calls.iter().zip(&batch.offsets) {
+                gathered.onward.push_message(call, &batch.calls.bytes);
+                gathered.onward_to.push((shard, *offset));
+            }
+            gathered.dead_letters.append(&mut batch.dead_letters);
+            batch.clear();
+        }
+        gathered.dead_letters.sort_by_key(|(offset, _)| *offset);
+        self.shards[owner as usize] = gathered;
     }
 
     /// How many bytes of keys and messages were ever put in, batches that were taken out included.
@@ -523,29 +553,48 @@ impl<M: Message, L: 'static, R: Fn(M, &mut Router<'_, L>) + Send + Sync> ErasedI
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        program::{FunctionSpec, ProgramSpec},
-        trial::{Add, Counter, SHARDS},
-    };
+    use crate::trial::{Add, SHARDS, program_with_input};
 
     /// Routes a record to the counter that its key names; returns its event time, and the key and the
     /// time of the message.
     fn route(ingress: Ingress<Add>, record: RawRecord<'_>) -> (EventTime, String, EventTime) {
-        let ingress = ingress.to::<Counter>();
-        let functions = vec![FunctionSpec::of::<Counter>()];
-        let spec = ProgramSpec { app: "test".into(), functions, ingresses: vec![ingress.spec()], ..Default::default() };
-        let program = Program::link(spec).expect("links");
-        let bound = bind(ingress, |add: Add, out: &mut Router<'_, (Counter, ())>| {
-            let key = out.record_key().map_or("none".into(), |key| String::from_utf8_lossy(key).into_owned());
-            out.forward_unchanged(Address::<Counter>::new(key), add);
-        });
+        let (_, bound) = program_with_input(ingress);
         let mut batches = Batches::new(SHARDS);
-        let time = bound(&program).route(0, record, &mut batches).expect("it can be read");
+        let time = bound.route(0, record, &mut batches).expect("it can be read");
         let sent = batches.shards.iter().flat_map(|shard| shard.calls.calls.iter().map(move |call| (shard, call)));
         let sent: Vec<_> = sent.collect();
         let [(shard, call)] = sent[..] else { panic!("one message is sent: {sent:?}") };
         assert_eq!(call.payload.of(&shard.calls.bytes), b"7");
         (time, String::from_utf8_lossy(call.key.of(&shard.calls.bytes)).into_owned(), call.time)
+    }
+
+    #[test]
+    fn all_of_a_stretch_is_gathered_in_the_order_of_the_records() {
+        let (_, bound) = program_with_input(Ingress::<Add>::new("sums"));
+        let mut batches = Batches::new(SHARDS);
+        let keys = ["a", "b", "c", "d", "e", "f"];
+        for (offset, key) in (0..).zip(keys) {
+            let record = Logged { value: b"7", key: Some(key.as_bytes()), time: None };
+            bound.route(offset, RawRecord::Logged(record), &mut batches).expect("it can be read");
+        }
+        (10..13).for_each(|offset| batches.dead_letter(offset, DeadLetter::of_record("sums", "there", "why", b"")));
+        batches.gather(1);
+        let [others, gathered] = &batches.shards[..] else { panic!("two shards") };
+        assert!(others.calls.is_empty() && others.offsets.is_empty() && others.dead_letters.is_empty());
+        let is_own = |key: &&&str| shard_of(murmur2(key.as_bytes()), SHARDS) == 1;
+        let texts = |calls: &Calls| -> Vec<String> {
+            let key = |call: &Call| String::from_utf8_lossy(call.key.of(&calls.bytes)).into_owned();
+            calls.calls.iter().map(key).collect()
+        };
+        let (own, onward): (Vec<&str>, Vec<&str>) = keys.iter().partition(is_own);
+        assert!(!own.is_empty() && !onward.is_empty());
+        assert_eq!(
+            (texts(&gathered.calls), texts(&gathered.onward)),
+            (own.iter().map(ToString::to_string).collect(), onward.iter().map(ToString::to_string).collect())
+        );
+        assert!(gathered.onward_to.iter().all(|(shard, _)| *shard == 0));
+        assert!(gathered.onward_to.is_sorted_by_key(|(_, offset)| *offset));
+        assert_eq!(gathered.dead_letters.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [10, 11, 12]);
     }
 
     #[test]

@@ -52,5 +52,8 @@ pub const REPLAYS_KEPT_MS: i64 = 365 * 24 * 60 * 60 * 1_000;
 pub const PARKED_KEY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How many bytes of calls all parked keys of a shard wait with, if settings do not say.
 pub const PARKED_SHARD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a shard that shares its log with other processes lets event time wait for a frame of its own,
+/// in milliseconds: what comes along with messages does not wait.
+pub const QUIET_INTERVAL_MS: i64 = 100;
 /// How often a shard makes a frame of nothing but a reading of the clock, at most, in milliseconds.
 pub const IDLE_INTERVAL_MS: i64 = 1_000;

@@ -455,6 +455,13 @@ impl Program {
         self.functions.iter().any(|function| !function.spec.sends.is_empty())
     }
 
+    /// Whether shards send each other anything: what functions send, and, where processes share the log,
+    /// what was read for others.
+    #[must_use]
+    pub fn has_mail(&self, is_log_shared: bool) -> bool {
+        self.has_sends() || is_log_shared && !self.ingresses.is_empty()
+    }
+
     /// Whether any stage is a cycle.
     #[must_use]
     pub fn has_cycles(&self) -> bool {

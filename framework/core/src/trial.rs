@@ -12,6 +12,7 @@ use crate::{
     envelope::SpanRecord,
     function::{Accepts, Access, Function, Handles, HandlesTimer, Incoming, SendsTo, Target, TargetDeclaration},
     host::Handlers,
+    ingress::{ErasedIngress, Ingress, Router, bind},
     message::{decode_json, encode_json},
     pipeline::{Action, Pipeline},
     ports::{
@@ -146,6 +147,20 @@ impl HandlesTimer<Later> for Counter {
 pub(crate) fn program() -> Arc<Program> {
     let spec = ProgramSpec { app: "test".into(), functions: vec![FunctionSpec::of::<Counter>()], ..Default::default() };
     Program::link(spec).expect("links")
+}
+
+/// The linked app with a way in, whose records are for the counter that their key names, and that way.
+pub(crate) fn program_with_input(ingress: Ingress<Add>) -> (Arc<Program>, Arc<dyn ErasedIngress>) {
+    let ingress = ingress.to::<Counter>();
+    let (functions, ingresses) = (vec![FunctionSpec::of::<Counter>()], vec![ingress.spec()]);
+    let spec = ProgramSpec { app: "test".into(), functions, ingresses, ..Default::default() };
+    let program = Program::link(spec).expect("links");
+    let bind = bind(ingress, |add: Add, out: &mut Router<'_, (Counter, ())>| {
+        let key = out.record_key().map_or("none".into(), |key| String::from_utf8_lossy(key).into_owned());
+        out.forward_unchanged(Address::<Counter>::new(key), add);
+    });
+    let bound = bind(&program);
+    (program, bound)
 }
 
 /// A key of a shard.

@@ -158,11 +158,12 @@ fn refused_appends_alone(plan: &mut Plan) {
 }
 
 /// Workers that stop for a while; meanwhile others own their shards and answer. Clients ask seldom:
-/// a deposit that came to the one who sleeps would make a frame, whose append shows that it lost.
+/// a deposit that came to the one who sleeps would make a frame, whose append shows that it lost, as would
+/// progress that tells of a later epoch, of which most is lost here.
 fn zombies(plan: &mut Plan) {
     many_owners(plan);
-    (plan.commit_interval_ms, plan.delay_ms_max, plan.calm_at, plan.request_ms_max) = (0, 30, 60_000, 15);
-    (plan.shards, plan.faults) = (4, Faults { moved: 100, slow_news: 300, pause: 250, ..Faults::default() });
+    (plan.commit_interval_ms, plan.delay_ms_max, plan.calm_at, plan.request_ms_max) = (0, 60, 60_000, 30);
+    (plan.shards, plan.faults) = (4, Faults { moved: 100, slow_news: 300, pause: 250, loss: 900, ..Faults::default() });
 }
 
 /// Owners that do not know for long that they own no more.
@@ -185,6 +186,12 @@ fn doubled_mail(plan: &mut Plan) {
 fn crashes(plan: &mut Plan) {
     apart(plan);
     plan.faults.crash = 30;
+}
+
+/// Where processes share the log, a partition is read for one shard only, from where it stands.
+fn crashes_alone(plan: &mut Plan) {
+    crashes(plan);
+    (plan.is_embedded, plan.workers) = (true, 1);
 }
 
 fn crashes_without_snapshots(plan: &mut Plan) {
@@ -237,7 +244,7 @@ fn doubled_attempts(plan: &mut Plan) {
 }
 
 /// The mutants, each with its worlds.
-pub const MUTANTS: [Mutant; 47] = [
+pub const MUTANTS: [Mutant; 48] = [
     Mutant::new(Rule::ClaimsRaiseTheTerm, Kind::Bank, many_owners),
     Mutant::new(Rule::EqualTermsAreVoid, Kind::Bank, many_owners),
     Mutant::new(Rule::NoncesAreNew, Kind::Bank, late_claims),
@@ -245,7 +252,7 @@ pub const MUTANTS: [Mutant; 47] = [
     Mutant { sign: Sign::NoHalt, ..Mutant::new(Rule::ChainIsUnbroken, Kind::Sends, forgetful_log) },
     Mutant::new(Rule::SeenDropsDuplicates, Kind::Sends, doubled_mail),
     Mutant::new(Rule::SeenRefusesGaps, Kind::Sends, lost_mail),
-    Mutant::new(Rule::PositionsSkipKnown, Kind::Sends, crashes),
+    Mutant::new(Rule::PositionsSkipKnown, Kind::Sends, crashes_alone),
     Mutant::new(Rule::ResendsAll, Kind::Sends, lost_mail),
     Mutant::new(Rule::ResendsAtTakeOver, Kind::Sends, crashes),
     Mutant::new(Rule::OutboxKeepsUntilAcknowledged, Kind::Sends, lost_mail),
@@ -260,6 +267,7 @@ pub const MUTANTS: [Mutant; 47] = [
     Mutant::new(Rule::UnknownIsNoFailure, Kind::Calls, unknown_appends),
     Mutant::new(Rule::DeposedClaimsAgain, Kind::Bank, unknown_appends),
     Mutant::new(Rule::WatermarkAfterMessages, Kind::Timers, lost_mail),
+    Mutant::new(Rule::OtherInputsHold, Kind::Timers, apart),
     Mutant::new(Rule::CyclesHold, Kind::Ring, apart),
     Mutant::new(Rule::CarryHolds, Kind::Ring, full_epochs),
     Mutant::new(Rule::DueTimersHold, Kind::Timers, full_epochs),

@@ -209,7 +209,8 @@ impl Backend for KafkaBackend {
         let group = format!("{}-input", self.topics.app());
         let feed = KafkaFeed::open(&self.connection, &group, inputs.collect(), PATIENCE).map_err(text)?;
         let bounds = self.inputs.iter().map(|(_, start, until)| (*start, *until)).collect();
-        Ok(Some(Box::new(TopicFeed { feed, bounds, known: BTreeMap::new(), at: BTreeMap::new(), broken_at: None })))
+        let (counts, known, at) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Some(Box::new(TopicFeed { feed, bounds, counts, known, at, broken_at: None })))
     }
 
     fn record_bytes_max(&self) -> usize {
@@ -322,6 +323,8 @@ struct TopicFeed {
     feed: KafkaFeed,
     /// By ingress, where it begins and how far it goes.
     bounds: Vec<(StartKind, UntilKind)>,
+    /// By ingress, how many partitions it had at first; empty before the first look.
+    counts: Vec<u32>,
     /// By ingress and partition, where it begins and ends, as was found out when it was first asked for.
     known: BTreeMap<(usize, u32), (Position, Option<u64>)>,
     /// By ingress and partition that is followed, where it is.
@@ -336,9 +339,11 @@ impl TopicFeed {
             return Ok(*known);
         }
         let (start, until) = self.bounds[ingress];
+        let is_added = self.counts.get(ingress).is_some_and(|count| partition >= *count);
         let start = match start {
-            StartKind::Earliest => Start::Earliest,
-            StartKind::Latest => Start::Latest,
+            // What stands in a partition that was added came after the app had begun.
+            StartKind::Latest if !is_added => Start::Latest,
+            StartKind::Earliest | StartKind::Latest => Start::Earliest,
         };
         let start = self.feed.resolve(ingress, partition, start).map_err(text)?;
         let until = match until {
@@ -367,7 +372,16 @@ impl TopicFeed {
 impl Feed for TopicFeed {
     fn partitions(&mut self) -> Result<Vec<u32>, String> {
         self.feed.discover().map_err(text)?;
-        Ok((0..self.bounds.len()).map(|ingress| self.feed.partitions(ingress).len() as u32).collect())
+        let found: Vec<u32> =
+            (0..self.bounds.len()).map(|ingress| self.feed.partitions(ingress).len() as u32).collect();
+        if self.counts.is_empty() {
+            self.counts.clone_from(&found);
+        }
+        // An input that ends where it ended at the start has the partitions that it had then.
+        let first_and_found = self.counts.iter().zip(found).zip(&self.bounds);
+        Ok(first_and_found
+            .map(|((first, found), (_, until))| if *until == UntilKind::Now { *first } else { found })
+            .collect())
     }
 
     fn follow(&mut self, ingress: usize, partition: u32, from: Position) -> Result<Position, String> {

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::{Error, cache, install, ports::Reserved, process::Process, shared, topics};
 
 /// The directory of the jars in the cache; `pom.xml` has the same version.
-pub(crate) const JARS: &str = "kafka-4.4.0";
+pub(crate) const JARS: &str = "kafka-4.4.0-with-tools";
 pub(crate) const JAVA_VERSION_MIN: u32 = 17;
 const NAME: &str = "the Kafka broker";
 /// Any 22 characters of base64 will do.
@@ -104,6 +104,34 @@ impl Broker {
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<(), Error> {
         let made = topics::create(self.clients.address(), name, partitions);
         made.map_err(Error::system(format!("make the topic `{name}`")))
+    }
+
+    /// Writes records, a key and a value each, by the producer that Kafka comes with: it chooses partitions
+    /// as Java programs do that do not say how.
+    ///
+    /// # Errors
+    /// [`Error::System`] if it cannot be run or ends with an error. Keys and values are texts of one line
+    /// without tabulators.
+    pub fn produce_by_java<'a>(
+        &self,
+        topic: &str,
+        records: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<(), Error> {
+        let arguments = [
+            "org.apache.kafka.tools.ConsoleProducer",
+            "--bootstrap-server",
+            &self.bootstrap,
+            "--topic",
+            topic,
+            "--reader-property",
+            "parse.key=true",
+        ];
+        let mut lines = String::new();
+        records.for_each(|(key, value)| lines.extend([key, "\t", value, "\n"]));
+        let input = self.directory.path().join("records.txt");
+        let written = fs::write(&input, lines).and_then(|()| fs::File::open(&input));
+        let written = written.map_err(Error::system(format!("write `{}`", input.display())))?;
+        install::run(java_command(&java()?, &jars()?, &arguments).stdin(written)).map(drop)
     }
 
     /// The directory with its data (`data`), its settings and its log (`server.log`).

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use futures_executor::block_on;
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewPartitions},
+    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::Headers,
     producer::{BaseProducer, BaseRecord, Producer},
@@ -12,6 +15,8 @@ use services::kafka::Broker;
 
 /// The topic that the ingress of the ledger reads.
 pub(crate) const TRANSFERS: &str = "transfers";
+/// The mailboxes of the ledger.
+const MAILBOX: &str = "ledger.mailbox";
 /// The topic that the egress of either program writes.
 pub(crate) const STATEMENTS: &str = "statements";
 /// How long the broker may take for anything, an outage included.
@@ -35,6 +40,21 @@ impl Topics {
         config.set("enable.idempotence", "true").set("linger.ms", "2");
         config.set("message.timeout.ms", PATIENCE.as_millis().to_string());
         config.create().unwrap()
+    }
+
+    /// Adds partitions to the transfers, so that they have so many.
+    pub(crate) fn grow(&self, partitions: usize) {
+        let admin: AdminClient<DefaultClientContext> = config(&self.bootstrap).create().unwrap();
+        let grown = NewPartitions::new(TRANSFERS, partitions);
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        let grown = block_on(admin.create_partitions([&grown], &options)).unwrap();
+        assert!(grown.iter().all(Result::is_ok), "{grown:?}");
+    }
+
+    /// How many records the mailboxes of an app of so many shards have ever had.
+    pub(crate) fn mails(&self, shards: i32) -> i64 {
+        let client: BaseConsumer = config(&self.bootstrap).create().unwrap();
+        (0..shards).map(|shard| client.fetch_watermarks(MAILBOX, shard, PATIENCE).unwrap().1).sum()
     }
 
     /// A consumer of all statements that are committed.

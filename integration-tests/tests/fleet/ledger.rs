@@ -8,9 +8,10 @@ use std::{
 use rdkafka::{consumer::BaseConsumer, producer::BaseProducer};
 use serde::Deserialize;
 use serde_json::json;
+use services::kafka::Broker;
 
 use crate::{
-    client::{self, Topics},
+    client::{self, TRANSFERS, Topics},
     faults::Load,
 };
 
@@ -100,15 +101,36 @@ impl Ledger {
 
     fn pay(&mut self) {
         let number = self.paid.len() as u64;
-        let from = format!("account-{}", number.wrapping_mul(7_919) % self.accounts);
         let to = format!("account-{}", number.wrapping_mul(104_729) / 3 % self.accounts);
+        let (from, record) = self.note(|_| to);
+        // Transfers of one account stand in one partition, so they have an order.
+        let partition = (number.wrapping_mul(7_919) % self.accounts) as i32 % self.partitions;
+        client::write(&self.producer, partition, &from, record.as_bytes());
+    }
+
+    /// Makes the next transfer; returns who pays, and its record.
+    fn note(&mut self, payee: impl FnOnce(&str) -> String) -> (String, String) {
+        let number = self.paid.len() as u64;
+        let from = format!("account-{}", number.wrapping_mul(7_919) % self.accounts);
+        let to = payee(&from);
         let cents = 1 + (number.wrapping_mul(31) % 97) as i64;
         let at_ms = BEGIN_MS + number as i64 * STEP_MS;
         let record = json!({"number": number, "from": from, "to": to, "cents": cents, "at_ms": at_ms});
-        // Transfers of one account stand in one partition, so they have an order.
-        let partition = (number.wrapping_mul(7_919) % self.accounts) as i32 % self.partitions;
-        client::write(&self.producer, partition, &from, record.to_string().as_bytes());
-        self.paid.push(Paid { from, to, cents });
+        self.paid.push(Paid { from: from.clone(), to, cents });
+        (from, record.to_string())
+    }
+
+    /// Lets a Java program write so many transfers of accounts to themselves, in the partitions that it chooses.
+    pub(crate) fn pay_by_java(&mut self, broker: &Broker, count: usize) {
+        let records: Vec<_> = (0..count).map(|_| self.note(ToOwned::to_owned)).collect();
+        let records = records.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        broker.produce_by_java(TRANSFERS, records).unwrap();
+    }
+
+    /// Writes to so many partitions from now on, by a client that learns of them.
+    pub(crate) fn write_to(&mut self, topics: &Topics, partitions: i32) {
+        client::flush(&self.producer);
+        (self.producer, self.partitions) = (topics.producer(), partitions);
     }
 
     /// Reads what is stated until a moment.

@@ -53,6 +53,50 @@ fn a_worker_that_is_killed_is_replaced_and_every_statement_stands_once() {
     fleet.check_stored();
 }
 
+/// A partition belongs to the shard of its number: where a topic has as many as the app has shards, Java's
+/// producer has put the records of a key where they belong.
+#[test]
+fn records_of_a_java_producer_are_taken_without_a_hop_where_partitions_are_as_many_as_shards() {
+    for (partitions, is_direct) in [(16, true), (5, false)] {
+        let Some((broker, server)) = servers() else { return };
+        let topics = Topics::create(&broker, partitions, &[TRANSFERS, STATEMENTS]);
+        let mut fleet = Fleet::new(Program::ledger(), &broker, &server);
+        (0..2).for_each(|_| fleet.start());
+        let mut ledger = Ledger::new(&topics, 100);
+        ledger.pay_by_java(&broker, 1_000);
+        // Paid and received; timers wait for the time of all partitions.
+        ledger.wait_until_stated(2_000);
+        assert_eq!(topics.mails(16) == 0, is_direct, "{partitions} partitions: {} mails", topics.mails(16));
+        ledger.settle();
+        fleet.stop_all();
+        ledger.check();
+        fleet.check_stored();
+    }
+}
+
+#[test]
+fn a_partition_that_is_added_while_workers_run_is_read_from_its_start() {
+    let Some((broker, server)) = servers() else { return };
+    let topics = Topics::create(&broker, 2, &[TRANSFERS, STATEMENTS]);
+    let mut fleet = Fleet::new(Program::ledger(), &broker, &server);
+    (0..2).for_each(|_| fleet.start());
+    let mut ledger = Ledger::new(&topics, 40);
+    ledger.pay_while(200, Duration::from_millis(1));
+    ledger.wait_until_stated(400);
+    topics.grow(3);
+    ledger.write_to(&topics, 3);
+    ledger.pay_while(200, Duration::from_millis(1));
+    ledger.wait_until_stated(800);
+    // A worker that comes later reads on where it was read to.
+    fleet.kill(0);
+    fleet.start();
+    ledger.pay_while(200, Duration::from_millis(1));
+    ledger.settle();
+    fleet.stop_all();
+    ledger.check();
+    fleet.check_stored();
+}
+
 /// Clients with idempotency keys ask workers at random, while one is killed, one frozen and one stopped.
 #[test]
 fn every_worker_answers_for_every_account_whatever_happens_to_the_others() {

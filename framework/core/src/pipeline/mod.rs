@@ -18,6 +18,8 @@
 //!
 //! Deliberately absent: threads, clocks, and how an action is executed.
 
+#[cfg(test)]
+mod input_tests;
 mod mailbox;
 #[cfg(test)]
 mod parking_tests;
@@ -162,6 +164,7 @@ impl Owned {
 pub struct Pipeline {
     program: Arc<Program>,
     is_log_shared: bool,
+    has_mail: bool,
     rules: Rules,
     commit_interval_ms: i64,
     shards: Vec<Option<Owned>>,
@@ -186,6 +189,7 @@ impl Pipeline {
     pub fn new(program: Arc<Program>, options: &Options, commit_interval_ms: i64) -> Self {
         let board = Board::new(options.shards, program.stages.len());
         Self {
+            has_mail: program.has_mail(options.is_log_shared),
             program,
             is_log_shared: options.is_log_shared,
             rules: options.rules,
@@ -300,11 +304,20 @@ impl Pipeline {
             Ok(news) => {
                 let mut is_news = false;
                 for progress in news {
+                    self.look_for_another_owner(&progress);
                     is_news |= self.note_progress(&Arc::new(progress));
                 }
                 if is_news { Taken::Applied } else { Taken::Void }
             }
             Err(_) => Taken::Unreadable,
+        }
+    }
+
+    /// Progress is told of committed epochs only. If one of a shard here is later than the last that was sealed here, the
+    /// shard has another owner, which one with nothing to append would never notice.
+    fn look_for_another_owner(&mut self, progress: &Progress) {
+        if self.shard(progress.shard).is_some_and(|owned| progress.epoch > owned.epoch()) {
+            self.lost(progress.shard);
         }
     }
 
@@ -353,7 +366,7 @@ impl Pipeline {
                 owned.progress = Arc::clone(&progress);
                 owned.progress_at = self.now;
             }
-            if self.program.has_sends() {
+            if self.has_mail {
                 self.news.push(progress);
             }
         }
@@ -444,7 +457,7 @@ impl Pipeline {
             }
             self.settle();
             let mut is_mail = false;
-            if self.program.has_sends() {
+            if self.has_mail {
                 (0..self.shards.len() as ShardId).for_each(|shard| is_mail |= self.publish(shard));
             }
             if !is_mail {
@@ -518,7 +531,7 @@ impl Pipeline {
     }
 
     fn repeat_progress(&mut self) {
-        if !self.program.has_sends() {
+        if !self.has_mail {
             return;
         }
         for owned in self.shards.iter_mut().flatten() {

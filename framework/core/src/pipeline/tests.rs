@@ -51,6 +51,24 @@ fn an_end_that_another_owner_has_moved_loses_the_shard_and_its_answers() {
 }
 
 #[test]
+fn a_later_epoch_of_somebody_else_loses_a_shard_that_has_nothing_to_append() {
+    let (mut worker, key) = owner();
+    let mut other = worker.fork();
+    other.own(0);
+    let told = |other: &mut Worker| {
+        let progress = Arc::new(other.pipeline.shard(0).expect("it is here").progress());
+        encode_progress(&other.program, &[progress], usize::MAX).remove(0)
+    };
+    worker.pipeline.progress_record(&told(&mut other));
+    assert!(worker.pipeline.owns(0), "its epoch is the same");
+    other.call(&key, &Add(1));
+    other.run();
+    worker.pipeline.progress_record(&told(&mut other));
+    let actions = worker.pump();
+    assert!(matches!(actions[..], [Action::TakeOver(0)]), "{actions:?}");
+}
+
+#[test]
 fn an_answer_waits_for_a_question_of_its_own() {
     let (mut worker, key) = owner();
     let first = worker.call(&key, &Get);

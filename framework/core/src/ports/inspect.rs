@@ -115,8 +115,9 @@ pub struct ShardStatus {
     pub unacknowledged_bytes: usize,
     /// What it has done since it was taken over.
     pub counters: Counters,
-    /// By ingress, by partition: the first record that it has not taken.
-    pub positions: Vec<Vec<Position>>,
+    /// By ingress, by partition: the first record that it has not taken; none of a partition that another
+    /// shard takes in.
+    pub positions: Vec<Vec<Option<Position>>>,
     /// By stage: how far event time has come.
     pub stages: Vec<StageStatus>,
 }
@@ -156,6 +157,13 @@ pub enum Hold {
         ingress: usize,
         /// The partition.
         partition: u32,
+    },
+    /// How far another shard has taken in its partitions of an ingress.
+    IngressOf {
+        /// The ingress, by its place in the program.
+        ingress: usize,
+        /// The shard.
+        shard: ShardId,
     },
     /// The clock, which event time follows where requests may come at any time.
     Clock,

@@ -190,7 +190,6 @@ impl Shard {
     }
 
     fn status(&self, board: &Board) -> ShardStatus {
-        let position = |partition: &super::PartitionState| partition.position.unwrap_or_default();
         ShardStatus {
             shard: self.id,
             term: self.term,
@@ -204,7 +203,7 @@ impl Shard {
             is_stopped_by_parked: self.is_stopped_by_parked(),
             unacknowledged_bytes: self.unacknowledged_bytes(),
             counters: self.counters,
-            positions: self.positions.iter().map(|of| of.iter().map(position).collect()).collect(),
+            positions: self.positions(),
             stages: (0..self.stages.len()).map(|stage| self.stage_status(stage, board)).collect(),
         }
     }
@@ -228,10 +227,10 @@ impl Shard {
         let is_live = self.options.is_live;
         let ingresses = spec.ingresses.iter().flat_map(|&ingress| {
             let lateness_ms = self.program.ingresses[ingress].lateness_ms;
-            (0..).zip(&self.positions[ingress]).map(move |(partition, state)| {
-                let watermark = state.position.unwrap_or_default().watermark(lateness_ms);
-                (watermark, Hold::Ingress { ingress, partition })
-            })
+            let own = self.partitions(ingress).map(move |(partition, position)| {
+                (position.watermark(lateness_ms), Hold::Ingress { ingress, partition })
+            });
+            own.chain(self.inputs_elsewhere(ingress))
         });
         let has_time = |sender: &StageId| is_live || !self.program.stages[usize::from(*sender)].sources.is_empty();
         let senders = spec.senders.iter().copied().filter(has_time);
@@ -240,6 +239,14 @@ impl Shard {
         let cycle = spec.is_cycle.then(|| self.cycle_hold(stage, board)).flatten();
         let all = ingresses.chain(senders).chain(clock).chain(cycle);
         all.min_by_key(|(time, _)| *time).map_or(Hold::NoSource, |(_, hold)| hold)
+    }
+
+    /// How far other shards have taken in an ingress, as far as this one knows.
+    fn inputs_elsewhere(&self, ingress: usize) -> impl Iterator<Item = (EventTime, Hold)> {
+        let inputs = self.heard_inputs_all.len();
+        let heard = (0..).zip(self.heard_inputs.iter().skip(ingress).step_by(inputs.max(1)));
+        let others = heard.filter(|(shard, _)| *shard != self.id);
+        others.map(move |(shard, heard)| (heard.out, Hold::IngressOf { ingress, shard }))
     }
 
     /// How far a stage lets event time out, as far as this shard knows.

@@ -49,6 +49,7 @@ use self::{
     outbox::{Mail, Outbox, Outboxes},
     parking::Parking,
     pending::{Pending, Waiting},
+    progress::InputProgress,
     remembered::Remembered,
     retain::ReadBack,
     rules::{Rule, Rules},
@@ -77,7 +78,7 @@ use crate::{
     error::{Corrupt, DecodeError, LinkError},
     function::Access,
     host::{ErasedHost, Failure, Rejection, Run},
-    ingress::IngressBatch,
+    ingress::{IngressBatch, partition_owner},
     limits::{
         ANSWERS_BYTES_MAX, ANSWERS_KEPT_MS, EPOCH_BYTES_MAX, EPOCH_CALLS_MAX, REPLAYS_KEPT_MS, SNAPSHOT_TAIL_BYTES_MIN,
     },
@@ -375,6 +376,11 @@ pub struct Shard {
     heard: Vec<EventTime>,
     /// By stage: the least of `heard` over all other shards.
     heard_least: Vec<EventTime>,
+    /// By shard, by ingress, one behind the other: how far it has taken it in; empty where every shard reads
+    /// all of it.
+    heard_inputs: Vec<InputProgress>,
+    /// By ingress: all of `heard_inputs` of other shards together.
+    heard_inputs_all: Vec<InputProgress>,
     heard_version: Option<u64>,
     /// Whether event time has come as far as it can by what happened to this shard.
     is_settled: bool,
@@ -457,16 +463,28 @@ impl Shard {
     /// The position of an ingress partition: the first record that this shard has not taken.
     #[must_use]
     pub fn position(&self, ingress: usize, partition: u32) -> Position {
-        self.positions[ingress][partition as usize].position.unwrap_or_default()
+        let state = self.positions[ingress].get(partition as usize).copied().unwrap_or_default();
+        state.position.unwrap_or_default()
     }
 
-    /// By ingress and partition, all positions.
+    /// By ingress and partition, all positions; none of a partition that another shard takes in.
     #[must_use]
-    pub fn positions(&self) -> Vec<Vec<Position>> {
-        let of_ingress = |states: &Vec<PartitionState>| {
-            states.iter().map(|state| state.position.unwrap_or_default()).collect::<Vec<_>>()
+    pub fn positions(&self) -> Vec<Vec<Option<Position>>> {
+        let of = |(partition, state): (u32, &PartitionState)| {
+            self.takes_in(partition).then(|| state.position.unwrap_or_default())
         };
-        self.positions.iter().map(of_ingress).collect()
+        self.positions.iter().map(|states| (0..).zip(states).map(of).collect()).collect()
+    }
+
+    /// Whether this shard takes the records of a partition in.
+    fn takes_in(&self, partition: u32) -> bool {
+        !self.options.is_log_shared || partition_owner(partition, self.options.shards) == self.id
+    }
+
+    /// The partitions of an ingress that this shard takes in.
+    fn partitions(&self, ingress: usize) -> impl Iterator<Item = (u32, Position)> {
+        let states = (0..).zip(&self.positions[ingress]).filter(|(partition, _)| self.takes_in(*partition));
+        states.map(|(partition, state)| (partition, state.position.unwrap_or_default()))
     }
 
     /// How many messages of the shard `source` it has accepted.
@@ -594,7 +612,14 @@ impl Shard {
     }
 
     fn apply_ingress(&mut self, batch: &mut IngressBatch) {
-        let state = &mut self.positions[batch.ingress][batch.partition as usize];
+        assert!(self.takes_in(batch.partition), "a partition is taken in by its shard");
+        let partition = batch.partition as usize;
+        let states = &mut self.positions[batch.ingress];
+        if self.options.is_log_shared && states.len() <= partition {
+            // The ingress has more partitions than when the shard was taken over.
+            states.resize(partition + 1, PartitionState::default());
+        }
+        let state = &mut states[partition];
         let old = state.position.unwrap_or_default();
         if state.position.is_some() && (batch.to.offset, batch.to.is_ended) <= (old.offset, old.is_ended) {
             return;
@@ -605,12 +630,22 @@ impl Shard {
         for (_, letter) in batch.dead_letters.iter().filter(|(offset, _)| *offset >= old.offset) {
             self.dead_letter(letter.clone());
         }
-        let mut known = batch.offsets.partition_point(|offset| *offset < old.offset);
-        if !self.options.rules.holds(Rule::PositionsSkipKnown) {
-            known = 0;
-        }
+        let known_before = if self.options.rules.holds(Rule::PositionsSkipKnown) { old.offset } else { 0 };
+        self.send_onward(batch, known_before);
+        let known = batch.offsets.partition_point(|offset| *offset < known_before);
         let Calls { calls, bytes, decoded } = &mut batch.calls;
         self.deliver(&calls[known..], bytes, decoded);
+    }
+
+    /// Sends on what is for other shards, from this offset on.
+    fn send_onward(&mut self, batch: &IngressBatch, from: u64) {
+        for (call, (shard, offset)) in batch.onward.calls.iter().zip(&batch.onward_to) {
+            if *offset >= from {
+                let (function, message) = self.program.names_of(call);
+                self.effects.send_on(call, &batch.onward.bytes, *shard, [function, message]);
+                self.has_traffic = true;
+            }
+        }
     }
 
     fn apply_mail(&mut self, mail: &Mail) {
@@ -985,6 +1020,7 @@ impl Shard {
     pub(crate) fn load(program: Arc<Program>, options: Arc<Options>, image: &mut Image) -> Result<Self, LinkError> {
         let id = image.shard;
         let shards = options.shards as usize;
+        let (inputs, others) = (program.ingresses.len(), if options.is_log_shared { shards - 1 } else { 0 });
         let mut shard = Self {
             hosts: program.hosts(),
             effects: Effects::new(id, options.shards),
@@ -999,6 +1035,8 @@ impl Shard {
             stages: vec![UNKNOWN; program.stages.len()],
             heard: vec![EventTime::MIN; shards * program.stages.len()],
             heard_least: vec![if shards > 1 { EventTime::MIN } else { EventTime::MAX }; program.stages.len()],
+            heard_inputs: vec![InputProgress::UNKNOWN; if options.is_log_shared { shards * inputs } else { 0 }],
+            heard_inputs_all: vec![if others > 0 { InputProgress::UNKNOWN } else { InputProgress::NONE }; inputs],
             heard_version: None,
             is_settled: false,
             heard_versions: vec![0; shards],
@@ -1009,7 +1047,7 @@ impl Shard {
                 .collect(),
             seen: vec![0; shards],
             seen_sealed: vec![0; shards],
-            has_traffic: program.has_sends(),
+            has_traffic: program.has_mail(options.is_log_shared),
             outboxes: Outboxes::new(options.shards, &program),
             acknowledged_sealed: vec![0; shards],
             leftover: Leftover::default(),
@@ -1053,6 +1091,7 @@ impl Shard {
         let mut problems = Vec::new();
         shard.load_states(image, &mut problems);
         shard.load_time(image);
+        shard.refuse_positions_of_others(image, &mut problems);
         shard.load_messages(image, &mut problems);
         if problems.is_empty() { Ok(shard) } else { Err(LinkError(problems)) }
     }
@@ -1089,10 +1128,15 @@ impl Shard {
     }
 
     fn load_time(&mut self, image: &Image) {
+        let is_log_shared = self.options.is_log_shared;
         for (&(ingress, partition), &position) in &image.positions {
             let known = self.program.ingresses.iter().position(|spec| spec.name == image.name(ingress));
-            let slot = known.and_then(|at| self.positions[at].get_mut(partition as usize));
-            match slot {
+            let mut states = known.map(|at| &mut self.positions[at]);
+            if let Some(states) = states.as_mut().filter(|states| is_log_shared && states.len() <= partition as usize) {
+                // Whoever read them has found more partitions than were there when this worker looked.
+                states.resize(partition as usize + 1, PartitionState::default());
+            }
+            match states.and_then(|states| states.get_mut(partition as usize)) {
                 Some(slot) => slot.position = Some(position),
                 None => _ = self.leftover.positions.insert((ingress, partition), position),
             }
@@ -1112,6 +1156,15 @@ impl Shard {
             self.seen_sealed[source as usize] = upto;
             self.has_traffic = true;
         }
+    }
+
+    /// Where processes share the log, a shard that has read what is another one's did so by other rules.
+    fn refuse_positions_of_others(&self, image: &Image, problems: &mut Vec<String>) {
+        let others = image.positions.keys().filter(|(_, partition)| !self.takes_in(*partition));
+        problems.extend(others.map(|(ingress, partition)| {
+            let (owner, ingress) = (partition_owner(*partition, self.options.shards), image.name(*ingress));
+            format!("it has read partition {partition} of `{ingress}`, which shard {owner} takes in: it was written before shards had partitions of their own, or by a process alone; begin with an app of another name")
+        }));
     }
 
     fn load_messages(&mut self, image: &Image, problems: &mut Vec<String>) {

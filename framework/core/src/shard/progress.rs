@@ -16,12 +16,43 @@ pub struct Progress {
     pub shard: ShardId,
     /// The committed epoch; of two records of a shard the higher one counts.
     pub epoch: u64,
+    /// By ingress: how far this shard has taken it in; empty where every shard reads all of it.
+    pub inputs: Vec<InputProgress>,
     /// By stage: how far event time has come.
     pub stages: Vec<StageProgress>,
     /// The earliest event time that a message or timer waits for; none if none waits.
     pub waiting: Option<EventTime>,
     /// By other shard: how far the messages to it and from it have come.
     pub traffic: Vec<Traffic>,
+}
+
+/// How far a shard has taken in its partitions of an ingress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InputProgress {
+    /// No record of them to come has this event time or an earlier one, but late ones. It goes back when
+    /// the shard gets one more partition.
+    pub out: EventTime,
+    /// The newest event time of those that were taken in.
+    pub newest: EventTime,
+}
+
+impl InputProgress {
+    /// Of a shard without partitions, which holds nobody.
+    pub const NONE: Self = Self { out: EventTime::MAX, newest: EventTime::MIN };
+    /// Of a shard that has told nothing.
+    pub const UNKNOWN: Self = Self { out: EventTime::MIN, newest: EventTime::MIN };
+
+    /// Of both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { out: self.out.min(other.out), newest: self.newest.max(other.newest) }
+    }
+
+    /// Whether there is nothing to come.
+    #[must_use]
+    pub fn is_ended(self) -> bool {
+        self.out == EventTime::MAX
+    }
 }
 
 /// How far event time has come in a stage of a shard.
@@ -167,6 +198,7 @@ mod tests {
         Arc::new(Progress {
             shard,
             epoch,
+            inputs: Vec::new(),
             stages: vec![StageProgress { out: EventTime::MIN, outer: EventTime(100), hold: EventTime(hold) }],
             waiting: None,
             traffic: [0, 1].map(|at| Traffic { sent: 0, seen: seen[at], acknowledged: acknowledged[at] }).to_vec(),
@@ -220,7 +252,8 @@ mod tests {
                     false => Traffic { sent: 0, seen: seen[at], acknowledged: acknowledged[at] },
                 });
                 let stages = vec![StageProgress { out: EventTime::MIN, outer: EventTime(100), hold: EventTime(hold) }];
-                board.put(Arc::new(Progress { shard, epoch, stages, waiting: None, traffic: traffic.collect() }));
+                let (inputs, traffic) = (Vec::new(), traffic.collect());
+                board.put(Arc::new(Progress { shard, epoch, inputs, stages, waiting: None, traffic }));
                 if !is_last {
                     continue;
                 }

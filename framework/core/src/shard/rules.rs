@@ -52,6 +52,8 @@ pub enum Rule {
     DeposedClaimsAgain,
     /// A watermark counts only once the messages before it were received.
     WatermarkAfterMessages,
+    /// How far other shards have read the input holds the watermark.
+    OtherInputsHold,
     /// Messages within a cycle hold its watermark.
     CyclesHold,
     /// Messages that are carried over hold the watermarks.

@@ -7,7 +7,7 @@ use super::{
     frame::{self, Header, Kind, MessageRef, Op, Position, SnapshotMark},
     image::{SnapshotHead, SnapshotWriter, put_pair, put_parked, put_state, put_watermark, snapshot_crc},
     outbox::Mail,
-    progress::{Progress, StageProgress, Traffic},
+    progress::{InputProgress, Progress, StageProgress, Traffic},
     rules::Rule,
     settle::carried,
 };
@@ -16,6 +16,7 @@ use crate::{
     codec::{put_bytes, put_varint},
     effect::Emitted,
     envelope::{SpanRecord, Trace},
+    limits::QUIET_INTERVAL_MS,
     ports::log::Offset,
     program::NameId,
     time::{EventTime, ProcessingTime},
@@ -155,16 +156,22 @@ impl Shard {
             || self.hosts.iter().any(|host| host.is_dirty())
             || self.positions.iter().flatten().any(|partition| partition.is_dirty)
             || self.has_traffic && self.seen != self.seen_sealed
-            || self.stages.iter().any(|stage| stage.sealed != (stage.reached, stage.out))
-            || self.has_outer_news()
+            || self.has_time_news()
             || self.has_urgent_acknowledgements()
     }
 
-    /// What a cycle is let through by the stages before it may be all that its other shards wait
-    /// for, and only a frame brings it to them.
-    fn has_outer_news(&self) -> bool {
-        let mut stages = self.stages.iter().zip(&self.program.stages);
-        stages.any(|(time, stage)| stage.is_cycle && time.outer != time.outer_sealed)
+    /// Whether event time has gone on. Where all shards read a part of the input, each of them hears of every
+    /// other one, and frames of nothing else would be many; but the end is told at once.
+    fn has_time_news(&self) -> bool {
+        let since = self.now.0.saturating_sub(self.now_sealed.0);
+        let may_wait = self.options.is_log_shared && since < QUIET_INTERVAL_MS;
+        let is_news = |now: EventTime, sealed: EventTime| now != sealed && (!may_wait || now == EventTime::MAX);
+        self.stages.iter().zip(&self.program.stages).any(|(time, stage)| {
+            // What a cycle is let through by the stages before it may be all that its other shards wait for,
+            // and only a frame brings it to them.
+            let is_outer_news = stage.is_cycle && is_news(time.outer, time.outer_sealed);
+            is_news(time.reached, time.sealed.0) || is_news(time.out, time.sealed.1) || is_outer_news
+        })
     }
 
     /// An acknowledgement waits for the next frame, unless it releases a hold or ends the app.
@@ -344,8 +351,20 @@ impl Shard {
             seen: *seen,
             acknowledged: *acknowledged,
         });
-        let waiting = self.told_waiting();
-        Progress { shard: self.id, epoch: self.epoch, stages: stages.collect(), waiting, traffic: traffic.collect() }
+        Progress {
+            shard: self.id,
+            epoch: self.epoch,
+            inputs: self.told_inputs(),
+            stages: stages.collect(),
+            waiting: self.told_waiting(),
+            traffic: traffic.collect(),
+        }
+    }
+
+    /// What others have to know of the input here: nothing where they read it themselves.
+    fn told_inputs(&self) -> Vec<InputProgress> {
+        let ingresses = if self.options.is_log_shared { 0..self.positions.len() } else { 0..0 };
+        ingresses.map(|ingress| self.own_input(ingress)).collect()
     }
 
     /// What others have to know of what waits here: it is of no use where time does not follow a clock.

@@ -3,9 +3,10 @@
 use hashbrown::HashTable;
 
 use super::{
-    Shard, frame,
+    Shard,
+    frame::{self, Position},
     pending::{Waiting, Wanted},
-    progress::Board,
+    progress::{Board, InputProgress},
     rules::Rule,
 };
 use crate::{
@@ -126,6 +127,11 @@ impl Shard {
                 is_news |= stage.out > *heard;
                 *heard = (*heard).max(stage.out);
             }
+            let inputs = self.heard_inputs_all.len();
+            for (heard, input) in self.heard_inputs.iter_mut().skip(source * inputs).zip(&record.inputs) {
+                is_news |= heard != input;
+                *heard = *input;
+            }
         }
         if is_news {
             self.add_up_heard();
@@ -140,6 +146,14 @@ impl Shard {
         for (_, heard) in others {
             for (least, heard) in self.heard_least.iter_mut().zip(heard) {
                 *least = (*least).min(*heard);
+            }
+        }
+        self.heard_inputs_all.fill(InputProgress::NONE);
+        let inputs = self.heard_inputs_all.len().max(1);
+        let others = self.heard_inputs.chunks_exact(inputs).enumerate().filter(|(shard, _)| *shard != own);
+        for (_, heard) in others {
+            for (all, heard) in self.heard_inputs_all.iter_mut().zip(heard) {
+                *all = all.and(*heard);
             }
         }
     }
@@ -174,48 +188,44 @@ impl Shard {
         ingresses.chain(senders).chain(live).min().unwrap_or(EventTime::MIN)
     }
 
-    fn ingress_watermark(&self, ingress: usize) -> EventTime {
+    /// How far this shard has taken in its own partitions of an ingress.
+    pub(super) fn own_input(&self, ingress: usize) -> InputProgress {
         let lateness_ms = self.program.ingresses[ingress].lateness_ms;
-        let partitions = self.positions[ingress].iter().map(|partition| partition.position.unwrap_or_default());
-        partitions.map(|position| position.watermark(lateness_ms)).min().unwrap_or(EventTime::MIN)
+        let of = |(_, position): (u32, Position)| InputProgress {
+            out: position.watermark(lateness_ms),
+            newest: position.event_time_max.unwrap_or(EventTime::MIN),
+        };
+        self.partitions(ingress).map(of).fold(InputProgress::NONE, InputProgress::and)
+    }
+
+    /// How far all shards have taken an ingress in, as far as this one knows.
+    fn input(&self, ingress: usize) -> InputProgress {
+        let own = self.own_input(ingress);
+        if self.options.rules.holds(Rule::OtherInputsHold) { own.and(self.heard_inputs_all[ingress]) } else { own }
+    }
+
+    fn ingress_watermark(&self, ingress: usize) -> EventTime {
+        self.input(ingress).out
     }
 
     /// Whether every ingress has ended, and nothing can come from outside any more.
     #[must_use]
     pub fn is_input_ended(&self) -> bool {
-        !self.options.is_live
-            && self
-                .positions
-                .iter()
-                .flatten()
-                .all(|partition| partition.position.is_some_and(|position| position.is_ended))
-    }
-
-    fn are_sources_ended(&self, stage: usize) -> bool {
-        if self.options.is_live {
-            return false;
-        }
-        let sources = self.program.stages[stage].sources.iter();
-        let mut partitions = sources.flat_map(|ingress| &self.positions[*ingress]);
-        partitions.all(|partition| partition.position.is_some_and(|position| position.is_ended))
-    }
-
-    /// The newest event time of what leads to a stage.
-    fn last_event(&self, stage: usize) -> EventTime {
-        let sources = self.program.stages[stage].sources.iter();
-        let positions =
-            sources.flat_map(|ingress| &self.positions[*ingress]).filter_map(|partition| partition.position);
-        positions.filter_map(|position| position.event_time_max).max().unwrap_or(EventTime::MIN)
+        !self.options.is_live && (0..self.positions.len()).all(|ingress| self.input(ingress).is_ended())
     }
 
     /// Fires what is due in a stage, for each key in order.
     fn fire(&mut self, stage: usize) {
-        let upto = self.stages[stage].reached;
+        let sources = self.program.stages[stage].sources.iter().map(|ingress| self.input(*ingress));
+        let sources = sources.fold(InputProgress::NONE, InputProgress::and);
+        // A new owner has reached more than it has heard of, and does not know yet whether that was the end.
+        let upto = self.stages[stage].reached.min(sources.out);
         if upto == EventTime::MIN {
             return;
         }
         // Behind the end of the input watermarks still rise step by step, by the timers of senders.
-        let stays_from = if self.are_sources_ended(stage) { self.last_event(stage) } else { EventTime::MAX };
+        let is_end = !self.options.is_live && sources.is_ended();
+        let stays_from = if is_end { sources.newest } else { EventTime::MAX };
         let is_grouped = !self.program.stages[stage].is_cycle;
         self.fire_wheel(stage, upto.0, stays_from, is_grouped);
     }

@@ -1,14 +1,16 @@
 //! The records that shards of different processes leave for each other in a log: mail in the
-//! mailbox of its target, progress in one partition for all. Version 1.
+//! mailbox of its target, progress in one partition for all. Version 2.
 //!
 //! ```text
 //! magic u16 | version u8 | kind u8 | body | crc32c u32 over all before
 //! mail:     source | target | first | names | count, messages as in a frame
-//! progress: count, stages as lists of names | count, shards:
-//!           shard | epoch | by stage: out, outer, hold | sent | seen | acknowledged | waiting
+//! progress: names of ingresses | count, stages as lists of names | count, shards:
+//!           shard | epoch | by ingress: out, newest | by stage: out, outer, hold
+//!           | sent | seen | acknowledged | waiting
 //! ```
 //! Names within a mail are places in its own table, and stages are known by the names of their
-//! functions: writer and reader may be different programs. Numbers by shard are lists of those that
+//! functions: writer and reader may be different programs. What the writer does not have has let
+//! nothing through, and what the reader does not have is passed over. Numbers by shard are lists of those that
 //! are not 0. Partitions of the log: journals `0..S`, mailboxes `S..2 S`, progress `2 S`.
 //!
 //! Invariants: bytes from outside never panic, and what they hold is checked before it is believed.
@@ -25,7 +27,7 @@ use std::sync::Arc;
 use super::{
     frame::{MessageRef, put_names, read_names},
     outbox::{Mail, handler_of},
-    progress::{Progress, StageProgress, Traffic},
+    progress::{InputProgress, Progress, StageProgress, Traffic},
 };
 use crate::{
     address::{ShardId, murmur2},
@@ -38,7 +40,7 @@ use crate::{
 };
 
 const MAGIC: u16 = 0x5053;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEADER_BYTES: usize = 4;
 const TRAILER_BYTES: usize = 4;
 const MAIL: u8 = 1;
@@ -165,26 +167,28 @@ fn id_of(program: &Program, name: &str) -> Result<NameId, Corrupt> {
 pub fn encode_progress(program: &Program, news: &[Arc<Progress>], record_bytes_max: usize) -> Vec<Vec<u8>> {
     /// More than header, trailer and the count have.
     const FIXED_BYTES: usize = 24;
-    let mut stages = Vec::new();
-    put_varint(&mut stages, program.stages.len() as u64);
+    let mut head = Vec::new();
+    let ingresses: Vec<String> = program.ingresses.iter().map(|ingress| ingress.name.to_owned()).collect();
+    put_names(&ingresses, &mut head);
+    put_varint(&mut head, program.stages.len() as u64);
     for stage in &program.stages {
         let functions = stage.functions.iter().map(|function| &program.functions[usize::from(*function)]);
         let names: Vec<String> = functions.map(|function| program.name(function.name).to_owned()).collect();
-        put_names(&names, &mut stages);
+        put_names(&names, &mut head);
     }
     let mut records = Vec::new();
     let (mut count, mut shards) = (0, Vec::new());
     let mut close = |count: &mut u64, shards: &mut Vec<u8>| {
         let mut record = begin(PROGRESS);
-        record.extend_from_slice(&stages);
+        record.extend_from_slice(&head);
         put_varint(&mut record, std::mem::take(count));
         record.append(shards);
         records.push(finish(record));
     };
     for progress in news {
         let mut shard = Vec::new();
-        put_progress(progress, &mut shard);
-        if count > 0 && FIXED_BYTES + stages.len() + shards.len() + shard.len() > record_bytes_max {
+        put_progress(program, progress, &mut shard);
+        if count > 0 && FIXED_BYTES + head.len() + shards.len() + shard.len() > record_bytes_max {
             close(&mut count, &mut shards);
         }
         count += 1;
@@ -196,9 +200,14 @@ pub fn encode_progress(program: &Program, news: &[Arc<Progress>], record_bytes_m
     records
 }
 
-fn put_progress(progress: &Progress, out: &mut Vec<u8>) {
+fn put_progress(program: &Program, progress: &Progress, out: &mut Vec<u8>) {
     put_varint(out, u64::from(progress.shard));
     put_varint(out, progress.epoch);
+    for ingress in 0..program.ingresses.len() {
+        let InputProgress { out: upto, newest } =
+            progress.inputs.get(ingress).copied().unwrap_or(InputProgress::UNKNOWN);
+        [upto, newest].into_iter().for_each(|time| put_signed(out, time.0));
+    }
     for StageProgress { out: lets_out, outer, hold } in &progress.stages {
         [lets_out, outer, hold].into_iter().for_each(|time| put_signed(out, time.0));
     }
@@ -220,6 +229,7 @@ fn put_progress(progress: &Progress, out: &mut Vec<u8>) {
 /// If the record is no whole progress of this version.
 pub fn decode_progress(program: &Program, shards: u32, record: &[u8]) -> Result<Vec<Progress>, Corrupt> {
     let mut reader = Reader::new(body(record, PROGRESS)?);
+    let ingresses = read_ingresses(program, &mut reader)?;
     let stages = read_stages(program, &mut reader)?;
     let count = reader.varint()?;
     if count > u64::from(shards) {
@@ -227,10 +237,16 @@ pub fn decode_progress(program: &Program, shards: u32, record: &[u8]) -> Result<
     }
     let mut news = Vec::new();
     for _ in 0..count {
-        news.push(read_progress(program, &stages, shards, &mut reader)?);
+        news.push(read_progress(program, &ingresses, &stages, shards, &mut reader)?);
     }
     is_read(&reader)?;
     Ok(news)
+}
+
+/// By ingress of the writer, its place in this program, if it has it.
+fn read_ingresses(program: &Program, reader: &mut Reader<'_>) -> Result<Vec<Option<usize>>, Corrupt> {
+    let place = |name: String| program.ingresses.iter().position(|ingress| ingress.name == name);
+    Ok(read_names(reader)?.into_iter().map(place).collect())
 }
 
 /// By stage of the writer, the functions of it that this program has.
@@ -247,11 +263,18 @@ fn read_stages(program: &Program, reader: &mut Reader<'_>) -> Result<Vec<Vec<Fun
 
 fn read_progress(
     program: &Program,
+    ingresses: &[Option<usize>],
     stages: &[Vec<FunctionId>],
     shards: u32,
     reader: &mut Reader<'_>,
 ) -> Result<Progress, Corrupt> {
     let (shard, epoch) = (read_shard(reader, shards)?, reader.varint()?);
+    // A writer that does not have an ingress has read nothing of it.
+    let mut inputs = vec![InputProgress::UNKNOWN; program.ingresses.len()];
+    for place in ingresses {
+        let input = InputProgress { out: EventTime(reader.signed()?), newest: EventTime(reader.signed()?) };
+        place.iter().for_each(|place| inputs[*place] = input);
+    }
     // What the writer's program does not have has let nothing through.
     let mut times = vec![[EventTime::MIN; 3]; program.functions.len()];
     for functions in stages {
@@ -275,7 +298,7 @@ fn read_progress(
         }
     }
     let waiting = Some(EventTime(reader.signed()?)).filter(|earliest| *earliest < EventTime::MAX);
-    Ok(Progress { shard, epoch, stages, waiting, traffic })
+    Ok(Progress { shard, epoch, inputs, stages, waiting, traffic })
 }
 
 fn read_shard(reader: &mut Reader<'_>, shards: u32) -> Result<ShardId, Corrupt> {
@@ -332,7 +355,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::trial::{SHARDS, program};
+    use crate::{
+        ingress::Ingress,
+        trial::{SHARDS, program, program_with_input},
+    };
 
     /// A mail of messages with these keys and payloads.
     fn mail(program: &Program, first: u64, contents: &[(Vec<u8>, Vec<u8>, i64)]) -> Mail {
@@ -361,7 +387,8 @@ mod tests {
         let waiting = Some(EventTime(times[0])).filter(|_| times[1] % 2 == 0);
         let stages = vec![StageProgress { out, outer, hold }];
         let traffic = |at| Traffic { sent: numbers[at], seen: numbers[at + 2], acknowledged: numbers[at + 4] };
-        Arc::new(Progress { shard, epoch: numbers[0], stages, waiting, traffic: [0, 1].map(traffic).to_vec() })
+        let inputs = vec![InputProgress { out: hold, newest: out }];
+        Arc::new(Progress { shard, epoch: numbers[0], inputs, stages, waiting, traffic: [0, 1].map(traffic).to_vec() })
     }
 
     #[test]
@@ -390,14 +417,16 @@ mod tests {
 
     #[test]
     fn progress_of_a_function_that_the_writer_lacks_lets_nothing_through() {
-        let program = program();
+        let (program, _) = program_with_input(Ingress::new("sums"));
         let mut record = begin(PROGRESS);
+        put_names(&["other".to_owned()], &mut record);
         put_varint(&mut record, 1);
         put_names(&["test/gone".to_owned()], &mut record);
         put_varint(&mut record, 1);
-        put_progress(&progress(1, [7, 0, 0, 0, 0, 0], [1, 2, 3]), &mut record);
+        put_progress(&program, &progress(1, [7, 0, 0, 0, 0, 0], [1, 2, 3]), &mut record);
         let news = decode_progress(&program, SHARDS, &finish(record)).expect("readable");
         assert_eq!((news[0].epoch, news[0].stages[0].out), (7, EventTime::MIN));
+        assert_eq!(news[0].inputs, [InputProgress::UNKNOWN], "an ingress that the writer lacks was not read");
     }
 
     proptest! {
@@ -427,7 +456,7 @@ mod tests {
         fn progress_reads_back_whole_in_records_that_fit(
             numbers: [[u64; 6]; 2], times: [[i64; 3]; 2], limit in 0_usize..400,
         ) {
-            let program = program();
+            let (program, _) = program_with_input(Ingress::new("sums"));
             let news = [progress(0, numbers[0], times[0]), progress(1, numbers[1], times[1])];
             let mut read = Vec::new();
             for record in encode_progress(&program, &news, limit) {

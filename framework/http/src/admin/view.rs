@@ -57,7 +57,7 @@ impl Rates {
     }
 }
 
-/// A partition of an ingress, as far as every shard has taken it.
+/// A partition of an ingress, as far as every shard has taken it that takes it in: all, or in a fleet one.
 pub(super) struct Lag {
     pub(super) ingress: usize,
     pub(super) partition: u32,
@@ -77,7 +77,8 @@ pub(super) fn lags(inspect: &dyn Inspect, shards: &[ShardStatus]) -> Vec<Lag> {
     let mut lags = Vec::new();
     for (ingress, partitions) in inspect.inputs().into_iter().enumerate() {
         for (partition, place) in (0..).zip(partitions) {
-            let position = |shard: &ShardStatus| shard.positions.get(ingress)?.get(partition as usize).copied();
+            let position =
+                |shard: &ShardStatus| shard.positions.get(ingress)?.get(partition as usize).copied().flatten();
             let positions: Vec<Position> = shards.iter().filter_map(position).collect();
             let least = positions.iter().min_by_key(|position| (position.is_ended, position.offset));
             let least = least.copied().unwrap_or_default();
@@ -126,7 +127,16 @@ fn root(shards: &[ShardStatus], mut stage: usize, mut shard: u32) -> (u32, Hold)
         }
         ((stage, shard), hold) = (next, cause);
     }
-    (shard, hold)
+    partition_of(shards, hold).unwrap_or((shard, hold))
+}
+
+/// The partition that holds event time back, where it is known which shard has it.
+fn partition_of(shards: &[ShardStatus], hold: Hold) -> Option<(u32, Hold)> {
+    let Hold::IngressOf { ingress, shard } = hold else { return None };
+    let positions = &shards.iter().find(|status| status.shard == shard)?.positions;
+    let known = (0..).zip(positions.get(ingress)?).filter_map(|(partition, position)| Some((partition, (*position)?)));
+    let least = known.min_by_key(|(_, position)| (position.is_ended, position.event_time_max));
+    least.map(|(partition, _)| (shard, Hold::Ingress { ingress, partition }))
 }
 
 /// What holds event time back, in words and for programs.
@@ -140,6 +150,11 @@ pub(super) fn hold(program: &Program, hold: Hold) -> Value {
             let name = program.ingresses[ingress].name;
             let text = format!("ingress {name}, partition {partition}");
             json!({ "kind": "ingress", "ingress": name, "partition": partition, "text": text })
+        }
+        Hold::IngressOf { ingress, shard } => {
+            let name = program.ingresses[ingress].name;
+            let text = format!("ingress {name}, the partitions of shard {shard}");
+            json!({ "kind": "ingress", "ingress": name, "shard": shard, "text": text })
         }
         Hold::Sender { stage, shard } => {
             let text = format!("what {} sends on shard {shard}", names(stage));
@@ -319,6 +334,13 @@ mod tests {
         assert_eq!((first.watermark, first.shard, first.held_by), (EventTime(3), 1, ingress));
         assert_eq!(root(&shards, 1, 1), (0, timer));
         assert!(stage(&[], 0).is_none());
+        // What another shard reads is looked for there.
+        let elsewhere = Hold::IngressOf { ingress: 0, shard: 1 };
+        let position = |time| Some(Position { event_time_max: Some(EventTime(time)), ..Position::default() });
+        let positions = vec![vec![None, position(7), None, position(5)]];
+        let shards = [status(0, vec![at(1, elsewhere, None)]), ShardStatus { positions, ..status(1, Vec::new()) }];
+        assert_eq!(root(&shards, 0, 0), (1, Hold::Ingress { ingress: 0, partition: 3 }));
+        assert_eq!(root(&shards[..1], 0, 0), (0, elsewhere));
         // A cycle that waits for itself ends.
         let cycle = [
             status(0, vec![at(1, Hold::Cycle { shard: 1 }, None)]),

@@ -73,8 +73,6 @@ pub(crate) enum Notice {
     TookOver(Vec<ShardId>, TookOver),
     /// The egresses of a shard group cannot be written on as they were opened this time.
     GroupLost(u32, u64),
-    /// An ingress of a fleet has more partitions than before.
-    InputGrew,
 }
 
 /// How one life of the engine ended.
@@ -407,7 +405,7 @@ async fn wait(
                 Notice::Lost(reason) => return Ok(Outcome::Again(reason)),
                 Notice::HostBroke(reason) => return Ok(Outcome::Again(format!("a shard host broke: {reason}"))),
                 // Nobody but this process has shards of an embedded app.
-                Notice::Named | Notice::ShardLost(_) | Notice::TookOver(..) | Notice::GroupLost(..) | Notice::InputGrew => {
+                Notice::Named | Notice::ShardLost(_) | Notice::TookOver(..) | Notice::GroupLost(..) => {
                 }
             },
             () = tokio::time::sleep(LOOK_INTERVAL) => {}

@@ -303,8 +303,10 @@ impl Workload for Bank {
         let deposited: u64 = accounts.iter().map(|(_, account)| account.deposited).sum();
         let mut on_the_way = 0;
         for (message, payload) in audit.on_the_way() {
-            same("the name of what is on its way", &program.name(*message), &Receive::NAME)?;
-            on_the_way += Receive::decode(payload).map_err(|error| error.to_string())?.cents;
+            // Orders may be on their way too, from the shard that has read them.
+            if program.name(*message) == Receive::NAME {
+                on_the_way += Receive::decode(payload).map_err(|error| error.to_string())?.cents;
+            }
         }
         same("money", &(balance + on_the_way), &deposited)
     }

@@ -55,10 +55,7 @@ impl World<'_> {
 
     /// Whether a shard has what there is of input.
     fn has_read_all(&self, shard: &Shard) -> bool {
-        let partitions = self.inputs.iter().enumerate();
-        let mut all =
-            partitions.flat_map(|(ingress, partitions)| (0..partitions.len()).map(move |place| (ingress, place)));
-        all.all(|(ingress, partition)| shard.position(ingress, partition as u32).is_ended)
+        shard.positions().iter().flatten().flatten().all(|position| position.is_ended)
     }
 
     pub(super) fn not_drained(&self) -> String {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use statefn_core::{
     address::ShardId,
     dead_letter::DeadLetter,
-    ingress::{Batches, ErasedIngress},
+    ingress::{Batches, ErasedIngress, partition_owner},
     pipeline::Pipeline,
     ports::{
         ingress::{MemorySource, ReadLimit, Source, Stretch, finish_stretch},
@@ -123,7 +123,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Reads a stretch of one partition for all shards of a worker, from the lowest position on.
+    /// Reads a stretch of one partition: for the shard that takes it in where processes share the log, and
+    /// else for all shards, from the lowest position on.
     pub(super) fn read_input(&mut self, worker: WorkerId) -> bool {
         let pipeline = self.workers[worker].pipeline.as_ref().expect("a worker with a turn lives");
         if !pipeline.wants_input() || self.inputs.is_empty() {
@@ -131,14 +132,19 @@ impl World<'_> {
         }
         let ingress = self.random.place(self.inputs.len());
         let partition = self.random.place(self.inputs[ingress].len());
-        let positions = pipeline.shards().map(|shard| shard.position(ingress, partition as u32));
+        let owner = self.options.is_log_shared.then(|| partition_owner(partition as u32, self.plan.shards));
+        let shards = pipeline.shards().filter(|shard| owner.is_none_or(|owner| owner == shard.id()));
+        let positions = shards.map(|shard| shard.position(ingress, partition as u32));
         let from = positions.min_by_key(|position| (position.offset, position.is_ended));
         let Some(from) = from.filter(|from| !from.is_ended) else { return false };
         let count = self.random.between(1, self.plan.stretch_max) as u64;
         let mut batches = self.route(worker, ingress, partition, from, count);
         let now = self.clock(worker);
+        owner.into_iter().for_each(|owner| batches.gather(owner));
         let pipeline = self.pipeline(worker);
-        for (shard, batch) in (0..).zip(&mut batches.shards) {
+        for (shard, batch) in
+            (0..).zip(&mut batches.shards).filter(|(shard, _)| owner.is_none_or(|owner| owner == *shard))
+        {
             pipeline.ingress(shard, batch, now);
         }
         true

@@ -67,8 +67,6 @@ enum Outcome {
     Broke(String),
     /// This program cannot be a worker of the app.
     Refused(RunError),
-    /// An ingress has more partitions: shards have to be loaded with room for them.
-    Grew,
 }
 
 /// Runs a worker until it is stopped.
@@ -104,7 +102,6 @@ async fn live_again(
             }
             Outcome::Broke(reason) => return Err(RunError::Broken(reason)),
             Outcome::Refused(error) => return Err(error),
-            Outcome::Grew => tracing::info!("an ingress has more partitions: taking all shards over again"),
         }
     }
 }
@@ -205,7 +202,8 @@ impl Worker {
         let follower = backend.follower().map_err(RunError::Broken)?;
         let log_of_post = backend.log().map_err(RunError::Broken)?;
         let post = post::start(follower, log_of_post, shards, Arc::clone(&directory), Arc::clone(switchboard))?;
-        let feed = feed.map(|feed| feed::start(feed, plan, intake, switchboard)).transpose()?;
+        let feed = feed.map(|feed| feed::start(feed, options.partitions.clone(), plan, intake, switchboard));
+        let feed = feed.transpose()?;
         let clerk = clerk::start(log, Arc::clone(switchboard))?;
         let (egress, egress_thread) = egress::start(shards, groups, backend, Arc::clone(switchboard), halt.clone())?;
         let place = backend.snapshots().map_err(RunError::Broken)?;
@@ -213,8 +211,8 @@ impl Worker {
         let activities = Activities::start(plan, switchboard)?;
         let named = take_over::flags(shards);
         let journal = |appender: &Arc<dyn Appender>| {
-            // Mailboxes of a program whose functions send nothing are empty.
-            let posts = plan.program.has_sends().then(|| post.0.clone());
+            // Mailboxes of a program whose shards send each other nothing are empty.
+            let posts = plan.program.has_mail(true).then(|| post.0.clone());
             let feed = feed.as_ref().map(|(feed, _)| feed.clone());
             let (clerk, program) = (clerk.0.clone(), Arc::clone(&plan.program));
             SharedJournal::new(Arc::clone(appender), posts, clerk, feed, program, shards, record_bytes_max)
@@ -310,7 +308,6 @@ impl Worker {
     fn take(&mut self, notice: Notice) -> Option<Outcome> {
         match notice {
             Notice::Named => {}
-            Notice::InputGrew => return Some(Outcome::Grew),
             Notice::ShardLost(shard) => {
                 tracing::info!(shard, "a shard was lost");
                 self.lose(shard, Duration::ZERO);

@@ -1,23 +1,22 @@
-//! The input of a worker of a fleet: one thread reads every partition for all shards that are here.
+//! The input of a worker of a fleet: one thread reads the partitions of the shards that are here.
 //!
 //! ```text
-//! partition:   | read before | shard 3 stands here | shard 0, 1, 2 stand here | ...
-//!                            ^ a worker that takes shard 3 over reads on from here
+//! partition 5 of 8 shards: | read | shard 5 stands here | ...
+//!                                 ^ a worker that takes shard 5 over reads on from here
 //! ```
-//! Each shard has its own position of each partition in its frames, as in an app that is alone: the
-//! thread reads from the lowest one, and a shard passes over what it has.
+//! A partition is taken in by one shard ([`partition_owner`]), whose frames have its position. The shard
+//! gets all of a stretch: its own messages, and those that it sends on to other shards.
 //!
 //! Invariants: the stretches of a partition reach a host in order, each beginning where the one before
-//! ended or earlier; a host passes over one that begins behind a shard's position, which is what was
-//! on its way while the shard came: it comes again. A shard that has nothing of a stretch is not given
-//! it at once: it would write a frame for each record of others, only to say how far it has read. The next
-//! stretch that it is given begins where its last one ended, and at the latest after [`SILENT_INTERVAL`].
+//! ended or earlier; a host passes over one that begins behind the shard's position, which is what was
+//! on its way for an ownership before: it comes again. A partition that is added to a topic is read from
+//! its start, by the worker that has its shard.
 //!
-//! Deliberately absent: any choice of which worker reads what. Every worker reads all partitions and
-//! keeps what is for its shards (decision 0040).
+//! Deliberately absent: any choice of which worker reads what; it follows from who has the shards
+//! (decision 0045).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -29,7 +28,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use statefn_core::{
     address::ShardId,
-    ingress::{Batches, ErasedIngress, IngressBatch},
+    ingress::{Batches, ErasedIngress, IngressBatch, partition_owner},
     ports::{
         ingress::{ReadLimit, Stretch, finish_stretch},
         inspect,
@@ -40,7 +39,7 @@ use statefn_core::{
 use super::{
     super::{
         Intake, Plan, RunError,
-        coordinator::{Notice, spawn},
+        coordinator::spawn,
         pauses::Pauses,
         reader::Permit,
         shard_host::{Event, Share, Switchboard},
@@ -55,8 +54,6 @@ const PATIENCE: Duration = Duration::from_millis(5);
 const STRETCHES_BESIDES: usize = 2;
 /// How much one stretch takes.
 const STRETCH: ReadLimit = ReadLimit { records: 4_096, bytes: 512 * 1024 };
-/// How long a shard may not be told how far the input was read that has nothing for it.
-const SILENT_INTERVAL: Duration = Duration::from_millis(100);
 /// How often an input that cannot be read is reported.
 const TROUBLE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is looked whether an ingress has more partitions.
@@ -65,17 +62,18 @@ const GROWTH_INTERVAL: Duration = Duration::from_secs(5);
 const ENDS_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(crate) enum FeedRequest {
-    /// A shard has come; by ingress and partition, where it stands.
-    Opened(ShardId, Vec<Vec<Position>>),
+    /// A shard has come; by ingress and partition that it takes in, where it stands.
+    Opened(ShardId, Vec<Vec<Option<Position>>>),
     /// A shard has gone.
     Closed(ShardId),
     /// Nothing is to be read any more.
     Stop,
 }
 
-/// Starts the thread; it ends with [`FeedRequest::Stop`].
+/// Starts the thread; it ends with [`FeedRequest::Stop`]. `counts` is how many partitions each ingress has.
 pub(super) fn start(
     feed: Box<dyn Feed>,
+    counts: Vec<u32>,
     plan: &Plan,
     intake: Option<&Intake>,
     switchboard: &Arc<Switchboard>,
@@ -87,10 +85,11 @@ pub(super) fn start(
         ingresses: plan.ingresses.clone(),
         pauses: intake.map(|intake| Arc::clone(intake.pauses())),
         inputs: intake.map(|intake| Arc::clone(&intake.inputs)),
+        shards: plan.shards,
+        counts,
         partitions: BTreeMap::new(),
         due: BTreeMap::new(),
-        here: BTreeMap::new(),
-        silent_since: Instant::now(),
+        here: BTreeSet::new(),
         switchboard: Arc::clone(switchboard),
         on_their_way: Arc::default(),
         batches: Batches::new(plan.shards),
@@ -111,56 +110,20 @@ struct Followed {
     is_resting: bool,
 }
 
-/// How far a shard is in a partition.
-struct Reach {
-    /// Where what it was given ends.
-    given: u64,
-    /// Where what was looked through for it ends: there is nothing in between.
-    seen: Position,
-}
-
-impl Reach {
-    fn at(position: Position) -> Self {
-        Self { given: position.offset, seen: position }
-    }
-
-    /// Whether the shard is to be given a batch; what holds nothing for it may wait.
-    fn takes(&mut self, batch: &mut IngressBatch) -> bool {
-        let is_new = (batch.to.offset, batch.to.is_ended) > (self.seen.offset, self.seen.is_ended);
-        // What is missing in front of it comes again, and it with that.
-        if batch.from > self.seen.offset || !is_new {
-            return false;
-        }
-        self.seen = batch.to;
-        let is_silent = batch.offsets.is_empty() && batch.dead_letters.is_empty() && !batch.to.is_ended;
-        if !is_silent {
-            batch.from = batch.from.min(self.given);
-            self.given = batch.to.offset;
-        }
-        !is_silent
-    }
-
-    /// What the shard was not told, if there is any.
-    fn untold(&mut self) -> Option<(u64, Position)> {
-        let from = std::mem::replace(&mut self.given, self.seen.offset);
-        (from < self.seen.offset).then_some((from, self.seen))
-    }
-}
-
 struct Reader {
     feed: Box<dyn Feed>,
     ingresses: Vec<Arc<dyn ErasedIngress>>,
     pauses: Option<Arc<Pauses>>,
     /// Where those who watch the app see what it reads.
     inputs: Option<Arc<Mutex<Vec<Vec<inspect::Partition>>>>>,
-    /// By ingress and partition.
+    shards: u32,
+    /// By ingress, how many partitions it is known to have.
+    counts: Vec<u32>,
+    /// By ingress and partition, those of the shards that are here.
     partitions: BTreeMap<(usize, u32), Followed>,
     /// Those that are to be read from a position on.
     due: BTreeMap<(usize, u32), Position>,
-    /// By shard that is here, by ingress and partition, how far it is.
-    here: BTreeMap<ShardId, Vec<Vec<Reach>>>,
-    /// When shards were told last that had nothing of the input.
-    silent_since: Instant,
+    here: BTreeSet<ShardId>,
     switchboard: Arc<Switchboard>,
     on_their_way: Arc<AtomicUsize>,
     batches: Batches,
@@ -187,7 +150,6 @@ impl Reader {
             self.heed_pauses();
             if is_open {
                 self.read();
-                self.tell_silent();
             }
             self.look_for_growth();
             self.look_for_ends();
@@ -199,30 +161,29 @@ impl Reader {
         !self.here.is_empty() && self.on_their_way.load(Ordering::Acquire) < most
     }
 
-    /// Reads on from where a shard stands that has come, if that is before what is read already.
-    fn open(&mut self, shard: ShardId, positions: Vec<Vec<Position>>) {
-        for (ingress, partitions) in positions.iter().enumerate() {
-            for (partition, position) in (0..).zip(partitions) {
-                let followed = self.partitions.get(&(ingress, partition));
-                let is_behind = |followed: &Followed| {
-                    (position.offset, position.is_ended) < (followed.next.offset, followed.next.is_ended)
-                };
-                if !position.is_ended && followed.is_none_or(is_behind) {
-                    self.due.insert((ingress, partition), *position);
-                    // Until it is followed, no other shard may come in between.
-                    self.partitions.insert((ingress, partition), Followed { next: *position, is_resting: false });
-                }
+    /// Reads the partitions of a shard that has come on from where it stands.
+    fn open(&mut self, shard: ShardId, positions: Vec<Vec<Option<Position>>>) {
+        self.here.insert(shard);
+        for (ingress, known) in positions.into_iter().enumerate() {
+            for partition in (shard..self.counts[ingress].max(known.len() as u32)).step_by(self.shards as usize) {
+                let position = known.get(partition as usize).copied().flatten().unwrap_or_default();
+                self.begin(ingress, partition, position);
             }
         }
-        let reached = |partitions: Vec<Position>| partitions.into_iter().map(Reach::at).collect();
-        self.here.insert(shard, positions.into_iter().map(reached).collect());
+    }
+
+    fn begin(&mut self, ingress: usize, partition: u32, from: Position) {
+        if !from.is_ended {
+            self.due.insert((ingress, partition), from);
+        }
+        self.partitions.insert((ingress, partition), Followed { next: from, is_resting: false });
     }
 
     /// Begins to read the partitions that are due.
     fn follow(&mut self) {
         for (place, from) in std::mem::take(&mut self.due) {
             match self.feed.follow(place.0, place.1, from) {
-                // Shards that have never read it learn where it begins, before its first record.
+                // A shard that has never read it learns where it begins, before its first record.
                 Ok(to) if to.offset > from.offset => {
                     self.deliver(place.0, place.1, Stretch { from: from.offset, to });
                 }
@@ -244,12 +205,17 @@ impl Reader {
 
     fn close(&mut self, shard: ShardId) {
         self.here.remove(&shard);
-        if self.here.is_empty() {
-            self.due.clear();
-            for (ingress, partition) in std::mem::take(&mut self.partitions).into_keys() {
-                self.feed.leave(ingress, partition);
+        let shards = self.shards;
+        let is_its_own = |(_, partition): &(usize, u32)| partition_owner(*partition, shards) == shard;
+        self.due.retain(|place, _| !is_its_own(place));
+        let feed = &mut self.feed;
+        self.partitions.retain(|place, _| {
+            let is_left = is_its_own(place);
+            if is_left {
+                feed.leave(place.0, place.1);
             }
-        }
+            !is_left
+        });
     }
 
     /// Lets the partitions of ingresses rest that somebody has paused.
@@ -275,65 +241,27 @@ impl Reader {
         }
     }
 
+    /// Gives a stretch to the shard that takes the partition in.
     fn deliver(&mut self, ingress: usize, partition: u32, stretch: Stretch) {
         let Some(followed) = self.partitions.get_mut(&(ingress, partition)) else {
+            // Its shard has gone meanwhile.
             return self.batches.shards.iter_mut().for_each(IngressBatch::clear);
         };
         let read = stretch.to.records.saturating_sub(followed.next.records);
         followed.next = stretch.to;
+        let owner = partition_owner(partition, self.shards);
+        finish_stretch(&mut self.batches, ingress, partition, stretch);
+        self.batches.gather(owner);
+        let mut empty = self.spare.try_iter().flatten().map(|(_, batch)| batch).next().unwrap_or_default();
+        empty.clear();
+        let batch = std::mem::replace(&mut self.batches.shards[owner as usize], empty);
         let status = &self.switchboard.status;
         status.records.fetch_add(read, Ordering::Relaxed);
-        finish_stretch(&mut self.batches, ingress, partition, stretch);
-        let mut shares = self.shares();
-        let mut spare: Vec<IngressBatch> = self.spare.try_iter().flatten().map(|(_, batch)| batch).collect();
-        for (shard, batch) in (0..).zip(&mut self.batches.shards) {
-            status.unreadable.fetch_add(batch.dead_letters.len() as u64, Ordering::Relaxed);
-            let reach = self.here.get_mut(&shard).map(|reached| &mut reached[ingress][partition as usize]);
-            if reach.is_some_and(|reach| reach.takes(batch)) {
-                let mut empty = spare.pop().unwrap_or_default();
-                empty.clear();
-                shares[self.switchboard.host_of(shard)].push((shard, std::mem::replace(batch, empty)));
-            } else {
-                batch.clear();
-            }
-        }
-        self.send(shares);
-    }
-
-    /// Tells shards how far the input was read that had nothing for them.
-    fn tell_silent(&mut self) {
-        if self.silent_since.elapsed() < SILENT_INTERVAL {
-            return;
-        }
-        self.silent_since = Instant::now();
-        let mut shares = self.shares();
-        for (shard, reached) in &mut self.here {
-            let share = &mut shares[self.switchboard.host_of(*shard)];
-            for (ingress, partitions) in reached.iter_mut().enumerate() {
-                for (partition, reach) in (0..).zip(partitions) {
-                    let Some((from, to)) = reach.untold() else { continue };
-                    share.push((*shard, IngressBatch { ingress, partition, from, to, ..IngressBatch::default() }));
-                }
-            }
-        }
-        self.send(shares);
-    }
-
-    /// For each host, what it is to be given: nothing yet.
-    fn shares(&self) -> Vec<Vec<(ShardId, IngressBatch)>> {
-        self.switchboard.states.iter().map(|_| Vec::new()).collect()
-    }
-
-    fn send(&self, shares: Vec<Vec<(ShardId, IngressBatch)>>) {
-        if shares.iter().all(Vec::is_empty) {
-            return;
-        }
+        status.unreadable.fetch_add(batch.dead_letters.len() as u64, Ordering::Relaxed);
         self.on_their_way.fetch_add(1, Ordering::AcqRel);
         let permit = Arc::new(Permit::new(Arc::clone(&self.on_their_way)));
-        for (host, batches) in shares.into_iter().enumerate().filter(|(_, batches)| !batches.is_empty()) {
-            let share = Share { batches, spares: self.spares.clone(), _permit: Arc::clone(&permit) };
-            self.switchboard.post(host, vec![Event::Input(share)]);
-        }
+        let share = Share { batches: vec![(owner, batch)], spares: self.spares.clone(), _permit: permit };
+        self.switchboard.post(self.switchboard.host_of(owner), vec![Event::Input(share)]);
     }
 
     /// Shows those who watch the app how far behind it is.
@@ -348,64 +276,29 @@ impl Reader {
         }
     }
 
-    /// Tells the coordinator of an ingress that has more partitions than the shards know.
+    /// Begins to read partitions that ingresses were given since, if their shards are here.
     fn look_for_growth(&mut self) {
-        if self.here.is_empty() || self.grown_at.elapsed() < GROWTH_INTERVAL {
+        if self.grown_at.elapsed() < GROWTH_INTERVAL {
             return;
         }
         self.grown_at = Instant::now();
-        let Ok(partitions) = self.feed.partitions() else { return };
-        let known = self.here.values().next().map_or(&[][..], Vec::as_slice);
-        if known.iter().zip(&partitions).any(|(known, found)| known.len() < *found as usize) {
-            self.switchboard.notify(Notice::InputGrew);
+        let found = match self.feed.partitions() {
+            Ok(found) => found,
+            Err(error) => return self.complain(&error),
+        };
+        for (ingress, found) in found.into_iter().enumerate() {
+            let known = std::mem::replace(&mut self.counts[ingress], found);
+            for partition in known..found {
+                tracing::info!(
+                    ingress = self.ingresses[ingress].name(),
+                    partition,
+                    "an ingress has one more partition"
+                );
+                let is_unknown = !self.partitions.contains_key(&(ingress, partition));
+                if is_unknown && self.here.contains(&partition_owner(partition, self.shards)) {
+                    self.begin(ingress, partition, Position::default());
+                }
+            }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn position(offset: u64) -> Position {
-        Position { offset, ..Position::default() }
-    }
-
-    fn batch(from: u64, to: u64, offsets: &[u64]) -> IngressBatch {
-        IngressBatch { from, to: position(to), offsets: offsets.to_vec(), ..IngressBatch::default() }
-    }
-
-    #[test]
-    fn a_batch_begins_where_the_one_before_ended_that_the_shard_was_given() {
-        let mut reach = Reach::at(position(10));
-        assert!(!reach.takes(&mut batch(10, 20, &[])), "it has nothing for the shard");
-        let mut next = batch(20, 30, &[25]);
-        assert!(reach.takes(&mut next));
-        assert_eq!(next.from, 10);
-        assert!(!reach.takes(&mut batch(15, 25, &[21])), "the shard has it: another one is read again for");
-        let mut overlap = batch(15, 40, &[21, 35]);
-        assert!(reach.takes(&mut overlap));
-        assert_eq!(overlap.from, 15);
-        assert!(reach.untold().is_none());
-    }
-
-    #[test]
-    fn a_gap_is_not_passed_over() {
-        let mut reach = Reach::at(position(10));
-        assert!(!reach.takes(&mut batch(11, 20, &[12])), "what is at 10 was not looked through for the shard");
-        assert!(reach.untold().is_none());
-        assert!(reach.takes(&mut batch(5, 20, &[10])));
-    }
-
-    #[test]
-    fn a_shard_is_told_at_some_time_how_far_the_input_was_read_and_at_once_that_it_ended() {
-        let mut reach = Reach::at(position(10));
-        assert!(!reach.takes(&mut batch(10, 20, &[])));
-        assert!(!reach.takes(&mut batch(20, 22, &[])));
-        assert_eq!(reach.untold(), Some((10, position(22))));
-        assert!(reach.untold().is_none());
-        let mut end = batch(22, 22, &[]);
-        end.to.is_ended = true;
-        assert!(reach.takes(&mut end));
-        assert!(!reach.takes(&mut end), "once");
     }
 }

@@ -235,7 +235,7 @@ impl Reader {
 /// What a host has of the shared log.
 pub(crate) struct SharedJournal {
     pub(crate) appender: Arc<dyn Appender>,
-    /// None in a program whose functions send nothing.
+    /// None in a program whose shards send each other nothing.
     pub(crate) posts: Option<Sender<PostRequest>>,
     pub(crate) clerk: Sender<ClerkRequest>,
     /// None in an app without input that the fleet reads.
@@ -311,7 +311,7 @@ impl SharedJournal {
     }
 
     /// The shard is here from now on, under this nonce, and has these positions.
-    pub(crate) fn open(&mut self, shard: ShardId, nonce: u64, positions: &[Vec<Position>]) {
+    pub(crate) fn open(&mut self, shard: ShardId, nonce: u64, positions: &[Vec<Option<Position>>]) {
         // The thread is gone only when nothing is to be read any more.
         self.feed.iter().for_each(|feed| _ = feed.send(FeedRequest::Opened(shard, positions.to_vec())));
         if self.posts.is_some() {

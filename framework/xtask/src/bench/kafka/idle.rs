@@ -31,9 +31,9 @@ pub(crate) struct Idle {
     /// How many shards there are.
     #[arg(long, default_value_t = 256)]
     shards: u32,
-    /// How many partitions the topics have.
-    #[arg(long, default_value_t = 8)]
-    partitions: u32,
+    /// How many partitions the topics have; as many as there are shards if not given.
+    #[arg(long)]
+    partitions: Option<u32>,
     /// How many threads run shards.
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -53,13 +53,14 @@ impl FleetRow for Idle {
 
     fn measure(&self, results: &mut Results) -> Result<(), Failure> {
         let servers = Servers::start()?;
-        servers.create(&[(ADDS, self.partitions), (SUMS, self.partitions)])?;
+        let partitions = self.partitions.unwrap_or(self.shards);
+        servers.create(&[(ADDS, partitions), (SUMS, partitions)])?;
         let settings = [format!("shards={}", self.shards), format!("threads={}", self.threads)];
         let mut office = Office::new(&servers, &self.common, &settings)?;
         let keys = keys_in_turn(self.shards, 1);
         let keys_max = keys.iter().max().map_or(0, |key| key + 1);
         let (producer, mut written) = (servers.producer(0)?, Tally::new(keys_max));
-        let mut output = Output::start(servers.consumer(SUMS, self.partitions)?, keys_max);
+        let mut output = Output::start(servers.consumer(SUMS, partitions)?, keys_max);
 
         // A shard is here when its record has come out. The first start makes the topics.
         let mut start = |name, target| -> Result<Process, Failure> {

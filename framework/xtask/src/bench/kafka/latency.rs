@@ -98,7 +98,7 @@ fn read_all(consumer: &BaseConsumer, records: usize) -> Result<Vec<Instant>, Fai
 
 fn through_worker(options: &Kafka, delivery: &str) -> Result<Vec<Duration>, Failure> {
     let servers = Servers::start()?;
-    servers.create(&[(ADDS, options.partitions), (SUMS, options.partitions)])?;
+    servers.create(&[(ADDS, options.partitions()), (SUMS, options.partitions())])?;
     let settings = [
         format!("shards={}", options.shards),
         format!("threads={}", options.threads),
@@ -108,7 +108,7 @@ fn through_worker(options: &Kafka, delivery: &str) -> Result<Vec<Duration>, Fail
     let keys = keys_in_turn(options.shards, KEYS_EACH);
     let keys_max = keys.iter().max().map_or(0, |key| key + 1);
     let (producer, mut written) = (servers.producer(0)?, Tally::new(keys_max));
-    let mut output = Output::start(servers.consumer(SUMS, options.partitions)?, keys_max);
+    let mut output = Output::start(servers.consumer(SUMS, options.partitions())?, keys_max);
     let mut office = Office::new(&servers, &options.common, &settings)?;
     let mut worker = office.worker()?;
 

@@ -77,9 +77,9 @@ pub(crate) struct Kafka {
     /// How many keys there are.
     #[arg(long, default_value_t = 100_000)]
     keys: u64,
-    /// How many partitions the topics have.
-    #[arg(long, default_value_t = 8)]
-    partitions: u32,
+    /// How many partitions the topics have; as many as there are shards if not given.
+    #[arg(long)]
+    partitions: Option<u32>,
     /// How many shards there are.
     #[arg(long, default_value_t = 64)]
     shards: u32,
@@ -100,6 +100,12 @@ pub(crate) struct Kafka {
     part: Part,
     #[command(flatten)]
     common: Common,
+}
+
+impl Kafka {
+    fn partitions(&self) -> u32 {
+        self.partitions.unwrap_or(self.shards)
+    }
 }
 
 /// What is measured of [`Kafka`].

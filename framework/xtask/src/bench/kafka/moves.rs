@@ -45,9 +45,9 @@ pub(crate) struct Moves {
     /// How many shards there are; up to 32 each is a group of its own.
     #[arg(long, default_value_t = 16)]
     shards: u32,
-    /// How many partitions the topics have.
-    #[arg(long, default_value_t = 8)]
-    partitions: u32,
+    /// How many partitions the topics have; as many as there are shards if not given.
+    #[arg(long)]
+    partitions: Option<u32>,
     /// How many workers there are at least; one more comes and goes.
     #[arg(long, default_value_t = 1)]
     workers: usize,
@@ -74,7 +74,8 @@ impl FleetRow for Moves {
 
     fn measure(&self, results: &mut Results) -> Result<(), Failure> {
         let servers = Servers::start()?;
-        servers.create(&[(ADDS, self.partitions), (SUMS, self.partitions)])?;
+        let partitions = self.partitions.unwrap_or(self.shards);
+        servers.create(&[(ADDS, partitions), (SUMS, partitions)])?;
         let settings = [
             format!("shards={}", self.shards),
             "threads=1".to_owned(),
@@ -84,7 +85,7 @@ impl FleetRow for Moves {
         let keys = keys_in_turn(self.shards, KEYS_EACH);
         let keys_max = keys.iter().max().map_or(0, |key| key + 1);
         let (producer, mut written) = (servers.producer(0)?, Tally::new(keys_max));
-        let mut output = Output::start(servers.consumer(SUMS, self.partitions)?, keys_max);
+        let mut output = Output::start(servers.consumer(SUMS, partitions)?, keys_max);
 
         write_once(&producer, &mut written, &keys)?;
         let mut workers = (0..self.workers).map(|_| office.worker()).collect::<Result<Vec<Process>, Failure>>()?;

@@ -53,7 +53,7 @@ struct Pace {
 
 pub(super) fn measure(options: &Kafka, results: &mut Results) -> Result<(), Failure> {
     let servers = Servers::start()?;
-    let partitions = options.partitions;
+    let partitions = options.partitions();
     servers.create(&[(ADDS, partitions), (SUMS, partitions), (by_hand::TOPIC, partitions)])?;
     let written = write_input(&servers, options)?;
     let settings = [
@@ -102,21 +102,21 @@ fn run(
     let samples = watch(servers, options, &mut process, topic)?;
     let log = process.told();
     process.stop()?;
-    if let Err(error) = audit(&servers.consumer(topic, options.partitions)?, options, written) {
+    if let Err(error) = audit(&servers.consumer(topic, options.partitions())?, options, written) {
         // Once more, to tell what is not there from what a client did not get.
-        let again = audit(&servers.consumer(topic, options.partitions)?, options, written);
+        let again = audit(&servers.consumer(topic, options.partitions())?, options, written);
         return Err(format!("{error}; another reader says: {again:?}; {log}").into());
     }
     pace(&samples, options.records)
 }
 
 fn watch(servers: &Servers, options: &Kafka, process: &mut Process, topic: &str) -> Result<Vec<Sample>, Failure> {
-    let asker = servers.consumer(topic, options.partitions)?;
+    let asker = servers.consumer(topic, options.partitions())?;
     let mut samples: Vec<Sample> = Vec::new();
     let mut changed_at = Instant::now();
     loop {
         process.check()?;
-        let committed = servers.committed(&asker, topic, options.partitions)?;
+        let committed = servers.committed(&asker, topic, options.partitions())?;
         if samples.last().is_none_or(|last| last.committed < committed) {
             changed_at = Instant::now();
             let (cpu, broker_cpu) = (cpu_of(process.id())?, cpu_of(servers.broker_id()?)?);

@@ -48,9 +48,9 @@ pub(crate) struct TakeOver {
     /// How many shards there are.
     #[arg(long, default_value_t = 64)]
     shards: u32,
-    /// How many partitions the topics have.
-    #[arg(long, default_value_t = 8)]
-    partitions: u32,
+    /// How many partitions the topics have; as many as there are shards if not given.
+    #[arg(long)]
+    partitions: Option<u32>,
     /// After how long without a sign of life others get the shards of a worker.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     session_timeout: Duration,
@@ -67,7 +67,8 @@ impl FleetRow for TakeOver {
 
     fn measure(&self, results: &mut Results) -> Result<(), Failure> {
         let servers = Servers::start()?;
-        servers.create(&[(ADDS, self.partitions), (SUMS, self.partitions)])?;
+        let partitions = self.partitions.unwrap_or(self.shards);
+        servers.create(&[(ADDS, partitions), (SUMS, partitions)])?;
         let settings = [
             format!("shards={}", self.shards),
             "threads=1".to_owned(),
@@ -78,7 +79,7 @@ impl FleetRow for TakeOver {
         let mut office = Office::new(&servers, &self.common, &settings)?;
         let in_turn = keys_in_turn(self.shards, KEYS_EACH);
         let keys = (self.bytes / STATE_BYTES).max(in_turn.iter().max().map_or(0, |key| key + 1));
-        let mut output = Output::start(servers.consumer(SUMS, self.partitions)?, keys);
+        let mut output = Output::start(servers.consumer(SUMS, partitions)?, keys);
         let (mut survivor, mut victim) = (office.worker()?, office.worker()?);
         let written = self.fill(&servers, keys)?;
         output.read_while(&mut [&mut survivor, &mut victim], |output| output.records() < written.records())?;
