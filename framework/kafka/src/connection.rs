@@ -4,8 +4,9 @@
 //! Invariants: what safety rests on (all replicas, idempotence, no automatic offsets) cannot be
 //! changed by properties. A client that is made here reports by [`Reporter`].
 //!
-//! Deliberately absent: a pool. A client has one owner, and costs a few milliseconds with the
-//! settings made here (half a second with those that the library is shipped with).
+//! Deliberately absent: a pool, but for what reads a partition once ([`Readers`]). A client has one
+//! owner, and costs a few milliseconds with the settings made here (half a second with those that the
+//! library is shipped with).
 
 use std::{
     collections::BTreeMap,
@@ -25,6 +26,7 @@ use rdkafka::{
 
 use crate::{
     error::Error,
+    readers::Readers,
     report::{Reporter, Shared},
 };
 
@@ -79,6 +81,7 @@ pub struct Connection {
     client_id: String,
     properties: BTreeMap<String, String>,
     shared: Arc<Shared>,
+    readers: Arc<Readers>,
 }
 
 /// How a producer is made.
@@ -118,14 +121,14 @@ impl Connection {
             client_id: "statefn".to_owned(),
             properties: BTreeMap::new(),
             shared: Arc::default(),
+            readers: Arc::default(),
         })
     }
 
     /// Sets the name by which brokers know the clients, `statefn` if not set.
     #[must_use]
-    pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
-        self.client_id = client_id.into();
-        self
+    pub fn client_id(self, client_id: impl Into<String>) -> Self {
+        Self { client_id: client_id.into(), readers: Arc::default(), ..self }
     }
 
     /// Sets a property of librdkafka for all clients, such as `sasl.username`.
@@ -136,6 +139,7 @@ impl Connection {
     pub fn property(mut self, name: &str, value: &str) -> Result<Self, Error> {
         check_property(name, value).map_err(|why| Error::Property { name: name.to_owned(), why })?;
         self.properties.insert(name.to_owned(), value.to_owned());
+        self.readers = Arc::default();
         Ok(self)
     }
 
@@ -248,6 +252,11 @@ impl Connection {
                 },
             );
         config
+    }
+
+    /// What keeps clients that read a partition once.
+    pub(crate) fn readers(&self) -> &Readers {
+        &self.readers
     }
 
     /// A client for topics and offsets.

@@ -15,6 +15,7 @@ mod ledger;
 mod log;
 mod membership;
 mod offsets;
+mod readers;
 mod report;
 mod topics;
 

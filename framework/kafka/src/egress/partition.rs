@@ -42,15 +42,28 @@ impl Partition {
         from: u64,
         mut each: impl FnMut(&BorrowedMessage<'_>) -> Result<(), EgressError>,
     ) -> Result<u64, EgressError> {
+        connection.readers().read(connection, &self.topic, Isolation::Committed, |committed| {
+            let (start, end) = self.wait_for_end(connection, committed, patience, is_complete)?;
+            self.read_between(committed, start.max(from), end, patience, &mut each)?;
+            Ok(start)
+        })
+    }
+
+    fn read_between(
+        &self,
+        committed: &BaseConsumer<Reporter>,
+        from: u64,
+        end: Option<i64>,
+        patience: Duration,
+        each: &mut impl FnMut(&BorrowedMessage<'_>) -> Result<(), EgressError>,
+    ) -> Result<(), EgressError> {
         let begun = Instant::now();
-        let committed = self.consumer(connection, Isolation::Committed)?;
-        let (start, end) = self.wait_for_end(connection, &committed, patience, is_complete)?;
-        self.assign(&committed, start.max(from)).map_err(|error| self.waits(&error))?;
+        self.assign(committed, from).map_err(|error| self.waits(&error))?;
         loop {
             match committed.poll(LOOK) {
-                Some(Ok(message)) if end.is_some_and(|end| message.offset() >= end) => return Ok(start),
+                Some(Ok(message)) if end.is_some_and(|end| message.offset() >= end) => return Ok(()),
                 Some(Ok(message)) => each(&message)?,
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(start),
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
                 Some(Err(KafkaError::MessageConsumption(code))) if is_passing(code) => {}
                 Some(Err(error)) => return Err(self.waits(&error)),
                 None => {}
@@ -70,13 +83,9 @@ impl Partition {
         is_complete: bool,
     ) -> Result<(u64, Option<i64>), EgressError> {
         let begun = Instant::now();
-        let all = if is_complete { Some(self.consumer(connection, Isolation::Uncommitted)?) } else { None };
-        let mut end = None;
+        let end = if is_complete { Some(self.end(connection, patience)?) } else { None };
         loop {
             let left = patience.saturating_sub(begun.elapsed()).max(LOOK);
-            if let (None, Some(all)) = (end, &all) {
-                end = Some(self.watermarks(all, left)?.1);
-            }
             let (start, stable) = self.watermarks(committed, left)?;
             if end.is_none_or(|end| stable >= end) {
                 let start = u64::try_from(start).map_err(|_| self.waits(&format!("it begins at {start}")))?;
@@ -93,16 +102,16 @@ impl Partition {
         }
     }
 
+    /// The end of everything that stands in it, decided or not.
+    fn end(&self, connection: &Connection, patience: Duration) -> Result<i64, EgressError> {
+        let look = |all: &BaseConsumer<Reporter>| self.watermarks(all, patience);
+        let (_, end) = connection.readers().read(connection, &self.topic, Isolation::Uncommitted, look)?;
+        Ok(end)
+    }
+
     fn watermarks(&self, consumer: &BaseConsumer<Reporter>, left: Duration) -> Result<(i64, i64), EgressError> {
         let number = self.number as i32;
         consumer.client().fetch_watermarks(&self.topic, number, left).map_err(|error| self.waits(&error))
-    }
-
-    fn consumer(&self, connection: &Connection, isolation: Isolation) -> Result<BaseConsumer<Reporter>, EgressError> {
-        let mut config = connection.consumer_config(&self.topic, isolation);
-        // The end is told by an empty answer, which a broker withholds for as long as it may.
-        config.set("enable.partition.eof", "true").set("fetch.wait.max.ms", "1");
-        Ok(connection.client("read back what egresses wrote", &config, connection.reporter("egress positions"))?)
     }
 
     fn assign(&self, consumer: &BaseConsumer<Reporter>, start: u64) -> Result<(), KafkaError> {

@@ -36,6 +36,8 @@ use crate::{
 
 /// The header with the identity of a record, `shard/epoch/index`.
 pub const ID_HEADER: &str = "statefn-id";
+/// How long a new producer may take, at first, until it has fenced those before it.
+const TAKE_OVER_LIMIT: Duration = Duration::from_millis(100);
 /// The shortest time that a call of the client may take.
 const LOOK: Duration = Duration::from_millis(1);
 /// How long to wait at first, and at most, before the client is asked again for news. It has no way to wait
@@ -102,7 +104,31 @@ pub(super) struct Session {
 impl Session {
     /// Makes a producer; a transactional one has fenced all others of its identity by then, and no
     /// transaction of theirs is open.
+    ///
+    /// A broker that has to end a transaction of the last owner first refuses, and a client tries again
+    /// after half a second only, while a new one finds it ended: so it is made anew, with more time each time.
     pub(super) fn open(
+        connection: &Connection,
+        options: &ProducerOptions,
+        transaction_timeout: Duration,
+        patience: Duration,
+    ) -> Result<Self, Failure> {
+        let (begun, mut limit) = (Instant::now(), TAKE_OVER_LIMIT);
+        loop {
+            let session = Self::connect(connection, options, transaction_timeout, patience)?;
+            let left = patience.saturating_sub(begun.elapsed());
+            match session.take_over(limit.min(left)) {
+                Err(failure) if failure.remedy != Remedy::AskWhoOwns && limit < left => {
+                    limit *= 2;
+                    // To close a client takes its time.
+                    std::thread::spawn(move || drop(session));
+                }
+                taken => return taken.map(|()| session),
+            }
+        }
+    }
+
+    fn connect(
         connection: &Connection,
         options: &ProducerOptions,
         transaction_timeout: Duration,
@@ -118,21 +144,25 @@ impl Session {
         let producer: BaseProducer<Watch> = connection
             .client("write egresses", &config, watch)
             .map_err(|error| Failure::unknown("make a producer", error))?;
-        let session = Self {
+        Ok(Self {
             producer,
             is_transactional,
             patience,
             committed_at: Cell::new(None),
             places: RefCell::default(),
             is_tried: Cell::new(false),
-        };
-        if is_transactional {
-            session
-                .until("take over the transactions of the group", |left| session.producer.init_transactions(left))?;
+        })
+    }
+
+    /// Fences all others of its identity.
+    fn take_over(&self, limit: Duration) -> Result<(), Failure> {
+        if self.is_transactional {
+            let doing = "take over the transactions of the group";
+            until(limit, doing, |left| self.producer.init_transactions(left))?;
         }
-        session.look();
-        session.watch().is_suspect.store(false, Ordering::Release);
-        Ok(session)
+        self.look();
+        self.watch().is_suspect.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Whether a request of the last transaction may still be on its way. Without transactions nothing is
@@ -305,17 +335,8 @@ impl Session {
         Ok(())
     }
 
-    /// Calls until it is done, for as long as the error says that the same call may go on.
     fn until<T>(&self, doing: &str, call: impl Fn(Duration) -> Result<T, KafkaError>) -> Result<T, Failure> {
-        let begun = Instant::now();
-        loop {
-            let left = self.patience.saturating_sub(begun.elapsed()).max(LOOK);
-            match call(left) {
-                Ok(done) => return Ok(done),
-                Err(error) if begun.elapsed() < self.patience && is_retriable(&error) => {}
-                Err(error) => return Err(Failure::of(doing, &error)),
-            }
-        }
+        until(self.patience, doing, call)
     }
 
     /// Finds the cause of a transaction whose records were refused only because it had failed before.
@@ -387,6 +408,19 @@ fn remedy(error: &KafkaError) -> Remedy {
     match error {
         KafkaError::Transaction(error) if !error.is_fatal() && error.txn_requires_abort() => Remedy::WriteAgain,
         _ => Remedy::Renew,
+    }
+}
+
+/// Calls until it is done, as long as the limit, while the error says that the same call may go on.
+fn until<T>(limit: Duration, doing: &str, call: impl Fn(Duration) -> Result<T, KafkaError>) -> Result<T, Failure> {
+    let begun = Instant::now();
+    loop {
+        let left = limit.saturating_sub(begun.elapsed()).max(LOOK);
+        match call(left) {
+            Ok(done) => return Ok(done),
+            Err(error) if begun.elapsed() < limit && is_retriable(&error) => {}
+            Err(error) => return Err(Failure::of(doing, &error)),
+        }
     }
 }
 

@@ -48,6 +48,8 @@ use super::{
 
 /// How often the coordinator looks whether anything has to be done; of what threads do it is told at once.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// How long a worker that stops works on until others have taken its shards over.
+const HAND_OVER_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a stop waits for what is under way; another worker goes on with it.
 const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a shard that could not be taken over rests at first, and at most.
@@ -128,6 +130,16 @@ async fn live(
     drop(watchdog);
     intake.into_iter().for_each(Intake::send_away);
     Ok(outcome)
+}
+
+/// How far a stop is.
+#[derive(Debug, Clone, Copy)]
+enum Stopping {
+    Not,
+    /// Others are named for the shards, which are worked on until they have them.
+    HandingOver(Instant),
+    /// What was taken in is committed, and nothing else begun.
+    Draining(Instant),
 }
 
 /// What a shard is to this worker.
@@ -266,7 +278,7 @@ impl Worker {
 
     /// Works until a stop, or until a host breaks.
     async fn wait(&mut self, intake: Option<&Intake>, notices: &mut UnboundedReceiver<Notice>, stop: &Stop) -> Outcome {
-        let mut stopping: Option<Instant> = None;
+        let mut stopping = Stopping::Not;
         loop {
             tokio::select! {
                 Some(notice) = notices.recv() => {
@@ -279,20 +291,15 @@ impl Worker {
             self.take_news();
             self.tell_presence();
             match stopping {
-                None if self.is_finished() => {
+                Stopping::Not if self.is_finished() => {
                     self.leave();
                     return Outcome::Ended(End::Finished);
                 }
-                None if stop.is_stopped() => {
-                    stopping = Some(Instant::now());
-                    self.stop_reading();
-                    self.named.iter().for_each(|named| named.store(false, Ordering::Release));
-                    intake.into_iter().for_each(|intake| intake.close(Condition::Stopping));
-                    let hosts = 0..self.switchboard.states.len();
-                    hosts.for_each(|host| self.switchboard.post(host, vec![Event::Drain]));
-                }
-                None => self.take_over_due(),
-                Some(since) => {
+                Stopping::Not if stop.is_stopped() => stopping = self.hand_over(),
+                Stopping::Not => self.take_over_due(),
+                Stopping::HandingOver(since) if since.elapsed() < HAND_OVER_TIME_MAX && self.has_to_hand_over() => {}
+                Stopping::HandingOver(_) => stopping = self.drain(intake),
+                Stopping::Draining(since) => {
                     let is_idle = self.switchboard.is_quiet(|host| host.is_idle.load(Ordering::Acquire));
                     if is_idle || since.elapsed() >= STOP_TIME_MAX {
                         self.leave();
@@ -302,6 +309,32 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Gives the shards to other workers, if there are any, as if these had been named for them.
+    fn hand_over(&mut self) -> Stopping {
+        self.directory.leaves();
+        self.tell_presence();
+        if self.directory.has_heirs(Instant::now()) {
+            self.membership.leave();
+            self.take_news();
+        }
+        Stopping::HandingOver(Instant::now())
+    }
+
+    /// Whether a shard is here that another worker can still take over.
+    fn has_to_hand_over(&self) -> bool {
+        let is_here = |known: &Known| matches!(known.place, Place::Here | Place::TakingOver);
+        self.known.iter().any(is_here) && self.directory.has_heirs(Instant::now())
+    }
+
+    fn drain(&mut self, intake: Option<&Intake>) -> Stopping {
+        self.stop_reading();
+        self.named.iter().for_each(|named| named.store(false, Ordering::Release));
+        intake.into_iter().for_each(|intake| intake.close(Condition::Stopping));
+        let hosts = 0..self.switchboard.states.len();
+        hosts.for_each(|host| self.switchboard.post(host, vec![Event::Drain]));
+        Stopping::Draining(Instant::now())
     }
 
     /// Takes in what a thread has to say; returns how this life is over, if it is.

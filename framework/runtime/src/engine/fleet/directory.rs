@@ -43,6 +43,9 @@ struct Presence {
     token: String,
     program: u32,
     shards: BTreeMap<ShardId, u64>,
+    /// Whether others are to have its shards, because it ends.
+    #[serde(default)]
+    is_leaving: bool,
 }
 
 /// The workers of a fleet, as this one knows them; see the module.
@@ -55,6 +58,7 @@ struct Inside {
     me: Arc<Peer>,
     /// By shard that is here, its term.
     mine: BTreeMap<ShardId, u64>,
+    is_leaving: bool,
     told_at: Option<Instant>,
     /// By process, the other workers.
     others: BTreeMap<u64, Known>,
@@ -63,6 +67,7 @@ struct Inside {
 struct Known {
     peer: Arc<Peer>,
     shards: BTreeMap<ShardId, u64>,
+    is_leaving: bool,
     heard_at: Instant,
 }
 
@@ -71,7 +76,8 @@ impl Directory {
     pub(super) fn new(worker: &str, program: u32) -> Self {
         let token = format!("{:016x}{:016x}", nonce(), nonce());
         let me = Arc::new(Peer { worker: worker.to_owned(), url: None, token, program });
-        let inside = Inside { me, mine: BTreeMap::new(), told_at: None, others: BTreeMap::new() };
+        let (mine, others) = (BTreeMap::new(), BTreeMap::new());
+        let inside = Inside { me, mine, is_leaving: false, told_at: None, others };
         Self { process: nonce(), inside: Mutex::new(inside) }
     }
 
@@ -108,6 +114,18 @@ impl Directory {
         }
     }
 
+    /// This worker ends: others are to have its shards.
+    pub(super) fn leaves(&self) {
+        let mut inside = self.lock();
+        (inside.is_leaving, inside.told_at) = (true, None);
+    }
+
+    /// Whether there is another worker that can have the shards of this one.
+    pub(super) fn has_heirs(&self, now: Instant) -> bool {
+        let is_here = |known: &Known| !known.is_leaving && now.duration_since(known.heard_at) < SILENCE_MAX;
+        self.lock().others.values().any(is_here)
+    }
+
     /// The presence to be left in the log, if it is time for one.
     pub(super) fn presence(&self, now: Instant) -> Option<Vec<u8>> {
         let mut inside = self.lock();
@@ -116,9 +134,9 @@ impl Directory {
         }
         inside.told_at = Some(now);
         let Peer { worker, url, token, program } = Peer::clone(&inside.me);
-        let shards = inside.mine.clone();
+        let (shards, is_leaving, process) = (inside.mine.clone(), inside.is_leaving, self.process);
         // Strings and numbers can always be written down.
-        serde_json::to_vec(&Presence { worker, process: self.process, url, token, program, shards }).ok()
+        serde_json::to_vec(&Presence { worker, process, url, token, program, shards, is_leaving }).ok()
     }
 
     /// Takes a record of the partition of progress; says whether it was a presence.
@@ -132,13 +150,13 @@ impl Directory {
             return true;
         }
         let mut inside = self.lock();
-        let Presence { worker, process, url, token, program, shards } = presence;
+        let Presence { worker, process, url, token, program, shards, is_leaving } = presence;
         let peer = Peer { worker, url, token, program };
         let peer = match inside.others.get(&process) {
             Some(known) if *known.peer == peer => Arc::clone(&known.peer),
             _ => Arc::new(peer),
         };
-        inside.others.insert(process, Known { peer, shards, heard_at: now });
+        inside.others.insert(process, Known { peer, shards, is_leaving, heard_at: now });
         inside.others.retain(|_, known| now.duration_since(known.heard_at) < SILENCE_MAX);
         true
     }
@@ -226,6 +244,19 @@ mod tests {
         );
         let later = now + SILENCE_MAX;
         assert_eq!((here.place_at(3, later), here.workers_at(later).len()), (Place::Nowhere, 1));
+    }
+
+    #[test]
+    fn a_worker_that_leaves_or_is_silent_is_no_heir() {
+        let (now, [here, other]) = (Instant::now(), ["here", "other"].map(|name| Directory::new(name, 1)));
+        assert!(!here.has_heirs(now));
+        here.take(&other.presence(now).expect("it was never told"), now);
+        assert!(here.has_heirs(now) && !here.has_heirs(now + SILENCE_MAX));
+        other.opened(0, 1);
+        other.leaves();
+        here.take(&other.presence(now).expect("there is news"), now);
+        assert!(!here.has_heirs(now));
+        assert_eq!(worker_of(&here.place_at(0, now)), Some("other"), "it has the shard until somebody takes it over");
     }
 
     #[test]

@@ -1,0 +1,101 @@
+//! Clients that read a partition once, kept for the next who does.
+//!
+//! To open the egresses of a shard group takes three such reads, and a tenth of a second goes by until a
+//! consumer is closed: where 16 groups moved at once this was most of what the move took.
+//!
+//! Invariants: a client is used by one at a time; one that was in trouble is not kept; one that is kept
+//! reads nothing. Whoever finds all in use waits, but not for long: one of them may be waiting for a
+//! transaction that nobody ends.
+//!
+//! Deliberately absent: closing those that are idle; there are few.
+
+use std::{
+    sync::{Condvar, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::{
+    connection::{Connection, Isolation},
+    error::Error,
+    report::{Reporter, lock},
+};
+
+/// How many of a kind there are before others wait.
+const CLIENTS_MAX: usize = 2;
+/// How long it is waited for one that is in use.
+const WAIT: Duration = Duration::from_millis(500);
+
+/// What a client is for: the name of its consumer group, and what it sees.
+type Kind = (String, Isolation);
+
+/// The clients of a connection.
+#[derive(Default)]
+pub(crate) struct Readers {
+    state: Mutex<State>,
+    is_free: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<(Kind, BaseConsumer<Reporter>)>,
+    busy: Vec<Kind>,
+}
+
+impl Readers {
+    /// Works with a client that is told of the ends of partitions at once.
+    pub(crate) fn read<T, E: From<Error>>(
+        &self,
+        connection: &Connection,
+        group: &str,
+        isolation: Isolation,
+        work: impl FnOnce(&BaseConsumer<Reporter>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let kind = (group.to_owned(), isolation);
+        let kept = self.take(&kind);
+        let made = kept.map_or_else(|| make(connection, &kind), Ok);
+        let (done, client) = match made {
+            Ok(client) => (work(&client), Some(client)),
+            Err(error) => (Err(error.into()), None),
+        };
+        let is_good = |client: &BaseConsumer<Reporter>| done.is_ok() && client.unassign().is_ok();
+        // One that is in trouble is closed behind this, when others need not wait for it.
+        let (good, _bad) = match client {
+            Some(client) if is_good(&client) => (Some(client), None),
+            client => (None, client),
+        };
+        self.give_back(kind, good);
+        done
+    }
+
+    /// A client that is idle; none if one more is to be made.
+    fn take(&self, kind: &Kind) -> Option<BaseConsumer<Reporter>> {
+        let is_in_use = |state: &mut State| {
+            let busy = state.busy.iter().filter(|busy| *busy == kind).count();
+            busy >= CLIENTS_MAX && state.idle.iter().all(|(idle, _)| idle != kind)
+        };
+        let waited = self.is_free.wait_timeout_while(lock(&self.state), WAIT, is_in_use);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.busy.push(kind.clone());
+        let place = state.idle.iter().position(|(idle, _)| idle == kind)?;
+        Some(state.idle.swap_remove(place).1)
+    }
+
+    fn give_back(&self, kind: Kind, client: Option<BaseConsumer<Reporter>>) {
+        let mut state = lock(&self.state);
+        if let Some(place) = state.busy.iter().position(|busy| *busy == kind) {
+            state.busy.swap_remove(place);
+        }
+        state.idle.extend(client.map(|client| (kind, client)));
+        drop(state);
+        self.is_free.notify_all();
+    }
+}
+
+fn make(connection: &Connection, (group, isolation): &Kind) -> Result<BaseConsumer<Reporter>, Error> {
+    let mut config = connection.consumer_config(group, *isolation);
+    // The end is told by an empty answer, which a broker withholds for as long as it may.
+    config.set("enable.partition.eof", "true").set("fetch.wait.max.ms", "1");
+    connection.client("read back what egresses wrote", &config, connection.reporter("egress positions"))
+}
