@@ -99,3 +99,62 @@ fn make(connection: &Connection, (group, isolation): &Kind) -> Result<BaseConsum
     config.set("enable.partition.eof", "true").set("fetch.wait.max.ms", "1");
     connection.client("read back what egresses wrote", &config, connection.reporter("egress positions"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use super::*;
+
+    /// Works with a client; nothing is asked of a broker, so there need be none.
+    fn read<T>(connection: &Connection, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        connection.readers().read(connection, "group", Isolation::Committed, |_| work())
+    }
+
+    fn idle(connection: &Connection) -> usize {
+        lock(&connection.readers().state).idle.len()
+    }
+
+    #[test]
+    fn a_client_is_kept_unless_it_was_in_trouble() {
+        let connection = Connection::parse("log", "kafka://127.0.0.1:1").expect("an address");
+        for _ in 0..3 {
+            read(&connection, || Ok(())).expect("it is made");
+            assert_eq!(idle(&connection), 1);
+        }
+        let trouble = || Err::<(), _>(Connection::parse("log", "nowhere").expect_err("it is none"));
+        assert!(read(&connection, trouble).is_err());
+        assert_eq!(idle(&connection), 0);
+        assert!(lock(&connection.readers().state).busy.is_empty());
+    }
+
+    #[test]
+    fn who_finds_all_in_use_has_the_first_that_is_free() {
+        let connection = Arc::new(Connection::parse("log", "kafka://127.0.0.1:1").expect("an address"));
+        let (begun, all_begun) = mpsc::channel();
+        let busy: Vec<_> = (0..CLIENTS_MAX)
+            .map(|_| {
+                let (end, ended) = mpsc::channel::<()>();
+                let (connection, begun) = (Arc::clone(&connection), begun.clone());
+                let work = move || {
+                    begun.send(()).expect("it is waited for");
+                    // It ends when the other end is dropped.
+                    let _ = ended.recv();
+                    Ok(())
+                };
+                (end, std::thread::spawn(move || read(&connection, work).expect("it is made")))
+            })
+            .collect();
+        all_begun.iter().take(CLIENTS_MAX).for_each(drop);
+        let more = Arc::clone(&connection);
+        let more = std::thread::spawn(move || read(&more, || Ok(())).expect("one is free"));
+        for (end, thread) in busy {
+            drop(end);
+            thread.join().expect("no panic");
+        }
+        more.join().expect("no panic");
+        // One that waited too long, on a machine with much else to do, has made one more.
+        assert!((CLIENTS_MAX..=CLIENTS_MAX + 1).contains(&idle(&connection)));
+        assert!(lock(&connection.readers().state).busy.is_empty());
+    }
+}

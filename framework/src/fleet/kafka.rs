@@ -338,20 +338,33 @@ impl TopicFeed {
         if let Some(known) = self.known.get(&(ingress, partition)) {
             return Ok(*known);
         }
+        self.find_all(ingress);
+        if let Some(known) = self.known.get(&(ingress, partition)) {
+            return Ok(*known);
+        }
+        // Another partition has no leader now, or this one.
+        let begin = self.feed.resolve(ingress, partition, Start::Earliest).map_err(text)?.offset;
+        let end = self.feed.end(ingress, partition).map_err(text)?;
+        Ok(self.note(ingress, partition, begin, end))
+    }
+
+    /// Finds out where all partitions of an ingress begin and end, with few requests, if the broker tells.
+    fn find_all(&mut self, ingress: usize) {
+        let (Ok(begins), Ok(ends)) = (self.feed.begins(ingress), self.feed.ends(ingress)) else { return };
+        for ((partition, begin), end) in (0..).zip(begins).zip(ends) {
+            self.note(ingress, partition, begin, end);
+        }
+    }
+
+    /// Notes where a partition begins and ends for this app, unless that is known.
+    fn note(&mut self, ingress: usize, partition: u32, begin: u64, end: u64) -> (Position, Option<u64>) {
         let (start, until) = self.bounds[ingress];
+        // What stands in a partition that was added came after the app had begun.
         let is_added = self.counts.get(ingress).is_some_and(|count| partition >= *count);
-        let start = match start {
-            // What stands in a partition that was added came after the app had begun.
-            StartKind::Latest if !is_added => Start::Latest,
-            StartKind::Earliest | StartKind::Latest => Start::Earliest,
-        };
-        let start = self.feed.resolve(ingress, partition, start).map_err(text)?;
-        let until = match until {
-            UntilKind::Never => None,
-            UntilKind::Now => Some(self.feed.end(ingress, partition).map_err(text)?),
-        };
-        self.known.insert((ingress, partition), (start, until));
-        Ok((start, until))
+        let is_latest = start == StartKind::Latest && !is_added;
+        let start = Position { offset: if is_latest { end } else { begin }, ..Position::default() };
+        let until = (until == UntilKind::Now).then_some(end);
+        *self.known.entry((ingress, partition)).or_insert((start, until))
     }
 
     /// Reads all partitions on from where they are: one of them stands still after an error.

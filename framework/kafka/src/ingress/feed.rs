@@ -264,9 +264,11 @@ impl KafkaFeed {
         let awake = self.followed.iter().filter(|(_, followed)| !followed.is_resting);
         let places: Vec<_> = awake.map(|(key, followed)| (*key, followed.reading.bounds())).collect();
         let mut is_of_use = true;
+        // A broker that does not answer is no news.
+        let ends = |ingress: &usize| Some((*ingress, self.ends(*ingress).ok()?));
+        let ends: BTreeMap<usize, Vec<u64>> = self.inputs.keys().filter_map(ends).collect();
         for ((ingress, partition), (position, until)) in places.into_iter().filter(|(_, (at, _))| !at.is_ended) {
-            // A broker that does not answer is no news.
-            let Ok(end) = self.end(ingress, partition) else { break };
+            let end = ends.get(&ingress).and_then(|ends| ends.get(partition as usize)).copied().unwrap_or_default();
             if position.offset < until.map_or(end, |until| until.min(end)) {
                 tracing::warn!(
                     target: "statefn::kafka",
@@ -298,7 +300,7 @@ impl KafkaFeed {
         Ok(())
     }
 
-    /// The offsets behind the last records of all partitions of an ingress, in their order, asked with one
+    /// The first offsets that are kept of all partitions of an ingress, in their order, asked with one
     /// request for each broker.
     ///
     /// # Errors
@@ -306,26 +308,41 @@ impl KafkaFeed {
     ///
     /// # Panics
     /// If the feed does not have the ingress.
+    pub fn begins(&self, ingress: usize) -> Result<Vec<u64>, InputError> {
+        self.ask(ingress, Offset::Beginning, "begins")
+    }
+
+    /// The offsets behind everything that is decided by now, as [`begins`](Self::begins).
+    ///
+    /// # Errors
+    /// If a broker does not answer.
+    ///
+    /// # Panics
+    /// If the feed does not have the ingress.
     pub fn ends(&self, ingress: usize) -> Result<Vec<u64>, InputError> {
-        let failed = |error: KafkaError| InputError::failed("ask where topics end", error);
+        self.ask(ingress, Offset::End, "ends")
+    }
+
+    /// A request for times takes such places as well, and is the one that takes many partitions.
+    fn ask(&self, ingress: usize, which: Offset, verb: &str) -> Result<Vec<u64>, InputError> {
+        let failed = |error: KafkaError| InputError::failed(format!("ask where each topic {verb}"), error);
         let places = self.partitions(ingress);
         if places.is_empty() {
             return Ok(Vec::new());
         }
         let mut list = TopicPartitionList::with_capacity(places.len());
         for TopicPartition { topic, partition } in places {
-            // A request for times takes the ends as well, and is the one that takes many partitions.
-            list.add_partition_offset(topic, *partition as i32, Offset::End).map_err(failed)?;
+            list.add_partition_offset(topic, *partition as i32, which).map_err(failed)?;
         }
         let found = self.consumer.offsets_for_times(list, self.patience).map_err(failed)?;
-        let end = |place: &TopicPartition| {
+        let of = |place: &TopicPartition| {
             let found = found.find_partition(&place.topic, place.partition as i32).map(|found| found.offset());
             match found {
                 Some(Offset::Offset(offset)) => Ok(u64::try_from(offset).unwrap_or_default()),
-                found => Err(InputError::failed(format!("ask where {place} ends"), format!("it said {found:?}"))),
+                found => Err(InputError::failed(format!("ask where {place} {verb}"), format!("it said {found:?}"))),
             }
         };
-        places.iter().map(end).collect()
+        places.iter().map(of).collect()
     }
 
     /// Writes positions as offsets of the group, which tools compare with the ends of topics. It does
