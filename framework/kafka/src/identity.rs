@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     connection::{Connection, Isolation, ProducerOptions},
     error::{Difference, Error},
+    offsets::again,
     report::Reporter,
     topics::Topics,
 };
@@ -105,7 +106,9 @@ impl ProducerContext for Context {
 fn first_record(consumer: &BaseConsumer<Reporter>, topic: &str, limit: Duration) -> KafkaResult<Option<Vec<u8>>> {
     let started = Instant::now();
     let left = || limit.saturating_sub(started.elapsed());
-    let (start, end) = consumer.fetch_watermarks(topic, 0, limit)?;
+    // A topic that was made a moment ago may have no leader yet.
+    let refresh = |left| drop(consumer.fetch_metadata(Some(topic), left));
+    let (start, end) = again(limit, refresh, |left| consumer.fetch_watermarks(topic, 0, left))?;
     if start >= end {
         return Ok(None);
     }
