@@ -229,8 +229,9 @@ impl Shared {
                     assert_eq!(problem["code"], "overdrawn", "{payment:?}");
                     return Answer::Overdrawn;
                 }
-                // Nothing was done, or nobody knows, or nobody is there: it is sent again.
-                Some((503 | 504, _)) | None => {}
+                // Nothing was done, or nobody knows, or nobody is there: it is sent again. A worker that was frozen
+                // says 408 when it wakes up: the request did not come in time.
+                Some((408 | 503 | 504, _)) | None => {}
                 Some(answer) => panic!("{payment:?} was answered by {answer:?}"),
             }
             assert!(begun.elapsed() < SILENCE_LIMIT * 5, "nobody answers {payment:?}");
