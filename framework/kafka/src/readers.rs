@@ -1,7 +1,7 @@
 //! Clients that read a partition once, kept for the next who does.
 //!
 //! To open the egresses of a shard group takes three such reads, and a tenth of a second goes by until a
-//! consumer is closed: where 16 groups moved at once this was most of what the move took.
+//! consumer is made and closed: this was most of what it took to open them.
 //!
 //! Invariants: a client is used by one at a time; one that was in trouble is not kept; one that is kept
 //! reads nothing. Whoever finds all in use waits, but not for long: one of them may be waiting for a

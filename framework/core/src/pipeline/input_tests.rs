@@ -1,6 +1,6 @@
 //! Input where processes share the log: each partition is one shard's, which sends on what is for others.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use super::*;
 use crate::{
@@ -49,19 +49,17 @@ impl Reader {
     }
 }
 
-/// A reader of both shards, which have told each other all.
-fn both() -> Reader {
+/// A reader of these shards, which have told each other all, with a log that others write to as well.
+fn sharing(shards: Range<ShardId>) -> Reader {
     let mut reader = Reader::new(true);
-    (0..SHARDS).for_each(|shard| reader.worker.own(shard));
+    shards.for_each(|shard| reader.worker.own(shard));
     reader.worker.run();
     reader
 }
 
 #[test]
 fn a_record_of_the_shard_is_taken_without_a_hop_and_others_are_sent_on() {
-    let mut reader = Reader::new(true);
-    reader.worker.own(0);
-    reader.worker.run();
+    let mut reader = sharing(0..1);
     let (own, other) = (key_of(0), key_of(1));
     reader.read(0, 0, &[(&own, 1), (&other, 2), (&own, 3), (&other, 4)], false);
     assert_eq!(reader.shard(0).counters().calls, 2);
@@ -73,9 +71,7 @@ fn a_record_of_the_shard_is_taken_without_a_hop_and_others_are_sent_on() {
 
 #[test]
 fn what_is_read_again_is_neither_taken_nor_sent_on_again() {
-    let mut reader = Reader::new(true);
-    reader.worker.own(0);
-    reader.worker.run();
+    let mut reader = sharing(0..1);
     let (own, other) = (key_of(0), key_of(1));
     let records = [(own.as_str(), 1), (&other, 2), (&own, 3), (&other, 4)];
     reader.read(0, 0, &records[..2], false);
@@ -88,7 +84,7 @@ fn what_is_read_again_is_neither_taken_nor_sent_on_again() {
 
 #[test]
 fn event_time_waits_for_the_partitions_of_all_shards() {
-    let mut reader = both();
+    let mut reader = sharing(0..SHARDS);
     let key = key_of(0);
     reader.read(0, 0, &[(&key, 1_000)], false);
     reader.worker.run();
@@ -104,7 +100,7 @@ fn event_time_waits_for_the_partitions_of_all_shards() {
 
 #[test]
 fn time_alone_makes_no_frame_at_once() {
-    let mut reader = both();
+    let mut reader = sharing(0..SHARDS);
     let key = key_of(0);
     reader.read(0, 0, &[(&key, 1_000)], false);
     reader.worker.run();
@@ -119,7 +115,7 @@ fn time_alone_makes_no_frame_at_once() {
 
 #[test]
 fn the_input_has_ended_when_it_has_for_all_shards() {
-    let mut reader = both();
+    let mut reader = sharing(0..SHARDS);
     let key = key_of(1);
     reader.read(0, 0, &[(&key, 1)], true);
     reader.worker.run();
@@ -131,7 +127,7 @@ fn the_input_has_ended_when_it_has_for_all_shards() {
 
 #[test]
 fn a_partition_that_is_added_is_taken_in_and_holds_event_time() {
-    let mut reader = both();
+    let mut reader = sharing(0..SHARDS);
     let key = key_of(0);
     for partition in 0..SHARDS {
         reader.read(partition, 0, &[(&key, 1_000)], false);

@@ -643,7 +643,6 @@ impl Shard {
             if *offset >= from {
                 let (function, message) = self.program.names_of(call);
                 self.effects.send_on(call, &batch.onward.bytes, *shard, [function, message]);
-                self.has_traffic = true;
             }
         }
     }

@@ -164,8 +164,11 @@ impl Reader {
     /// Reads the partitions of a shard that has come on from where it stands.
     fn open(&mut self, shard: ShardId, positions: Vec<Vec<Option<Position>>>) {
         self.here.insert(shard);
+        let shards = self.shards;
         for (ingress, known) in positions.into_iter().enumerate() {
-            for partition in (shard..self.counts[ingress].max(known.len() as u32)).step_by(self.shards as usize) {
+            // The owner before may have found partitions that this worker has not found yet.
+            let all = 0..self.counts[ingress].max(known.len() as u32);
+            for partition in all.filter(|partition| partition_owner(*partition, shards) == shard) {
                 let position = known.get(partition as usize).copied().flatten().unwrap_or_default();
                 self.begin(ingress, partition, position);
             }
@@ -179,9 +182,10 @@ impl Reader {
         self.partitions.insert((ingress, partition), Followed { next: from, is_resting: false });
     }
 
-    /// Begins to read the partitions that are due.
+    /// Begins to read the partitions that are due, but for those that were not found yet.
     fn follow(&mut self) {
-        for (place, from) in std::mem::take(&mut self.due) {
+        let counts = &self.counts;
+        for (place, from) in self.due.extract_if(.., |place, _| place.1 < counts[place.0]).collect::<Vec<_>>() {
             match self.feed.follow(place.0, place.1, from) {
                 // A shard that has never read it learns where it begins, before its first record.
                 Ok(to) if to.offset > from.offset => {
@@ -300,5 +304,88 @@ impl Reader {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::{
+        super::super::{Status, coordinator::switchboard, disk_tests::app},
+        *,
+    };
+
+    /// Has so many partitions, and notes which are followed, and from where.
+    #[derive(Default, Clone)]
+    struct Growing {
+        count: Arc<AtomicU32>,
+        followed: Arc<Mutex<Vec<(u32, u64)>>>,
+    }
+
+    impl Feed for Growing {
+        fn partitions(&mut self) -> Result<Vec<u32>, String> {
+            Ok(vec![self.count.load(Ordering::Acquire)])
+        }
+        fn follow(&mut self, _: usize, partition: u32, from: Position) -> Result<Position, String> {
+            assert!(partition < self.count.load(Ordering::Acquire), "there is no such partition");
+            lock(&self.followed).push((partition, from.offset));
+            Ok(from)
+        }
+        fn leave(&mut self, _: usize, _: u32) {}
+        fn ends(&mut self) -> Result<Vec<Vec<inspect::Partition>>, String> {
+            Ok(Vec::new())
+        }
+        fn rest(&mut self, _: usize, _: u32, _: bool) {}
+        fn next(
+            &mut self,
+            _: Duration,
+            _: ReadLimit,
+            _: &[Arc<dyn ErasedIngress>],
+            _: &mut Batches,
+        ) -> Result<Option<(usize, u32, Stretch)>, String> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn a_partition_that_the_owner_before_has_found_is_read_once_it_is_found_here() {
+        let plan = app::plan(0);
+        let (switchboard, _notices) = switchboard(&plan, &Arc::new(Status::new()), true);
+        let (growing, (spares, spare)) = (Growing::default(), unbounded());
+        growing.count.store(1, Ordering::Release);
+        let mut reader = Reader {
+            feed: Box::new(growing.clone()),
+            ingresses: plan.ingresses.clone(),
+            pauses: None,
+            inputs: None,
+            shards: plan.shards,
+            counts: vec![1],
+            partitions: BTreeMap::new(),
+            due: BTreeMap::new(),
+            here: BTreeSet::new(),
+            switchboard,
+            on_their_way: Arc::default(),
+            batches: Batches::new(plan.shards),
+            spares,
+            spare,
+            told_at: None,
+            grown_at: Instant::now(),
+            ends_at: None,
+        };
+        let read_before = Position { offset: 7, records: 7, ..Position::default() };
+        reader.open(0, vec![vec![Some(Position::default())]]);
+        reader.open(1, vec![vec![None, Some(read_before)]]);
+        reader.follow();
+        assert_eq!(*lock(&growing.followed), [(0, 0)]);
+        growing.count.store(plan.shards + 1, Ordering::Release);
+        reader.look_for_growth();
+        reader.follow();
+        assert_eq!(lock(&growing.followed).len(), 1, "it is looked for now and then only");
+        reader.grown_at -= GROWTH_INTERVAL;
+        reader.look_for_growth();
+        reader.follow();
+        // One goes on where it was read to, and one more of the first shard begins.
+        assert_eq!(*lock(&growing.followed), [(0, 0), (1, 7), (plan.shards, 0)]);
     }
 }
